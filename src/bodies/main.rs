@@ -1,0 +1,3 @@
+//! The `llmd-sched` binary.
+
+fn main() {}

@@ -1,0 +1,75 @@
+//! What an engine reports about itself, and how old that is.
+
+use crate::Time;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A reported value with its age.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Signal {
+    value: f64,
+    at: Option<Time>,
+}
+
+impl Signal {
+    /// A value sampled at `at`; a value that is not finite is as if never reported.
+    #[must_use]
+    pub fn new(value: f64, at: Time) -> Self {
+        Self { value, at: value.is_finite().then_some(at) }
+    }
+
+    /// The value, if it was reported within the last `max_age`.
+    #[must_use]
+    pub fn fresh(&self, now: Time, max_age: Duration) -> Option<f64> {
+        self.at.filter(|&at| now.since(at) <= max_age).map(|_| self.value)
+    }
+
+    /// The value whatever its age.
+    #[must_use]
+    pub fn last(&self) -> Option<f64> {
+        self.at.map(|_| self.value)
+    }
+
+    /// When it was sampled.
+    #[must_use]
+    pub fn at(&self) -> Option<Time> {
+        self.at
+    }
+}
+
+/// One reading of an engine's metrics page; `None` where the page does not say.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSample {
+    /// Requests in the engine's queue.
+    pub waiting_requests: Option<f64>,
+    /// Requests running.
+    pub running_requests: Option<f64>,
+    /// Share of the KV cache in use, 0 to 1.
+    pub kv_usage: Option<f64>,
+    /// Share of time the GPU was busy, 0 to 1.
+    pub gpu_utilization: Option<f64>,
+    /// GPU memory in use, bytes.
+    pub gpu_memory_used_bytes: Option<f64>,
+    /// KV cache blocks on the GPU.
+    pub kv_blocks: Option<u64>,
+    /// Tokens a block.
+    pub block_size: Option<u32>,
+    /// Prompt tokens looked up in the engine's prefix cache, since its start.
+    pub prefix_cache_queries_tokens: Option<f64>,
+    /// Prompt tokens found there, since its start.
+    pub prefix_cache_hits_tokens: Option<f64>,
+    /// Preemptions since its start.
+    pub preemptions: Option<f64>,
+    /// LoRA adapters running now.
+    pub running_loras: Option<Vec<String>>,
+    /// LoRA adapters with waiting requests.
+    pub waiting_loras: Option<Vec<String>>,
+    /// Most adapters that fit at once.
+    pub max_loras: Option<u32>,
+    /// When the engine's process started, seconds since the Unix epoch: a change is a restart.
+    pub process_start_time_s: Option<f64>,
+    /// Anything else that was asked for by name.
+    pub other: BTreeMap<String, f64>,
+}

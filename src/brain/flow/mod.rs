@@ -1,0 +1,1 @@
+//! Admission: requests that cannot be placed yet wait here, boundedly.

@@ -1,0 +1,69 @@
+//! The answer of a match, in a buffer that the caller keeps between requests.
+
+use crate::{Slot, Tier};
+use serde::{Deserialize, Serialize};
+
+/// Which source a match rests on.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum MatchSource {
+    /// Nothing is known to be held.
+    #[default]
+    None,
+    /// The engine's events say so.
+    Exact,
+    /// Events, plus our own decisions that the events have not confirmed yet.
+    Speculative,
+    /// Our own decisions only: the endpoint sends no events.
+    Approximate,
+    /// Events, but of only some of a hybrid model's groups: an upper bound.
+    UpperBound,
+}
+
+/// Matched blocks per endpoint, as columns indexed by [`Slot`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Matches {
+    /// Blocks of the query.
+    pub query_blocks: u32,
+    /// Longest run of blocks from the first that the endpoint holds on any tier.
+    pub depth_blocks: Vec<u32>,
+    /// How many of those lie on a tier below the GPU, by tier (`[cpu, storage, remote]`); a block
+    /// held on several tiers counts for the fastest.
+    pub lower_tier_blocks: Vec<[u32; Tier::COUNT - 1]>,
+    /// What the depth rests on.
+    pub source: Vec<MatchSource>,
+    /// Tenant of the slot when it was matched: a match is void for any other.
+    pub generation: Vec<u32>,
+}
+
+impl Matches {
+    /// An empty answer; grows to the number of slots at the first match.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes room for `slots` endpoints and forgets the previous answer.
+    pub fn reset(&mut self, slots: usize, query_blocks: u32) {
+        self.query_blocks = query_blocks;
+        self.depth_blocks.clear();
+        self.depth_blocks.resize(slots, 0);
+        self.lower_tier_blocks.clear();
+        self.lower_tier_blocks.resize(slots, [0; Tier::COUNT - 1]);
+        self.source.clear();
+        self.source.resize(slots, MatchSource::None);
+        self.generation.clear();
+        self.generation.resize(slots, 0);
+    }
+
+    /// Matched blocks of one endpoint, 0 where the slot has another tenant than it was matched for.
+    #[must_use]
+    pub fn depth_of(&self, slot: Slot, generation: u32) -> u32 {
+        match self.generation.get(slot.index()) {
+            Some(&matched) if matched == generation => self.depth_blocks[slot.index()],
+            _ => 0,
+        }
+    }
+}

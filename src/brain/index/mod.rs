@@ -1,0 +1,58 @@
+//! Who holds which KV block, on which tier.
+//!
+//! Two sources behind one match contract ([`Residency::matches`]):
+//! - *exact*: engine events ([`KvEvent`]) tell what was stored, removed and cleared; and
+//! - *believed*: our own decisions. For an endpoint without events this is all there is
+//!   (approximate: a bounded LRU with a time to live); for one with events it bridges the time
+//!   until the events arrive (speculative: seconds).
+//!
+//! A match is the longest run of blocks from the first that an endpoint holds on any tier, and is
+//! never over-credited by the exact source: [`oracle`] says what is true, and the shared suite
+//! holds every structure to it under churn, mid-sequence removal and concurrency.
+//!
+//! An engine may keep several physical copies of one block: it says "stored" for each and
+//! "removed" for each, so residency counts copies. What was never stored is ignored when removed.
+//!
+//! Concurrent: events of different endpoints may be applied from different threads while others
+//! match; a match sees each block either before or after an event, never torn.
+//! Bounded: per endpoint by [`IndexConfig::max_blocks_per_endpoint`]; the oldest stored block goes
+//! first, and is counted.
+//!
+//! Not here: wire formats (bodies decode), and any judgement of what a match is worth.
+
+mod event;
+mod matches;
+
+pub use event::{
+    ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch,
+    SpecKind,
+};
+pub use matches::{MatchSource, Matches};
+
+use serde::{Deserialize, Serialize};
+
+/// Bounds of the index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IndexConfig {
+    /// Most blocks remembered for one endpoint from its events.
+    pub max_blocks_per_endpoint: usize,
+    /// How long a booked prompt counts as resident on an endpoint that sends events, until the
+    /// events confirm it, in milliseconds (llm-d: 2000).
+    pub speculative_ttl_ms: u64,
+    /// How long a booked prompt counts as resident on an endpoint without events, in milliseconds.
+    pub approximate_ttl_ms: u64,
+    /// Blocks remembered for an endpoint without events whose capacity is unknown (llm-d: 31,250).
+    pub approximate_blocks: usize,
+}
+
+impl Default for IndexConfig {
+    fn default() -> Self {
+        Self {
+            max_blocks_per_endpoint: 4 << 20,
+            speculative_ttl_ms: 2_000,
+            approximate_ttl_ms: 600_000,
+            approximate_blocks: 31_250,
+        }
+    }
+}

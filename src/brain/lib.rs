@@ -1,0 +1,31 @@
+//! The scheduling brain of distributed LLM inference: which endpoint gets a request, and why.
+//!
+//! Sans-IO and deterministic: no sockets, no threads of its own, no clock. Time is an argument
+//! ([`Time`]), randomness is a seeded generator that the brain owns ([`rng::Rng`]). Bodies own
+//! sockets, timers and wakers, feed [`brain::Input`]s and carry out [`brain::Action`]s.
+//!
+//! The rooms, each of which imports only those listed above it:
+//! `ids`, `time`, `rng`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `brain`, `engine`.
+
+pub mod ids;
+pub mod rng;
+pub mod time;
+
+pub mod prompt;
+
+pub mod index;
+
+pub mod fleet;
+
+pub mod predict;
+
+pub mod schedule;
+
+pub mod flow;
+
+pub mod brain;
+
+pub mod engine;
+
+pub use ids::{BlockKey, EndpointId, EngineHash, ReservationId, Slot, Ticket, Tier};
+pub use time::Time;

@@ -1,0 +1,1 @@
+//! Latency models: what a decision costs, in milliseconds, before it is made.

@@ -1,0 +1,1 @@
+//! Keys from text, for prompts without tokens.

@@ -1,0 +1,18 @@
+//! Filter, score, pick: from the endpoints that could serve a request to the one that will.
+//!
+//! A *profile* is a list of filters, a list of weighted scorers and one picker, built from one
+//! [`ProfileConfig`]. Filters only ever remove; a filter that would remove everybody is skipped
+//! and says so, except the *hard* ones (health, role, model, allowed set). Each scorer gives every
+//! remaining candidate a number in `[0, 1]`, NaN counts as 0 and is counted; the weighted sum goes
+//! to the picker. Names are those that llm-d's users know.
+//!
+//! Deterministic: candidates are visited in slot order, sums run in the order of the
+//! configuration, ties are broken by the scheduler's own seeded generator.
+//!
+//! Not here: booking (see [`crate::fleet`]) and holding (see [`crate::flow`]).
+
+mod decision;
+mod request;
+
+pub use decision::{Decision, Explanation, FilterStep, Leg, Phase, Predicted, ScoreColumn};
+pub use request::{ForeignScore, Request, Slo};

@@ -1,0 +1,57 @@
+//! What scheduling needs to know about a request, besides its block keys.
+
+use crate::EndpointId;
+use crate::fleet::Topology;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A request to be placed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Request {
+    /// Model asked for; empty matches endpoints of any model.
+    pub model: String,
+    /// LoRA adapter asked for.
+    pub lora: Option<String>,
+    /// Length of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens a block key stands for (for text prompts: of the estimate).
+    pub block_tokens: u32,
+    /// Limit on the output that the client gave.
+    pub max_output_tokens: Option<u32>,
+    /// Conversation that it belongs to.
+    pub session_id: Option<String>,
+    /// Higher is more important; negative may be shed.
+    pub priority: i32,
+    /// Latency that the client asks for.
+    pub slo: Slo,
+    /// Only these endpoints, where given.
+    pub allowed: Option<Vec<EndpointId>>,
+    /// Labels that an endpoint must have.
+    pub required_labels: BTreeMap<String, String>,
+    /// Where the client or the data stands, for topology scoring.
+    pub origin: Topology,
+    /// How long it may be held when no endpoint can take it, in milliseconds; 0 is not at all.
+    pub hold_ms: u64,
+}
+
+/// Latency objectives, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Slo {
+    /// Time to first token.
+    pub ttft_ms: Option<f64>,
+    /// Time per output token after the first.
+    pub tpot_ms: Option<f64>,
+}
+
+/// Scores that code outside the brain gave, one a candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForeignScore {
+    /// Name of the scorer in the profile.
+    pub name: String,
+    /// The candidates that were scored, in slot order.
+    pub candidates: Vec<EndpointId>,
+    /// A score for each of them; clamped to `[0, 1]`.
+    pub values: Vec<f64>,
+}

@@ -25,8 +25,7 @@ mod matches;
 mod residency;
 
 pub use event::{
-    ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch,
-    SpecKind,
+    ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch, SpecKind,
 };
 pub use matches::{MatchSource, Matches};
 pub use residency::{BlockCounts, EndpointStats, Held, IndexStats, Residency, Source};

@@ -20,26 +20,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Which profile schedules, and the profiles that the user wrote.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
     /// The profile in use: the name of one of `profiles`, of a built-in one, or a profile itself.
     pub profile: ProfileChoice,
     /// Profiles by name; one with the name of a built-in profile replaces it.
     pub profiles: BTreeMap<String, ProfileConfig>,
-    /// Age from which a reported signal (queue, KV usage, GPU utilisation) counts as unknown,
-    /// in milliseconds. Booked load has no age.
-    pub stale_after_ms: u64,
-}
-
-impl Default for ScheduleConfig {
-    fn default() -> Self {
-        Self {
-            profile: ProfileChoice::default(),
-            profiles: BTreeMap::new(),
-            stale_after_ms: 2_000,
-        }
-    }
 }
 
 /// A profile by name or in place.

@@ -113,8 +113,8 @@ pub struct Features {
     sources: Vec<MatchSource>,
     /// Column after column, each as long as `ids`.
     values: Vec<f64>,
-    /// Blocks of the prompt that have a key.
-    query_blocks: u32,
+    /// Prompt tokens in blocks that have a key: what could be matched.
+    keyed_tokens: f64,
 }
 
 impl Features {
@@ -155,10 +155,15 @@ impl Features {
         &self.values
     }
 
-    /// Blocks of the prompt that have a key.
+    /// Matched share of the blocks that have a key, 0 to 1; 0 for a prompt without a full block.
     #[must_use]
-    pub fn query_blocks(&self) -> u32 {
-        self.query_blocks
+    pub fn hit_ratio(&self, row: usize) -> f64 {
+        self.share_of_keyed(self.column(Feature::MatchedTokens)[row])
+    }
+
+    /// `tokens` as a share of those in blocks that have a key.
+    pub(super) fn share_of_keyed(&self, tokens: f64) -> f64 {
+        if self.keyed_tokens > 0.0 { (tokens / self.keyed_tokens).min(1.0) } else { 0.0 }
     }
 
     /// The row of the candidate in this slot.
@@ -183,7 +188,7 @@ impl Features {
     ) {
         self.ids.clear();
         self.ids.extend_from_slice(candidates);
-        self.query_blocks = matches.query_blocks;
+        self.keyed_tokens = f64::from(matches.query_blocks) * f64::from(request.block_tokens);
         self.values.clear();
         self.values.resize(Feature::COUNT * candidates.len(), f64::NAN);
         self.sources.clear();

@@ -29,16 +29,16 @@ impl Fleet {
     }
 
     /// The first output token came: what was pending prefill is active decode from now on. Later
-    /// calls only renew the lease.
+    /// calls only renew the lease. Returns whether it was the first.
     ///
     /// # Errors
     /// [`FleetError::UnknownReservation`]: it was released or expired; harmless.
-    pub fn first_token(&mut self, now: Time, id: ReservationId) -> Result<(), FleetError> {
+    pub fn first_token(&mut self, now: Time, id: ReservationId) -> Result<bool, FleetError> {
         self.progress(now, id, 1)
     }
 
     /// The output has grown to `output_tokens` in all; fewer than before change nothing, but any
-    /// news renews the lease.
+    /// news renews the lease. Returns whether this was news of the first token.
     ///
     /// # Errors
     /// [`FleetError::UnknownReservation`]: it was released or expired; harmless.
@@ -47,12 +47,12 @@ impl Fleet {
         now: Time,
         id: ReservationId,
         output_tokens: u32,
-    ) -> Result<(), FleetError> {
+    ) -> Result<bool, FleetError> {
         let now = self.clamp(now);
-        let slot = self.ledger.token(now, id, output_tokens);
-        let slot = slot.ok_or(FleetError::UnknownReservation(id))?;
+        let renewed = self.ledger.token(now, id, output_tokens);
+        let (slot, is_first) = renewed.ok_or(FleetError::UnknownReservation(id))?;
         self.refresh_load(now, slot);
-        Ok(())
+        Ok(is_first)
     }
 
     /// Ends a reservation: the request finished, failed or was cancelled. Returns whether it was

@@ -242,20 +242,22 @@ impl Ledger {
     }
 
     /// A token came: `output_tokens` in all, never fewer than before. Renews the lease. The first
-    /// one ends the prefill. `None` where the reservation is gone.
+    /// one ends the prefill. Tells where, and whether it was the first; `None` where the reservation
+    /// is gone.
     pub(super) fn token(
         &mut self,
         now: Time,
         id: ReservationId,
         output_tokens: u32,
-    ) -> Option<Slot> {
+    ) -> Option<(Slot, bool)> {
         let (index, generation) = split(id);
         let entry = self.entries.get_mut(index as usize).filter(|e| e.generation == generation)?;
         let reservation = entry.reservation.as_mut()?;
         let slot = reservation.endpoint.slot;
         let row = &mut self.rows[slot.index()];
         row.load -= reservation.load();
-        if reservation.first_token_at.is_none() {
+        let is_first = reservation.first_token_at.is_none();
+        if is_first {
             reservation.first_token_at = Some(now);
             row.meter.prefilled(reservation.uncached_tokens, reservation.prefill_pairs());
             entry.decode_start = row.meter.read(now);
@@ -268,7 +270,7 @@ impl Ledger {
         row.load += reservation.load();
         self.renewal_links.unlink(&mut self.by_renewal, index);
         self.renewal_links.push_back(&mut self.by_renewal, index);
-        Some(slot)
+        Some((slot, is_first))
     }
 
     /// The decode of a reservation so far; `None` before its second token.

@@ -128,12 +128,12 @@ impl Fleet {
         let ended = self.ledger.evict(now, slot);
         self.peers.forget_slot(slot);
         self.refresh_load(now, slot);
-        if let Some(tenant) = self.tenants[row].take() {
-            if let Some(ranks) = self.by_address.get_mut(&tenant.spec.address) {
-                ranks.remove(&tenant.spec.dp_rank);
-                if ranks.is_empty() {
-                    self.by_address.remove(&tenant.spec.address);
-                }
+        if let Some(tenant) = self.tenants[row].take()
+            && let Some(ranks) = self.by_address.get_mut(&tenant.spec.address)
+        {
+            ranks.remove(&tenant.spec.dp_rank);
+            if ranks.is_empty() {
+                self.by_address.remove(&tenant.spec.address);
             }
         }
         self.models.release(self.columns.model[row]);

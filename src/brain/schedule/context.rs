@@ -2,6 +2,7 @@
 
 use super::{Feature, Features, ForeignScore, Request};
 use crate::fleet::{EndpointSpec, Fleet};
+use crate::predict::Predictor;
 use crate::{EndpointId, Time};
 
 /// One request and its candidates, as every plugin of a profile sees them. Nothing here changes
@@ -14,6 +15,8 @@ pub struct Context<'a> {
     pub request: &'a Request,
     /// The endpoints, for what is not a number: labels, topology, LoRA adapters.
     pub fleet: &'a Fleet,
+    /// The latency models, for what a predicted latency is made of.
+    pub predictor: &'a Predictor,
     /// The candidates and their numbers.
     pub features: &'a Features,
     /// Scores from outside.

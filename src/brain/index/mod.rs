@@ -24,8 +24,7 @@ mod event;
 mod matches;
 
 pub use event::{
-    ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch,
-    SpecKind,
+    ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch, SpecKind,
 };
 pub use matches::{MatchSource, Matches};
 

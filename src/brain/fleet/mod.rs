@@ -14,8 +14,8 @@
 //!
 //! Not here: KV residency (see [`crate::index`]) and any preference between endpoints.
 
-mod spec;
 mod signal;
+mod spec;
 
 pub use signal::{MetricsSample, Signal};
 pub use spec::{Capacity, EndpointSpec, Health, KvSource, Role, Topology};
@@ -29,7 +29,9 @@ pub enum FleetError {
     #[error("endpoint {0} is not (or no longer) in the fleet: endpoints() lists those that are")]
     Unknown(EndpointId),
     /// Two endpoints may not share (address, dp_rank).
-    #[error("endpoint address {address:?} with dp_rank {dp_rank} is already in the fleet as {existing}: remove that one first, or give this one its own dp_rank")]
+    #[error(
+        "endpoint address {address:?} with dp_rank {dp_rank} is already in the fleet as {existing}: remove that one first, or give this one its own dp_rank"
+    )]
     Duplicate {
         /// Address that both claim.
         address: String,
@@ -51,7 +53,9 @@ pub enum FleetError {
         remedy: &'static str,
     },
     /// The fleet is at its bound.
-    #[error("the fleet already has {0} endpoints, its limit (max_endpoints): raise it or remove endpoints")]
+    #[error(
+        "the fleet already has {0} endpoints, its limit (max_endpoints): raise it or remove endpoints"
+    )]
     Full(usize),
     /// No such reservation.
     #[error("reservation {0:?} is unknown: it was released, or its lease expired")]

@@ -22,7 +22,7 @@ START_TIMEOUT_S = 300.0
 
 
 class EngineFailed(RuntimeError):
-    """The server died, hung, or answered with an error; the message ends with the tail of its log."""
+    """The server died, hung, or answered with an error; the message ends with the telling lines of its log."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ class VllmEngine:
             "topic": self.topic,
         }
         command = [str(self.installation.environment / "bin" / "vllm"), "serve"]
-        command += [str(self.installation.models / config.model), "--served-model-name", config.model]
+        # Model and adapter are named relative to the working directory: vLLM hashes an adapter's path into its
+        # block keys and shows paths to clients, and neither may depend on the machine.
+        command += [config.model, "--served-model-name", config.model]
         command += ["--host", "127.0.0.1", "--port", str(self.http_port), "--enforce-eager", "--dtype", "bfloat16"]
         command += ["--max-model-len", str(config.max_model_len), "--max-num-seqs", "8"]
         command += ["--block-size", str(config.block_size), "--num-gpu-blocks-override", str(config.num_blocks)]
@@ -155,8 +157,7 @@ class VllmEngine:
         if config.data_parallel_size > 1:
             command += ["--data-parallel-size", str(config.data_parallel_size), "--api-server-count", "1"]
         if config.lora:
-            adapter = self.installation.models / config.lora
-            command += ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"{config.lora}={adapter}"]
+            command += ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"{config.lora}={config.lora}"]
         return command + list(config.extra_arguments)
 
     def environment(self) -> dict[str, str]:
@@ -188,7 +189,7 @@ class VllmEngine:
             # A session of its own: the engine cores are the server's children, and all must go together.
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                env=self.environment(), cwd=self.installation.cache, start_new_session=True,
+                env=self.environment(), cwd=self.installation.models, start_new_session=True,
             )
 
     def wait_healthy(self, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -245,7 +246,10 @@ class VllmEngine:
 
     def _failed(self, what: str) -> EngineFailed:
         lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
-        return EngineFailed(f"vLLM at {self.url} {what}; the end of {self.log_path}:\n" + "\n".join(lines[-40:]))
+        # The root cause is often an engine core's, hundreds of lines above the server's own traceback.
+        causes = [line for line in lines[:-30] if re.search(r" ERROR .*\w(Error|Exception): ", line)]
+        shown = "\n".join([*causes[:5], "...", *lines[-30:]])
+        return EngineFailed(f"vLLM at {self.url} {what}; from {self.log_path}:\n{shown}")
 
     # --- questions ----------------------------------------------------------------------------------------------
 

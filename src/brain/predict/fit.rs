@@ -109,8 +109,8 @@ impl Fit {
             let mut matrix = self.gram;
             let mut right: [f64; 3] =
                 std::array::from_fn(|i| self.moment[i] + PROXIMAL * self.factor[i]);
-            for i in 0..3 {
-                matrix[i][i] += PROXIMAL;
+            for (i, row) in matrix.iter_mut().enumerate() {
+                row[i] += PROXIMAL;
             }
             for fixed in (0..3).filter(|&i| !free[i]) {
                 matrix[fixed] = [0.0; 3];

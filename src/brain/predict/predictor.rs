@@ -1,7 +1,7 @@
 //! Latency of every endpoint, predicted and learned.
 
-use super::EngineProfile;
 use super::fit::{Fit, dot};
+use super::{EngineProfile, PredictConfig, PredictError};
 use crate::fleet::{Ahead, Columns, DecodeWindow, Reservation, prefill_pairs};
 use crate::{Slot, Time};
 use serde::{Deserialize, Serialize};
@@ -18,58 +18,6 @@ const MOST_PREFILL_SHARE: f64 = 0.75;
 const LEAST_STEP_MS: f64 = 1e-3;
 /// Longer latencies are broken clocks.
 const DAY_MS: f64 = 86_400_000.0;
-
-/// How latency models are learned and when they speak.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PredictConfig {
-    /// Observations before a learned model speaks.
-    pub min_observations: u32,
-    /// Observations after which one counts for 1/e of a new one.
-    pub memory_observations: u32,
-    /// Engine profile that speaks for endpoints of which nothing better is known; none if empty.
-    pub prior_profile: String,
-    /// Over how long prefills are averaged that slow the decodes beside them, in milliseconds.
-    pub prefill_window_ms: u64,
-}
-
-impl Default for PredictConfig {
-    fn default() -> Self {
-        Self {
-            min_observations: 16,
-            memory_observations: 256,
-            prior_profile: String::new(),
-            prefill_window_ms: 10_000,
-        }
-    }
-}
-
-/// Why a configuration of the predictor was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PredictError {
-    /// No such profile.
-    #[error("predict: prior_profile is {name:?}: leave it empty, or give one of {}", names())]
-    UnknownProfile {
-        /// What was given.
-        name: String,
-    },
-    /// A value that cannot work.
-    #[error("predict: {field} is {value}: give it {low} to {high}")]
-    Config {
-        /// Which.
-        field: &'static str,
-        /// What it was.
-        value: u64,
-        /// Least that works.
-        low: u64,
-        /// Most that works.
-        high: u64,
-    },
-}
-
-fn names() -> String {
-    EngineProfile::names().collect::<Vec<_>>().join(", ")
-}
 
 /// The coefficients of an endpoint's models, see [`EngineProfile`] for the formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -146,6 +94,21 @@ impl RecentPrefills {
 }
 
 /// Latency models of all endpoints, one row a [`Slot`].
+///
+/// ```
+/// use llmd_brain::fleet::{EndpointSpec, Fleet, FleetConfig};
+/// use llmd_brain::predict::{EngineProfile, PredictConfig, Predictor};
+/// use llmd_brain::Time;
+///
+/// let mut fleet = Fleet::new(FleetConfig::default());
+/// let a = fleet.join(Time::ZERO, EndpointSpec::new("http://a:8000", "qwen")).unwrap();
+/// let mut predictor = Predictor::new(PredictConfig::default()).unwrap();
+/// let model = fleet.columns().model[a.slot.index()];
+/// predictor.admit(a.slot, model, EngineProfile::named("qwen3-32b_h100_tp2"));
+///
+/// let ttft = predictor.ttft_ms(Time::ZERO, a.slot, fleet.columns(), 2_000, 500).unwrap();
+/// assert!((ttft - (3.52 + 0.05025 * 1_500.0 + 1.6e-6 * 1_500.0 * 1_250.0)).abs() < 1e-6);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Predictor {
     config: PredictConfig,
@@ -166,22 +129,10 @@ impl Predictor {
     /// # Errors
     /// [`PredictError`] where a value of `config` cannot work.
     pub fn new(config: PredictConfig) -> Result<Self, PredictError> {
-        let within = |field, value: u64, low, high| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(PredictError::Config { field, value, low, high })
-            }
-        };
-        within("min_observations", config.min_observations.into(), 1, 1_000_000)?;
-        within("memory_observations", config.memory_observations.into(), 2, 1_000_000)?;
-        within("prefill_window_ms", config.prefill_window_ms, 1, 3_600_000)?;
-        let generic = if config.prior_profile.is_empty() {
-            Models::from_profile(&super::PROFILES[GENERIC_PROFILE], false)
-        } else {
-            let profile = EngineProfile::named(&config.prior_profile);
-            let unknown = || PredictError::UnknownProfile { name: config.prior_profile.clone() };
-            Models::from_profile(profile.ok_or_else(unknown)?, true)
+        config.validate()?;
+        let generic = match EngineProfile::named(&config.prior_profile) {
+            Some(profile) => Models::from_profile(profile, true),
+            None => Models::from_profile(&super::PROFILES[GENERIC_PROFILE], false),
         };
         Ok(Self {
             config,
@@ -244,7 +195,7 @@ impl Predictor {
         let cached = matched_tokens.min(prompt_tokens);
         let ahead = columns.ahead(slot);
         let features = prefill_features(&ahead, prompt_tokens - cached, cached);
-        let in_hand = self.step_in_hand_ms(slot, columns, &ahead, &prefill);
+        let in_hand = step_in_hand_ms(slot, columns, &ahead, &prefill);
         let progress = ahead.head.map_or(0.0, |head| now.millis_since(head.since).min(in_hand));
         let work = (dot(&prefill, &features) - progress).max(0.0);
         Some(work + self.decode_drag_ms(slot, columns, &ahead, features[1]))
@@ -380,24 +331,6 @@ impl Predictor {
         pooled.observe(features, measured_ms, memory);
     }
 
-    /// What the engine works on now takes this long: the first prefill of the queue, and those
-    /// behind it that fit into one step with it. More progress than that it cannot have made.
-    fn step_in_hand_ms(
-        &self,
-        slot: Slot,
-        columns: &Columns,
-        ahead: &Ahead,
-        prefill: &[f64; 3],
-    ) -> f64 {
-        let Some(head) = ahead.head else { return 0.0 };
-        let pending_tokens = ahead.load.pending_prefill_tokens as f64;
-        let step_tokens = pending_tokens.min(batch_tokens(slot, columns));
-        let share = if pending_tokens > 0.0 { step_tokens / pending_tokens } else { 0.0 };
-        let step_pairs = share * ahead.load.pending_prefill_pairs as f64;
-        let head_ms = prefill[1] * f64::from(head.uncached_tokens) + prefill[2] * head.pairs as f64;
-        head_ms.max(prefill[1] * step_tokens + prefill[2] * step_pairs)
-    }
-
     /// How much those who decode slow a prefill of `work_tokens`: half a step until the one that
     /// runs ends, and their part of each step that the prefill takes.
     fn decode_drag_ms(
@@ -429,6 +362,18 @@ impl Predictor {
         recent.steps = fade * recent.steps + steps;
         recent.at = at;
     }
+}
+
+/// What the engine works on now takes this long: the first prefill of the queue, and those
+/// behind it that fit into one step with it. More progress than that it cannot have made.
+fn step_in_hand_ms(slot: Slot, columns: &Columns, ahead: &Ahead, prefill: &[f64; 3]) -> f64 {
+    let Some(head) = ahead.head else { return 0.0 };
+    let pending_tokens = ahead.load.pending_prefill_tokens as f64;
+    let step_tokens = pending_tokens.min(batch_tokens(slot, columns));
+    let share = if pending_tokens > 0.0 { step_tokens / pending_tokens } else { 0.0 };
+    let step_pairs = share * ahead.load.pending_prefill_pairs as f64;
+    let head_ms = prefill[1] * f64::from(head.uncached_tokens) + prefill[2] * head.pairs as f64;
+    head_ms.max(prefill[1] * step_tokens + prefill[2] * step_pairs)
 }
 
 /// Most tokens in one step of the engine.

@@ -1,5 +1,7 @@
 use super::{at, booking, fleet_of};
-use crate::fleet::{Fleet, FleetConfig, FleetError, Load, PrefillHead, prefill_pairs};
+use crate::fleet::{
+    DecodeWindow, Fleet, FleetConfig, FleetError, Load, PrefillHead, prefill_pairs,
+};
 use crate::{ReservationId, Slot};
 
 const SLOT: Slot = Slot(0);
@@ -174,9 +176,14 @@ fn a_decode_window_tells_the_mean_batch_and_what_was_prefilled_beside() {
 
     let window = fleet.decode_window(at(40), a).unwrap();
 
-    assert_eq!((window.duration_ms, window.steps), (30.0, 10));
-    assert_eq!(window.mean_batch_requests, (10.0 + 2.0 * 20.0) / 30.0);
-    // 101 alone for 10 ms, 101 + 301 for 10 ms, 111 + 301 for 10 ms.
-    assert_eq!(window.mean_context_tokens, (101.0 + 402.0 + 412.0) / 3.0);
-    assert_eq!((window.prefill_tokens, window.prefill_pairs), (40.0, 40.0 * 260.0 + 800.0));
+    let expected = DecodeWindow {
+        duration_ms: 30.0,
+        steps: 10,
+        mean_batch_requests: (10.0 + 2.0 * 20.0) / 30.0,
+        // 101 alone for 10 ms, 101 + 301 for 10 ms, 111 + 301 for 10 ms.
+        mean_context_tokens: (101.0 + 402.0 + 412.0) / 3.0,
+        prefill_tokens: 40.0,
+        prefill_pairs: 40.0 * 260.0 + 800.0,
+    };
+    assert_eq!(window, expected);
 }

@@ -4,14 +4,14 @@
 #   make goldens       capture anew what the tests compare themselves with (five engine starts)
 
 LLMD_CACHE ?= $(HOME)/.cache/llmd-sched
-VLLM_PYTHON = "$$(tests/engines/install_vllm.sh "$(LLMD_CACHE)" | tail -1)/bin/python"
+INSTALLED_VLLM = environment=$$(tests/engines/install_vllm.sh "$(LLMD_CACHE)") && "$$environment/bin/python"
 
 .PHONY: engines goldens
 
 engines:
-	$(VLLM_PYTHON) tests/engines/tiny_models.py "$(LLMD_CACHE)/models"
+	$(INSTALLED_VLLM) tests/engines/tiny_models.py "$(LLMD_CACHE)/models"
 
 goldens: export LLMD_CACHE := $(LLMD_CACHE)
 goldens: engines
-	$(VLLM_PYTHON) tests/engines/capture_goldens.py tests/goldens/vllm
-	$(VLLM_PYTHON) tests/engines/encode_sglang_goldens.py tests/goldens/sglang
+	$(INSTALLED_VLLM) tests/engines/capture_goldens.py tests/goldens/vllm
+	$(INSTALLED_VLLM) tests/engines/encode_sglang_goldens.py tests/goldens/sglang

@@ -4,14 +4,15 @@
 # The engine lands in CACHE/vllm-<version>/ as a virtual environment. Running this again is free: a stamp holds
 # the versions and this recipe's own hash, and only a differing stamp rebuilds. Two runs at once take turns.
 # Needs Python 3.11 or newer with venv, about 7 GB of disk, and the Python package index (pip's and uv's own
-# environment variables are honoured). Prints the environment's path on the last line.
+# environment variables are honoured). Prints the environment's path, and nothing else, on its standard output.
 set -euo pipefail
+exec 3>&1 1>&2 # only the path goes to the caller
 
 vllm_version=0.32.0
 torch_version=2.13.0
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-[ $# -eq 1 ] || { echo "usage: install_vllm.sh CACHE" >&2; exit 64; }
+[ $# -eq 1 ] || { echo "usage: install_vllm.sh CACHE"; exit 64; }
 mkdir -p "$1"
 cache=$(cd "$1" && pwd)
 venv=$cache/vllm-$vllm_version
@@ -34,12 +35,12 @@ for candidate in python3.12 python3 python3.11 python3.13; do
         break
     fi
 done
-[ -n "$python" ] || { echo "install_vllm.sh: no working Python 3.11 to 3.13 with ssl and venv on PATH" >&2; exit 69; }
+[ -n "$python" ] || { echo "install_vllm.sh: no working Python 3.11 to 3.13 with ssl and venv on PATH"; exit 69; }
 
 recipe=$(cat "${BASH_SOURCE[0]}" "$here/vllm_constraints.txt" | sha256sum | cut -c1-16)
 want="vllm=$vllm_version torch=$torch_version python=$("$python" -c 'import sys; print(sys.version.split()[0])') recipe=$recipe"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && [ -x "$venv/bin/vllm" ]; then
-    echo "$venv"
+    echo "$venv" >&3
     exit 0
 fi
 
@@ -78,4 +79,4 @@ step="check that vLLM imports"
 "$venv/bin/python" -c 'import importlib.metadata as m, vllm, zmq, msgspec, xxhash, cbor2; assert m.version("vllm")'
 
 printf '%s' "$want" > "$stamp"
-echo "$venv"
+echo "$venv" >&3

@@ -27,9 +27,12 @@ mod expiry;
 mod hash;
 mod holders;
 mod matches;
+pub mod oracle;
 mod residency;
 mod slots;
 mod span;
+#[cfg(test)]
+mod suite;
 mod view;
 
 pub use event::{

@@ -177,8 +177,8 @@ impl<S: Structure> Run<S> {
 
     fn check_matches(&mut self, prompt: &Prompt) {
         let keys = prompt.keys();
-        self.index.matches(self.now, &keys, &mut self.ours);
-        self.oracle.matches(self.now, &keys, &mut self.truth);
+        self.index.matches(self.now, keys, &mut self.ours);
+        self.oracle.matches(self.now, keys, &mut self.truth);
         assert_eq!(self.ours, self.truth, "{prompt:?}");
     }
 
@@ -190,7 +190,7 @@ impl<S: Structure> Run<S> {
         index.expire(*now);
         for tenant in self.tenants {
             assert_eq!(index.blocks(tenant), oracle.blocks(*now, tenant));
-            for key in Prompt::all().flat_map(Prompt::keys) {
+            for &key in Prompt::all().step_by(3).flat_map(Prompt::keys) {
                 assert_eq!(index.holds(tenant, key), oracle.holds(*now, tenant, key));
             }
         }

@@ -92,7 +92,7 @@ pub(super) fn never_over_credit<S: Structure>(count: u32) -> (u32, u64) {
                     while !done.load(Ordering::Relaxed) {
                         for prompt in Prompt::all() {
                             let keys = prompt.keys();
-                            index.matches(Time::ZERO, &keys, &mut out);
+                            index.matches(Time::ZERO, keys, &mut out);
                             matches.fetch_add(1, Ordering::Relaxed);
                             for (number, script) in (0..WRITERS).zip(&scripts) {
                                 let id = endpoint(number, 1);
@@ -124,8 +124,8 @@ fn check_quiescent<S: Structure>(index: &S, scripts: &[Script]) {
     }
     let (mut ours, mut truth) = (Matches::new(), Matches::new());
     for prompt in Prompt::all() {
-        index.matches(Time::ZERO, &prompt.keys(), &mut ours);
-        oracle.matches(Time::ZERO, &prompt.keys(), &mut truth);
+        index.matches(Time::ZERO, prompt.keys(), &mut ours);
+        oracle.matches(Time::ZERO, prompt.keys(), &mut truth);
         assert_eq!(ours, truth);
     }
     assert_eq!(index.keys(), oracle.keys(Time::ZERO).len() as u64);
@@ -138,13 +138,13 @@ pub(super) fn leave_no_ghosts<S: Structure>(count: u32) {
     let index = S::new(IndexConfig::default(), BLOCK);
     let prompt = Prompt::all().next().unwrap();
     let keys = prompt.keys();
-    let newest = AtomicU64::new(1);
+    let (newest, written) = (AtomicU64::new(1), AtomicU64::new(0));
     let id = |generation: u64| endpoint(0, generation as u32);
     index.join(id(1), MODEL, Source::Events);
     std::thread::scope(|scope| {
         // Even generations get events and bookings, odd ones never do.
         let writer = |booking: bool| {
-            let (index, newest, keys) = (&index, &newest, &keys);
+            let (index, newest, written) = (&index, &newest, &written);
             scope.spawn(move || {
                 let stored = batch(vec![prompt.stored_whole(BLOCK)]);
                 loop {
@@ -158,6 +158,7 @@ pub(super) fn leave_no_ghosts<S: Structure>(count: u32) {
                     } else {
                         index.apply(Time::ZERO, target, &stored);
                     }
+                    written.fetch_add(1, Ordering::Relaxed);
                 }
             });
         };
@@ -170,8 +171,12 @@ pub(super) fn leave_no_ghosts<S: Structure>(count: u32) {
             }
             index.join(id(generation), MODEL, Source::Events);
             newest.store(generation, Ordering::Relaxed);
+            let before = written.load(Ordering::Relaxed);
+            while generation % 2 == 0 && written.load(Ordering::Relaxed) < before + 3 {
+                std::thread::yield_now();
+            }
             if generation % 2 == 1 {
-                index.matches(Time::ZERO, &keys, &mut out);
+                index.matches(Time::ZERO, keys, &mut out);
                 assert_eq!(out.depth_of(Slot(0), generation as u32), 0);
                 assert_eq!(index.holds(id(generation), keys[0]), None::<Held>);
                 assert_eq!(index.keys(), 0);

@@ -6,7 +6,9 @@ use crate::index::{
 use crate::prompt::{MultimodalItem, Scope, token_keys};
 use crate::{BlockKey, EngineHash, Tier};
 use proptest::prelude::*;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
 
 /// Tokens of a router block.
 pub(super) const BLOCK: u32 = 4;
@@ -78,10 +80,16 @@ impl Prompt {
     }
 
     /// What a request with this prompt is looked up by.
-    pub(super) fn keys(self) -> Vec<BlockKey> {
-        let mut keys = Vec::new();
-        token_keys(&self.tokens(), BLOCK, &self.scope(), &mut keys).unwrap();
-        keys
+    pub(super) fn keys(self) -> &'static [BlockKey] {
+        static KEYS: LazyLock<HashMap<Prompt, Vec<BlockKey>>> = LazyLock::new(|| {
+            let keys_of = |prompt: Prompt| {
+                let mut keys = Vec::new();
+                token_keys(&prompt.tokens(), BLOCK, &prompt.scope(), &mut keys).unwrap();
+                (prompt, keys)
+            };
+            Prompt::all().map(keys_of).collect()
+        });
+        &KEYS[&Self { alias: false, ..self }]
     }
 
     /// The engine's name of block `index` of `size` tokens: like a chained hash, it names the

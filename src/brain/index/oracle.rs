@@ -14,12 +14,11 @@
 //! - A booked key is believed until its time is over, events make it held, a name that it rests on
 //!   loses a copy, everything is cleared, or newer bookings push it out.
 
-use super::span::Gathered;
 use super::{
     ApplyOutcome, BlockCounts, BlockRemoved, BlockStored, ExtraKey, Held, IndexConfig, KvEvent,
     KvEventBatch, MatchSource, Matches, Source,
 };
-use crate::prompt::Chain;
+use crate::prompt::{BlockExtra, Chain};
 use crate::{BlockKey, EndpointId, EngineHash, Tier, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -64,6 +63,25 @@ struct Step {
     lora: Option<String>,
 }
 
+impl Step {
+    /// Texts but the LoRA name, which is listed first, and multimodal items with their offsets.
+    fn extras(&self) -> (impl Iterator<Item = &str>, impl Iterator<Item = (&str, i64)>) {
+        let lora_first = self.lora.as_deref().is_some_and(
+            |lora| matches!(self.extra_keys.first(), Some(ExtraKey::Text(text)) if text == lora),
+        );
+        let texts = self.extra_keys.iter().skip(usize::from(lora_first));
+        let texts = texts.filter_map(|key| match key {
+            ExtraKey::Text(text) => Some(text.as_str()),
+            ExtraKey::Multimodal { .. } => None,
+        });
+        let items = self.extra_keys.iter().filter_map(|key| match key {
+            ExtraKey::Text(_) => None,
+            ExtraKey::Multimodal { identifier, offset } => Some((identifier.as_str(), *offset)),
+        });
+        (texts, items)
+    }
+}
+
 impl Name {
     fn new(path: Vec<Step>, model: &str, block_size: u32) -> Self {
         let completes = completed_by(&path, model, block_size);
@@ -86,8 +104,7 @@ fn completed_by(path: &[Step], model: &str, block_size: u32) -> Vec<(BlockKey, V
     let mut completed = vec![];
     for (i, block) in tokens.chunks_exact(size).enumerate() {
         let (start, end) = (i * size, (i + 1) * size);
-        let mut extras = Gathered::default();
-        let mut rests_on = vec![];
+        let (mut texts, mut items, mut rests_on) = (vec![], vec![], vec![]);
         let mut step_start = 0;
         for step in path {
             let step_end = step_start + step.tokens.len();
@@ -95,12 +112,17 @@ fn completed_by(path: &[Step], model: &str, block_size: u32) -> Vec<(BlockKey, V
                 rests_on.push(step.name);
             }
             if (start..end).contains(&step_start) {
-                let offset = (step_start - start) as i64;
-                extras.add(&step.extra_keys, step.lora.as_deref(), offset);
+                let within = (step_start - start) as i64;
+                let (step_texts, step_items) = step.extras();
+                texts.extend(step_texts);
+                items.extend(step_items.map(|(name, offset)| (name, offset + within)));
             }
             step_start = step_end;
         }
-        parent = chain.next(parent, block, extras.hash());
+        // An item that reaches over several steps is one item.
+        items.dedup();
+        let extra = BlockExtra::new(texts.into_iter(), items.into_iter());
+        parent = chain.next(parent, block, extra);
         if end > own_start {
             completed.push((parent, rests_on));
         }

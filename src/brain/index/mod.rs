@@ -33,6 +33,8 @@ mod slots;
 mod span;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use event::{

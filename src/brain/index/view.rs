@@ -222,6 +222,11 @@ impl EngineView {
         self.blocks.memory_bytes() + maps.sum::<usize>()
     }
 
+    #[cfg(test)]
+    pub(super) fn known_names(&self) -> usize {
+        self.groups.iter().map(|group| group.by_name.len()).sum()
+    }
+
     fn stored(&mut self, event: &BlockStored, out: &mut Publisher<'_>, tally: &mut ApplyOutcome) {
         let count = event.block_hashes.len();
         let index = event.group.as_ref().map_or(0, |group| group.index);

@@ -1,1 +1,2 @@
-
+mod closed_loop;
+mod sim;

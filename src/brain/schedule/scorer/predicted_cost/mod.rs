@@ -1,6 +1,7 @@
 //! `predicted-cost-scorer`: the least predicted cost of placing the request, to it and to others.
 //!
-//! Formula, in milliseconds (in tokens of prefill where any candidate has no latency model):
+//! Formula, in milliseconds (in tokens of prefill where any candidate has no latency model, or one
+//! that is off by more than half):
 //!
 //! ```text
 //! cost = ttft                                       queue, own prefill, decodes in the way
@@ -11,7 +12,8 @@
 //! ```
 //!
 //! with `own_tokens` the uncached ones plus, of those cached on a lower tier, the share that loading
-//! them costs (1 - tier weight), and the last two terms at the endpoint's prefill time a token.
+//! them costs (1 - tier weight), and the last two terms at the endpoint's prefill time a token. A
+//! prefill of its own is at the learned rates, without the base cost of a step.
 //!
 //! - *Queue*: booked tokens, so a burst does not herd and lag of the metrics does no harm; plus
 //!   what the engine reports beyond them (another router's requests), at the mean uncached
@@ -47,7 +49,7 @@ use super::{Degraded, Scorer};
 use crate::Slot;
 use crate::fleet::prefill_pairs;
 use crate::schedule::Feature;
-use crate::schedule::context::{Context, Placed};
+use crate::schedule::context::{Context, Placed, Predictions};
 use crate::schedule::registry::{self, AMOUNT, Plugin, in_range};
 use serde::Deserialize;
 use std::time::Duration;
@@ -92,6 +94,8 @@ impl Default for Params {
 const MEMORY_REQUESTS: f64 = 128.0;
 /// Share of the KV cache that requests may hold before an engine makes them wait.
 const KV_FULL: f64 = 0.9;
+/// Relative error of a latency model above which it is not used.
+const MOST_ERROR: f64 = 0.5;
 /// Requests beyond the booked ones that an engine may report before another sender is assumed: a
 /// sample lags, so it still counts some that have finished.
 const REPORT_SLACK: f64 = 2.0;
@@ -114,9 +118,12 @@ struct Rate {
 const IN_TOKENS: Rate = Rate { per_token: 1.0, per_pair: 0.0 };
 
 impl Rate {
-    /// The rate of a slot's latency model.
-    fn learned(cx: &Context<'_>, slot: Slot) -> Self {
-        cx.predictor.timing(slot).map_or(IN_TOKENS, |timing| Self {
+    /// The rate of a slot's latency model, if it can be trusted. Under overload the waits that no
+    /// queue explains teach it nonsense, and endpoints that are alike are then told apart.
+    fn learned(cx: &Context<'_>, slot: Slot) -> Option<Self> {
+        let timing = cx.predictor.timing(slot)?;
+        let trusted = timing.prefill_error.is_none_or(|error| error <= MOST_ERROR);
+        trusted.then_some(Self {
             per_token: timing.prefill_ms_per_token,
             per_pair: timing.prefill_ms_per_pair,
         })
@@ -164,35 +171,49 @@ impl PredictedCost {
             + self.params.kv_wait * Self::kv_overflow_tokens(cx, row, own_tokens);
         let interference =
             self.params.interference * own * cx.column(Feature::InflightRequests)[row];
-        ttft + interference + rate.per_token * at_rate
+        ttft + interference + own / own_tokens * at_rate
+    }
+}
+
+impl PredictedCost {
+    /// Costs by the latency models; false at the first candidate that none can be trusted for.
+    fn in_milliseconds(&self, cx: &Context<'_>, faded: f64, out: &mut [f64]) -> bool {
+        let ttft_ms = cx.column(Feature::PredictedTtftMs);
+        for (row, out) in out.iter_mut().enumerate() {
+            match Rate::learned(cx, cx.ids()[row].slot) {
+                Some(rate) if !ttft_ms[row].is_nan() => {
+                    *out = self.cost(cx, row, ttft_ms[row], rate, faded);
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn in_tokens(&self, cx: &Context<'_>, faded: f64, out: &mut [f64]) {
+        let pending = cx.column(Feature::PendingPrefillTokens);
+        let uncached = cx.column(Feature::UncachedTokens);
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = self.cost(cx, row, pending[row] + uncached[row], IN_TOKENS, faded);
+        }
     }
 }
 
 impl Scorer for PredictedCost {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
-        let ttft_ms = cx.column(Feature::PredictedTtftMs);
-        let pending = cx.column(Feature::PendingPrefillTokens);
-        let uncached = cx.column(Feature::UncachedTokens);
-        let in_ms = ttft_ms.iter().all(|ttft| !ttft.is_nan());
         let faded = self.churn.faded(cx.now);
-        let mut least = f64::INFINITY;
-        for (row, out) in out.iter_mut().enumerate() {
-            let (ttft, rate) = if in_ms {
-                (ttft_ms[row], Rate::learned(cx, cx.ids()[row].slot))
-            } else {
-                (pending[row] + uncached[row], IN_TOKENS)
-            };
-            *out = self.cost(cx, row, ttft, rate, faded);
-            least = least.min(*out);
+        if !self.in_milliseconds(cx, faded, out) {
+            self.in_tokens(cx, faded, out);
         }
+        let least = out.iter().copied().fold(f64::INFINITY, f64::min);
         for out in out.iter_mut() {
             *out = (least + 1.0) / (*out + 1.0);
         }
         Ok(())
     }
 
-    fn reads_predictions(&self) -> bool {
-        true
+    fn reads(&self) -> Predictions {
+        Predictions::Ttft
     }
 
     fn placed(&mut self, placed: &Placed<'_>) {

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from vllm_engine import EngineConfig, Installation, VllmEngine
 
-# Small enough that a conversation of a few thousand tokens evicts: an index that misses a removal is found out.
-PAIR = EngineConfig(num_blocks=160, max_model_len=2048)
+# A pool that a handful of conversations overflow: an index that misses a removal is found out.
+PAIR = EngineConfig(num_blocks=72, max_model_len=1024)
 
 
 @pytest.fixture(scope="session")

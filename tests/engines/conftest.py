@@ -11,7 +11,7 @@ import pytest
 from vllm_engine import EngineConfig, Installation, VllmEngine
 
 # A pool that a handful of conversations overflow: an index that misses a removal is found out.
-PAIR = EngineConfig(num_blocks=72, max_model_len=1024)
+PAIR = EngineConfig(num_blocks=48, max_model_len=1024)
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ class Conversation:
         self.history = list(system_prompt)
 
     def next_prompt(self) -> list[int]:
-        self.history += random_tokens(self.random, self.random.randrange(20, 70))
+        self.history += random_tokens(self.random, self.random.randrange(40, 110))
         return self.history
 
     def answered(self, tokens: list[int]) -> None:
@@ -125,12 +125,12 @@ def fleet(vllm_pair: tuple[VllmEngine, VllmEngine]) -> Iterator[Fleet]:
 
 
 def test_matched_tokens_equal_the_engines_own_hits_over_forty_turns(fleet: Fleet) -> None:
-    system_prompts = prompts_of(1, 96, 130, 200)
-    conversations = [Conversation(system_prompts[index % 3], seed=index) for index in range(8)]
+    system_prompts = prompts_of(1, 96, 130, 150, 64, 200)
+    conversations = [Conversation(system_prompts[index % 5], seed=index) for index in range(10)]
     hits_before = {url: engine.prefix_cache_hits() for url, engine in fleet.engines.items()}
     served = dict.fromkeys(fleet.engines, 0)
 
-    for _turn in range(5):
+    for _turn in range(4):
         for conversation in conversations:
             engine, done = fleet.chat(conversation.next_prompt(), max_tokens=24)
             conversation.answered(done.token_ids)
@@ -265,7 +265,7 @@ def test_an_engine_killed_in_mid_stream_comes_back_empty(
         fleet.assert_agrees(engine, prompts)
 
     decision = fleet.router.route(prompts[1], allowed=[dies.url])
-    with pytest.raises((OSError, HTTPException)):
+    with pytest.raises((ConnectionError, HTTPException)):
         for position, _chunk in enumerate(dies.stream(prompts[1], 600)):
             if position == 0:
                 fleet.router.first_token(decision)

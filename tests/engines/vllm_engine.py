@@ -295,7 +295,10 @@ class VllmEngine:
         )
 
     def stream(self, tokens: list[int], max_tokens: int, **parameters: object) -> Iterator[bytes]:
-        """The data of each server-sent event as it comes; closing the generator hangs up on the engine."""
+        """The data of each server-sent event as it comes; closing the generator hangs up on the engine.
+
+        Raises ConnectionError when the engine hangs up before its last event, `[DONE]`.
+        """
         body = self.completion_body(tokens, max_tokens, stream=True, **parameters)
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=120)
         try:
@@ -303,9 +306,14 @@ class VllmEngine:
             answer = connection.getresponse()
             if answer.status != 200:
                 raise self._failed(f"answered {answer.status}: {answer.read(500)!r}")
+            # http.client reports a chunked body that breaks off between two lines as a proper end.
+            data = b""
             for line in answer:
                 if line.startswith(b"data: "):
-                    yield line[len(b"data: ") :].strip()
+                    data = line[len(b"data: ") :].strip()
+                    yield data
+            if data != b"[DONE]":
+                raise ConnectionError(f"{self.url} hung up in mid-stream, after {data[:80]!r}")
         finally:
             connection.close()
 

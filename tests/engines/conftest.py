@@ -1,7 +1,7 @@
 """Fixtures that lend real engines to the tests of this folder.
 
-LLMD_REQUIRE is a comma-separated list of what must not be missing: with `engines` in it, an absent vLLM fails the
-tests that want one instead of skipping them.
+LLMD_REQUIRE is a comma-separated list of what must not be missing: with `engines` in it, an absent
+vLLM fails the tests that want one instead of skipping them.
 """
 
 import os
@@ -30,7 +30,9 @@ def vllm_pair(
 ) -> Iterator[tuple[VllmEngine, VllmEngine]]:
     """Two engines of one model, started side by side and shared by the whole session."""
     logs = tmp_path_factory.mktemp("vllm")
-    first, second = (VllmEngine(vllm_installation, PAIR, logs / f"engine-{index}.log") for index in range(2))
+    first, second = (
+        VllmEngine(vllm_installation, PAIR, logs / f"engine-{index}.log") for index in range(2)
+    )
     try:
         for engine in (first, second):
             engine.start()
@@ -44,5 +46,5 @@ def vllm_pair(
 
 @pytest.fixture(scope="session")
 def vllm_single(vllm_pair: tuple[VllmEngine, VllmEngine]) -> VllmEngine:
-    """One engine, for the tests that need no second: the first of the pair, since a start costs half a minute."""
+    """For tests that need only one: the first of the pair, since a start costs half a minute."""
     return vllm_pair[0]

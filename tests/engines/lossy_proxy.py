@@ -11,8 +11,8 @@ _GREETING_BYTES = 64
 class LossyProxy:
     """Forwards ZMTP connections to `target_port`, message by message.
 
-    `drop(n)` swallows the next n messages, as a publisher does above its high-water mark. `cut` breaks the
-    connections and refuses new ones until `mend`, as a network does.
+    `drop(n)` swallows the next n messages, as a publisher does above its high-water mark. `cut`
+    breaks the connections and refuses new ones until `mend`, as a network does.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -77,7 +77,7 @@ class LossyProxy:
             ):
                 threading.Thread(target=self._run, args=(pump, source, sink), daemon=True).start()
 
-    def _run(self, pump, source: socket.socket, sink: socket.socket) -> None:  # noqa: ANN001: one of the two below
+    def _run(self, pump, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             pump(source, sink)
         # Either direction's end ends both; the second to come finds the sockets closed already.

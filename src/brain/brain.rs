@@ -1,6 +1,8 @@
 //! Composes the rooms into one contract: [`step`](Brain::step)`(now, Input) -> Actions` and
 //! [`next_wakeup`](Brain::next_wakeup)`() -> Option<Time>`.
 
+pub use crate::fleet::{EndpointChange, PeerLoad, PeerTotals};
+
 use crate::fleet::{EndpointSpec, MetricsSample};
 use crate::index::KvEventBatch;
 use crate::schedule::{Decision, ForeignScore, Request};
@@ -43,51 +45,6 @@ pub enum Input {
     PeerTotals(PeerTotals),
     /// Time passed.
     Tick,
-}
-
-/// A change of an endpoint that is in the fleet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum EndpointChange {
-    /// No new requests.
-    Cordon,
-    /// New requests again.
-    Uncordon,
-    /// No new requests; leaves when idle.
-    Drain,
-    /// A health check failed.
-    Unreachable,
-    /// A health check passed.
-    Reachable,
-}
-
-/// The absolute load that another router has on each endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerTotals {
-    /// Which router.
-    pub router: String,
-    /// Its incarnation: a higher one replaces all that came before.
-    pub epoch: u64,
-    /// Number within the epoch: a lower one is late and is dropped.
-    pub sequence: u64,
-    /// What it has in flight.
-    pub endpoints: Vec<PeerLoad>,
-}
-
-/// A peer's load on one endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerLoad {
-    /// Address of the endpoint: ids differ between routers.
-    pub address: String,
-    /// Its rank.
-    pub dp_rank: u32,
-    /// Requests in flight.
-    pub inflight_requests: u32,
-    /// Uncached prompt tokens whose first token has not come.
-    pub pending_prefill_tokens: u64,
-    /// Context tokens being decoded.
-    pub active_decode_tokens: u64,
-    /// Context tokens of everything in flight.
-    pub inflight_context_tokens: u64,
 }
 
 /// Something for the body to do.

@@ -133,6 +133,8 @@ pub struct ApplyOutcome {
     pub block_size_mismatch_blocks: u64,
     /// Forgotten because the endpoint's bound was reached.
     pub evicted_blocks: u64,
+    /// Events of an endpoint that is not, or no longer, in the index.
+    pub stale_events: u64,
 }
 
 impl std::ops::AddAssign for ApplyOutcome {
@@ -146,5 +148,6 @@ impl std::ops::AddAssign for ApplyOutcome {
         self.malformed_events += rhs.malformed_events;
         self.block_size_mismatch_blocks += rhs.block_size_mismatch_blocks;
         self.evicted_blocks += rhs.evicted_blocks;
+        self.stale_events += rhs.stale_events;
     }
 }

@@ -22,12 +22,13 @@
 
 mod event;
 mod matches;
+mod residency;
 
 pub use event::{
-    ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch,
-    SpecKind,
+    ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch, SpecKind,
 };
 pub use matches::{MatchSource, Matches};
+pub use residency::{BlockCounts, EndpointStats, Held, IndexStats, Residency, Source};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,4 +56,22 @@ impl Default for IndexConfig {
             approximate_blocks: 31_250,
         }
     }
+}
+
+/// Why an index cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// A bound that would remember nothing.
+    #[error("index.{field} is {value}: {remedy}")]
+    Config {
+        /// Which field of [`IndexConfig`].
+        field: &'static str,
+        /// What it was.
+        value: u64,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The router's block size cannot be.
+    #[error(transparent)]
+    BlockSize(#[from] crate::prompt::PromptError),
 }

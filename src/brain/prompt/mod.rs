@@ -24,7 +24,9 @@ pub use scope::{MultimodalItem, Scope};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PromptError {
     /// A block size outside `1..=MAX_BLOCK_TOKENS`.
-    #[error("block_size {0} is out of range: use 1 to {MAX_BLOCK_TOKENS} tokens, best the engine's own (vLLM: 16)")]
+    #[error(
+        "block_size {0} is out of range: use 1 to {MAX_BLOCK_TOKENS} tokens, best the engine's own (vLLM: 16)"
+    )]
     BlockSize(u32),
     /// No tokens and no text.
     #[error("the prompt is empty: give at least one token id or one byte of text")]

@@ -28,6 +28,8 @@ pub struct Step<K = BlockKey> {
     pub first_tokens: Vec<RequestId>,
     /// Those of `tokens` for which it was the last.
     pub finished: Vec<RequestId>,
+    /// Requests aborted during the step, which left at its end.
+    pub aborted: Vec<RequestId>,
     /// How residency changed since the last report, in order.
     pub changes: Vec<KvChange<K>>,
 }
@@ -46,6 +48,7 @@ impl<K> Default for Step<K> {
             tokens: Vec::new(),
             first_tokens: Vec::new(),
             finished: Vec::new(),
+            aborted: Vec::new(),
             changes: Vec::new(),
         }
     }
@@ -59,6 +62,7 @@ impl<K> Step<K> {
         self.tokens.clear();
         self.first_tokens.clear();
         self.finished.clear();
+        self.aborted.clear();
         self.changes.clear();
     }
 }

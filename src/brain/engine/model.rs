@@ -216,6 +216,12 @@ impl<K: BlockIdentity> EngineModel<K> {
         true
     }
 
+    /// Whether the request is in the queue, runs, or leaves with the step in flight.
+    #[must_use]
+    pub fn contains(&self, id: RequestId) -> bool {
+        self.known.contains(&id)
+    }
+
     /// Begins a step at `now`; `None` when there is nothing to do. While a step is in flight, says
     /// which.
     pub fn begin_step(&mut self, now: Time) -> Option<Planned> {
@@ -379,6 +385,7 @@ impl<K: BlockIdentity> EngineModel<K> {
         self.memory.publish(sequence);
         if sequence.aborted {
             self.counters.aborted_requests += 1;
+            step.aborted.push(sequence.id);
         } else if sequence.uncomputed_tokens() == 0 {
             if sequence.is_first_token() {
                 self.counters.prompt_tokens += u64::from(sequence.prompt_tokens);

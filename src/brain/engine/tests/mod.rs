@@ -238,6 +238,7 @@ fn an_abort_frees_what_was_held_and_keeps_what_was_computed() {
     engine.finish_step(&mut step);
 
     assert_eq!(step.tokens, []);
+    assert_eq!(step.aborted, [RequestId(1)]);
     assert_eq!(engine.load().used_blocks, 0);
     assert!(!engine.has_work());
     assert_eq!(engine.counters().aborted_requests, 2);

@@ -1,1 +1,3 @@
 //! Everything that touches the world: sockets, clocks, files.
+
+pub mod zmtp;

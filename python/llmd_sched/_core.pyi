@@ -7,7 +7,7 @@ from asyncio import Future
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, SupportsIndex, final
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -363,9 +363,7 @@ class Router:
         Raises :class:`KvTimeoutError`, and as :meth:`kv_position` does.
         """
 
-    def wait_kv_connected(
-        self, endpoint: EndpointRef, *, timeout_s: float = 10.0
-    ) -> KvPosition:
+    def wait_kv_connected(self, endpoint: EndpointRef, *, timeout_s: float = 10.0) -> KvPosition:
         """Waits, without the GIL, until the subscription to the endpoint's events stands.
 
         Raises :class:`KvTimeoutError`, and as :meth:`kv_position` does.

@@ -49,7 +49,6 @@ from llmd_sched._remote import RemoteRouter, attach
 from llmd_sched._types import (
     Capacity,
     ConfigSource,
-    DecisionRef,
     EndpointRef,
     HashAlgorithm,
     HealthName,
@@ -67,7 +66,6 @@ __all__ = [
     "ConfigError",
     "ConfigSource",
     "Decision",
-    "DecisionRef",
     "Endpoint",
     "EndpointError",
     "EndpointRef",

@@ -6,5 +6,5 @@ from llmd_sched import _core
 
 
 def main() -> int:
-    """Run the command line in ``sys.argv`` and return its exit status."""
+    """Runs the command line in ``sys.argv`` and returns its exit status."""
     return _core.run_cli(sys.argv)

@@ -16,7 +16,6 @@ from typing_extensions import Self, Unpack
 from llmd_sched._types import (
     Capacity,
     ConfigSource,
-    DecisionRef,
     EndpointRef,
     HashAlgorithm,
     HealthName,
@@ -237,27 +236,27 @@ class Router:
         exception's message names its position. Raises as :meth:`route` does.
         """
 
-    def first_token(self, decision: DecisionRef) -> bool:
+    def first_token(self, decision: Decision) -> bool:
         """Reports the first output token: the prefill is done. Renews the lease.
 
         Returns False where the reservation is over already (finished, cancelled, expired, or its
         endpoint left).
         """
 
-    def progress(self, decision: DecisionRef, output_tokens: int) -> bool:
+    def progress(self, decision: Decision, output_tokens: int) -> bool:
         """Reports that the output has this many tokens in all. Renews the lease.
 
         Returns False where the reservation is over already.
         """
 
-    def finish(self, decision: DecisionRef, output_tokens: int | None = None) -> bool:
+    def finish(self, decision: Decision, output_tokens: int | None = None) -> bool:
         """Reports the end, with this many output tokens in all, and releases the load.
 
         Without ``output_tokens``, the last :meth:`progress` counts. Returns False where the
         reservation was over already; calling it twice does no harm.
         """
 
-    def cancel(self, decision: DecisionRef) -> bool:
+    def cancel(self, decision: Decision) -> bool:
         """Reports that the client went away or the request failed, and releases the load.
 
         Returns False where the reservation was over already.
@@ -511,7 +510,7 @@ class Decision:
 
     @property
     def reservation(self) -> int:
-        """Number of the load booked for it; :meth:`Router.finish` takes it too."""
+        """Number of the load booked for it within this router."""
 
     @property
     def endpoint(self) -> Endpoint:

@@ -28,7 +28,7 @@ class RemoteRouter:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
-        """Name the admin address of a router; nothing is sent yet."""
+        """Names the admin address of a router; nothing is sent yet."""
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
 
@@ -45,12 +45,12 @@ class RemoteRouter:
         return [_core.Endpoint.from_json(row) for row in self._get("/endpoints")["endpoints"]]
 
     def stats(self) -> dict[str, Any]:
-        """Read the counters of the router, as :meth:`Router.stats` gives them."""
+        """Reads the counters of the router, as :meth:`Router.stats` gives them."""
         stats: dict[str, Any] = self._get("/stats")
         return stats
 
     def config(self) -> dict[str, Any]:
-        """Read the configuration that the router runs with, defaults filled in."""
+        """Reads the configuration that the router runs with, defaults filled in."""
         config: dict[str, Any] = self._get("/config")
         return config
 
@@ -61,7 +61,7 @@ class RemoteRouter:
         text: str | None = None,
         **options: Unpack[RequestOptions],
     ) -> Explanation:
-        """Ask where the router would send this request now, and why, without booking anything."""
+        """Asks where the router would send this request now, and why, without booking anything."""
         body = _core.explain_body(tokens, text=text, **options)
         return _core.Explanation.from_json(self._post("/explain", body))
 
@@ -92,7 +92,7 @@ class RemoteRouter:
 
 
 def attach(url: str, *, timeout_s: float = 10.0) -> RemoteRouter:
-    """Attach to a live router that called :meth:`Router.serve_admin`.
+    """Attaches to a live router that called :meth:`Router.serve_admin`.
 
     ``url`` is what that call returned. Raises :class:`EngineError` where nothing answers.
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from llmd_sched._core import Decision, Endpoint, Features
+    from llmd_sched._core import Endpoint, Features
 
 Tokens = Union[
     "npt.NDArray[np.integer[Any]]", "array[int]", memoryview, bytes, bytearray, Sequence[int]
@@ -26,9 +26,6 @@ and any other sequence is read element by element.
 EndpointRef = Union["Endpoint", str]
 """An :class:`~llmd_sched.Endpoint`, its ``id`` (such as ``"3.1"``), or its address where only one
 rank has that address."""
-
-DecisionRef = Union["Decision", int]
-"""A :class:`~llmd_sched.Decision`, or its ``reservation`` number."""
 
 Scorer = Callable[["Features"], npt.ArrayLike]
 """Called with the features of all candidates; returns one score in [0, 1] for each, in order."""

@@ -25,6 +25,9 @@ pub enum RouterError {
     /// Nobody in the fleet is meant.
     #[error("no endpoint {0:?} in the fleet: give an endpoint, its id or its address as endpoints() lists them")]
     UnknownEndpoint(String),
+    /// A request names a prompt twice, or not at all.
+    #[error("give the prompt either as tokens or as text")]
+    OnePrompt,
     /// Several ranks have the address.
     #[error("{ranks} ranks have the address {address:?}: name one by its id, as endpoints() lists them")]
     AmbiguousAddress {

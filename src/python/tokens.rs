@@ -186,10 +186,10 @@ fn from_other(tokens: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
 
 fn check_length(tokens: usize) -> PyResult<()> {
     if tokens == 0 {
-        return Err(crate::prompt::raise(&llmd_brain::prompt::PromptError::Empty));
+        return Err(crate::errors::prompt(&llmd_brain::prompt::PromptError::Empty));
     }
     if tokens > MAX_PROMPT_TOKENS {
-        return Err(crate::prompt::raise(&llmd_brain::prompt::PromptError::TooLong(tokens)));
+        return Err(crate::errors::prompt(&llmd_brain::prompt::PromptError::TooLong(tokens)));
     }
     Ok(())
 }

@@ -30,18 +30,18 @@ pub(super) struct Piece<'a> {
 
 /// What a block depends on besides its tokens, while it is gathered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Extras {
+pub(super) struct Gathered {
     texts: Vec<String>,
     multimodal: Vec<(String, i64)>,
 }
 
-impl Extras {
-    /// Adds the keys of an engine block that starts `start_tokens` into the router block. vLLM puts
-    /// the LoRA name first, which the chain's root knows already.
-    fn add(&mut self, piece: &Piece<'_>, start_tokens: i64) {
-        for (position, key) in piece.extra_keys.iter().enumerate() {
+impl Gathered {
+    /// Adds what an engine block depends on that starts `start_tokens` into the router block. vLLM
+    /// lists the LoRA name first, which the chain's root knows already.
+    pub(super) fn add(&mut self, keys: &[ExtraKey], lora: Option<&str>, start_tokens: i64) {
+        for (position, key) in keys.iter().enumerate() {
             match key {
-                ExtraKey::Text(text) if position == 0 && piece.lora == Some(text) => {}
+                ExtraKey::Text(text) if position == 0 && lora == Some(text) => {}
                 ExtraKey::Text(text) => self.texts.push(text.clone()),
                 ExtraKey::Multimodal { identifier, offset } => {
                     // An item that goes on from the engine block before is there already.
@@ -54,26 +54,11 @@ impl Extras {
         }
     }
 
-    fn hash(&self) -> Option<BlockExtra> {
-        let parts: Vec<u64> = self
-            .texts
-            .iter()
-            .map(|t| xxhash_rust::xxh3::xxh3_64(t.as_bytes()))
-            .chain(
-                self.multimodal
-                    .iter()
-                    .map(|(i, o)| xxhash_rust::xxh3::xxh3_64_with_seed(i.as_bytes(), *o as u64)),
-            )
-            .collect();
-        if parts.is_empty() {
-            None
-        } else {
-            let mut h = 7u64;
-            for p in parts {
-                h = (h ^ p).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            }
-            Some(BlockExtra(h))
-        }
+    pub(super) fn hash(&self) -> Option<BlockExtra> {
+        BlockExtra::new(
+            self.texts.iter().map(String::as_str),
+            self.multimodal.iter().map(|(identifier, offset)| (identifier.as_str(), *offset)),
+        )
     }
 }
 
@@ -88,7 +73,7 @@ pub(super) struct Span {
     base: BlockKey,
     /// The router block's ids so far; empty once it is complete.
     tokens: Vec<u32>,
-    extras: Extras,
+    extras: Gathered,
 }
 
 impl Span {
@@ -122,8 +107,8 @@ pub(super) fn cut(
 /// One or more whole router blocks.
 fn cut_whole(chain: &Chain, base: BlockKey, piece: &Piece<'_>) -> Option<Keys> {
     let router = chain.block_size() as usize;
-    let mut extras = Extras::default();
-    extras.add(piece, 0);
+    let mut extras = Gathered::default();
+    extras.add(piece.extra_keys, piece.lora, 0);
     let extra = extras.hash();
     if piece.tokens.len() == router {
         return Some(Keys::One([chain.next(base, piece.tokens, extra)]));
@@ -155,7 +140,7 @@ fn gather(
         return None;
     }
     let mut extras = tail.map(|tail| tail.extras.clone()).unwrap_or_default();
-    extras.add(piece, start as i64);
+    extras.add(piece.extra_keys, piece.lora, start as i64);
     let mut tokens = Vec::with_capacity(start + engine);
     tokens.extend_from_slice(tail.map_or(&[], |tail| &tail.tokens));
     tokens.extend_from_slice(piece.tokens);

@@ -1,1 +1,5 @@
 //! Everything that touches the world: sockets, clocks, files.
+
+pub mod telemetry;
+
+pub mod router;

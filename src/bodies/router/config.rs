@@ -1,6 +1,5 @@
 //! The settings of a router, from a TOML, YAML or JSON file or from a tree of values, by one path.
 
-use crate::observe::ObserveConfig;
 use llmd_brain::brain::BrainConfig;
 use llmd_brain::fleet::FleetConfig;
 use llmd_brain::flow::FlowConfig;
@@ -33,8 +32,6 @@ pub struct RouterConfig {
     pub schedule: ScheduleConfig,
     /// Holding of requests that have no place yet.
     pub flow: FlowConfig,
-    /// How engines are followed.
-    pub observe: ObserveConfig,
     /// A new file that gets the decision log.
     pub record: Option<PathBuf>,
 }
@@ -51,7 +48,6 @@ impl Default for RouterConfig {
             predict,
             schedule,
             flow,
-            observe: ObserveConfig::default(),
             record: None,
         }
     }

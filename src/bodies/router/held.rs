@@ -16,6 +16,8 @@ pub enum Outcome {
     Placed(Box<Decision>),
     /// It cannot be served.
     Rejected(RejectReason),
+    /// The router was closed.
+    Closed,
 }
 
 /// Called once with what became of a held request; must not block.

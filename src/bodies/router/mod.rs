@@ -16,7 +16,6 @@
 mod admin;
 mod clock;
 mod config;
-mod discover;
 mod document;
 mod error;
 mod held;
@@ -28,16 +27,15 @@ mod stats;
 
 pub use clock::Clock;
 pub use config::{ConfigError, RouterConfig, overlay, read_file};
-pub use discover::Discovery;
 pub use document::{
     EndpointDocument, ExplainRequest, ExplanationDocument, FilterDocument, HealthName,
     ScoreDocument,
 };
 pub use error::RouterError;
 pub use held::{HeldRequests, Outcome, Waiter};
-pub use members::{MemberRef, Observed};
-pub use observers::KvPosition;
-pub use request::{Placement, Prompt, Scratch};
+pub use members::MemberRef;
+pub use observers::{KvPosition, Observed};
+pub use request::{Placed, Placement, Prompt, Scratch};
 pub use stats::RouterStats;
 
 use crate::telemetry::decision_log::DecisionLog;

@@ -794,15 +794,19 @@ class ReplayReport:
 
     @property
     def identical(self) -> bool:
-        """Whether there is none, and the log is complete."""
+        """Whether there are decisions to compare, none differs, and no entry is missing."""
 
     @property
     def lost(self) -> int:
         """Entries that the writer could not keep up with; a replay past one means nothing."""
 
     @property
-    def first_mismatch(self) -> str | None:
-        """The first difference, in words."""
+    def complete(self) -> bool:
+        """Whether the log ended in order; one of a router that was never closed is cut off."""
+
+    @property
+    def first_mismatch(self) -> int | None:
+        """Number of the first entry that differs, from 0."""
 
 def block_keys(
     tokens: Tokens,

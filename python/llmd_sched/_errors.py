@@ -29,8 +29,8 @@ class UnknownEndpointError(EndpointError, LookupError):
 class NoEndpointError(LlmdError):
     """No endpoint can serve the request now; the message says what ruled them out.
 
-    ``reason`` is one of ``"empty-fleet"``, ``"no-candidate"``, ``"hold-expired"``,
-    ``"hold-queue-full"`` and ``"closed"``.
+    ``reason`` is one of ``"empty-fleet"``, ``"no-candidate"``, ``"not-booked"`` (too many
+    reservations), ``"not-held"`` (too many held requests), ``"hold-expired"`` and ``"closed"``.
     """
 
     reason: str

@@ -48,7 +48,8 @@ pub fn rejected(reason: &RejectReason) -> PyErr {
         RejectReason::EmptyFleet => "empty-fleet",
         RejectReason::NoCandidate(_) => "no-candidate",
         RejectReason::HoldExpired(_) => "hold-expired",
-        RejectReason::HoldQueueFull(_) => "hold-queue-full",
+        RejectReason::NotBooked(_) => "not-booked",
+        RejectReason::NotHeld(_) => "not-held",
     };
     NoEndpointError::new_err((reason.to_string(), word))
 }

@@ -5,7 +5,7 @@ use crate::errors::PromptError;
 use llmd_bodies::router::MemberRef;
 use llmd_brain::fleet::Topology;
 use llmd_brain::prompt::{MultimodalItem, Scope};
-use llmd_brain::schedule::{Request, Slo};
+use llmd_brain::schedule::Request;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};

@@ -2,7 +2,7 @@
 
 use llmd_brain::brain::BrainConfig;
 use llmd_brain::fleet::FleetConfig;
-use llmd_brain::flow::FlowConfig;
+use llmd_brain::flow::HoldConfig;
 use llmd_brain::index::IndexConfig;
 use llmd_brain::predict::PredictConfig;
 use llmd_brain::schedule::ScheduleConfig;
@@ -31,7 +31,7 @@ pub struct RouterConfig {
     /// Filters, scorers and pickers.
     pub schedule: ScheduleConfig,
     /// Holding of requests that have no place yet.
-    pub flow: FlowConfig,
+    pub flow: HoldConfig,
     /// A new file that gets the decision log.
     pub record: Option<PathBuf>,
 }

@@ -5,9 +5,9 @@ use super::members::MemberRef;
 use super::{LiveRouter, Prompt, Scratch};
 use llmd_brain::EndpointId;
 use llmd_brain::brain::EndpointView;
-use llmd_brain::fleet::{Capacity, Health, KvSource, Role, Topology};
+use llmd_brain::fleet::{Capacity, EndpointSpec, Health, KvSource, Role, Topology};
 use llmd_brain::prompt::{MultimodalItem, Scope};
-use llmd_brain::schedule::{Decision, Explanation, Request, Slo};
+use llmd_brain::schedule::{Decision, Explanation, ForeignScore, Request, Slo};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -202,13 +202,22 @@ pub struct ExplainRequest {
 }
 
 impl LiveRouter {
-    /// An endpoint now; as it was said to be where it left.
+    /// An endpoint now; as it was said to be where it left and its slot is still free.
     #[must_use]
     pub fn document(&self, id: EndpointId) -> EndpointDocument {
+        match self.spec(id) {
+            Some(spec) => self.document_of(id, &spec),
+            None => self.document_of(id, &EndpointSpec::new("", "")),
+        }
+    }
+
+    /// An endpoint now; as `spec` says where it left.
+    #[must_use]
+    pub fn document_of(&self, id: EndpointId, spec: &EndpointSpec) -> EndpointDocument {
         if let Some(view) = self.endpoint(id) {
             return view.into();
         }
-        let spec = self.spec(id).map(|spec| (*spec).clone()).unwrap_or_default();
+        let spec = spec.clone();
         EndpointDocument {
             id: id.to_string(),
             address: spec.address,
@@ -244,11 +253,16 @@ impl LiveRouter {
         self.explained(Some(decision.endpoint), &decision.explanation)
     }
 
-    /// How a request would be placed now, by a prepared request.
+    /// How a prepared request would be placed now.
     #[must_use]
-    pub fn explanation(&self, request: &Request, scratch: &mut Scratch) -> ExplanationDocument {
-        match self.explain(request, &[], scratch) {
-            Ok((chosen, explanation)) => self.explained(Some(chosen), &explanation),
+    pub fn explanation(
+        &self,
+        request: &Request,
+        foreign: &[ForeignScore],
+        scratch: &mut Scratch,
+    ) -> ExplanationDocument {
+        match self.explain(request, foreign, scratch) {
+            Ok(choice) => self.explained(Some(choice.endpoint), &choice.explanation),
             Err(why) => ExplanationDocument {
                 rejection: Some(why.to_string()),
                 ..self.explained(None, &Explanation::default())
@@ -295,7 +309,7 @@ impl LiveRouter {
         };
         let mut scratch = Scratch::default();
         self.prepare(prompt, &scope, &mut request, &mut scratch)?;
-        Ok(self.explanation(&request, &mut scratch))
+        Ok(self.explanation(&request, &[], &mut scratch))
     }
 
     fn explained(&self, chosen: Option<EndpointId>, why: &Explanation) -> ExplanationDocument {

@@ -8,6 +8,10 @@ use llmd_brain::brain::{Action, EndpointChange, EndpointView, Input};
 use llmd_brain::fleet::EndpointSpec;
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often [`LiveRouter::wait_kv`] looks: events come in batches of milliseconds.
+const KV_POLL: Duration = Duration::from_millis(1);
 
 /// How a caller names an endpoint.
 #[derive(Debug, Clone)]
@@ -38,16 +42,41 @@ struct Member {
 /// decision for an endpoint that has just left still has an address.
 #[derive(Default)]
 pub(super) struct Members {
-    rows: RwLock<Vec<Option<Member>>>,
+    roster: RwLock<Roster>,
+}
+
+#[derive(Default)]
+struct Roster {
+    rows: Vec<Option<Member>>,
+    /// The model that everybody serves, where there is one and it has a name.
+    sole_model: Option<String>,
+}
+
+impl Roster {
+    fn row(&mut self, id: EndpointId) -> Option<&mut Member> {
+        self.rows.get_mut(id.slot.index())?.as_mut().filter(|member| member.id == id)
+    }
+
+    fn present(&self) -> impl Iterator<Item = &Member> {
+        self.rows.iter().flatten().filter(|member| member.present)
+    }
+
+    fn changed(&mut self) {
+        self.sole_model = {
+            let mut models = self.present().map(|member| member.spec.model.as_str());
+            let first = models.next().filter(|model| !model.is_empty());
+            first.filter(|first| models.all(|model| model == *first)).map(str::to_owned)
+        };
+    }
 }
 
 /// The members, none of whom can be replaced while this lives: the endpoint of a decision made
 /// meanwhile is among them.
-pub(super) struct MembersGuard<'a>(RwLockReadGuard<'a, Vec<Option<Member>>>);
+pub(super) struct MembersGuard<'a>(RwLockReadGuard<'a, Roster>);
 
 impl MembersGuard<'_> {
     fn member(&self, id: EndpointId) -> Option<&Member> {
-        self.0.get(id.slot.index())?.as_ref().filter(|member| member.id == id)
+        self.0.rows.get(id.slot.index())?.as_ref().filter(|member| member.id == id)
     }
 
     /// What an endpoint was said to be when it joined.
@@ -55,8 +84,13 @@ impl MembersGuard<'_> {
         Some(Arc::clone(&self.member(id)?.spec))
     }
 
+    /// The model that everybody serves, where there is one and it has a name.
+    pub(super) fn sole_model(&self) -> Option<&str> {
+        self.0.sole_model.as_deref()
+    }
+
     fn present(&self) -> impl Iterator<Item = &Member> {
-        self.0.iter().flatten().filter(|member| member.present)
+        self.0.present()
     }
 
     /// Who is meant.
@@ -89,27 +123,34 @@ impl MembersGuard<'_> {
 
 impl Members {
     pub(super) fn read(&self) -> MembersGuard<'_> {
-        MembersGuard(self.rows.read())
+        MembersGuard(self.roster.read())
     }
 
     /// An endpoint left: nobody follows it any more.
     pub(super) fn depart(&self, id: EndpointId) {
         let observers = {
-            let mut rows = self.rows.write();
-            let Some(Some(member)) = rows.get_mut(id.slot.index()) else { return };
-            if member.id != id {
-                return;
-            }
+            let mut roster = self.roster.write();
+            let Some(member) = roster.row(id) else { return };
             member.present = false;
-            std::mem::take(&mut member.observers)
+            let observers = std::mem::take(&mut member.observers);
+            roster.changed();
+            observers
         };
         drop(observers);
     }
 
+    /// An engine restarted: its events are to be learned from the start.
+    pub(super) fn resync(&self, id: EndpointId) {
+        if let Some(member) = self.read().member(id) {
+            member.observers.resync();
+        }
+    }
+
     pub(super) fn drop_observers(&self) {
         let observers: Vec<_> = self
-            .rows
+            .roster
             .write()
+            .rows
             .iter_mut()
             .flatten()
             .map(|member| std::mem::take(&mut member.observers))
@@ -118,7 +159,7 @@ impl Members {
     }
 
     /// Everybody present, with what follows them.
-    fn descriptions(&self) -> Vec<(EndpointSpec, Observed)> {
+    pub(super) fn descriptions(&self) -> Vec<(EndpointSpec, Observed)> {
         self.read()
             .present()
             .map(|member| (EndpointSpec::clone(&member.spec), member.observers.observed().clone()))
@@ -139,28 +180,26 @@ impl LiveRouter {
     ) -> Result<EndpointId, RouterError> {
         self.check_open()?;
         let actions = {
-            let mut rows = self.members.rows.write();
+            let mut roster = self.members.roster.write();
             let actions = self.brain.step(self.now(), Input::Join(spec.clone()))?;
             let Some(id) = actions.iter().find_map(joined) else { return Err(RouterError::Closed) };
             let row = id.slot.index();
-            if rows.len() <= row {
-                rows.resize_with(row + 1, || None);
+            if roster.rows.len() <= row {
+                roster.rows.resize_with(row + 1, || None);
             }
             let observers = Observers::default();
-            rows[row] = Some(Member { id, spec: Arc::new(spec), present: true, observers });
+            roster.rows[row] = Some(Member { id, spec: Arc::new(spec), present: true, observers });
+            roster.changed();
             actions
         };
         self.carry_out(&actions);
         let Some(id) = actions.iter().find_map(joined) else { return Err(RouterError::Closed) };
         match Observers::start(self, id, observed) {
             Ok(observers) => {
-                let mut rows = self.members.rows.write();
-                match rows.get_mut(id.slot.index()) {
-                    Some(Some(member)) if member.id == id && member.present => {
-                        member.observers = observers;
-                    }
-                    // It left meanwhile; dropping its observers ends them.
-                    _ => {}
+                let mut roster = self.members.roster.write();
+                // Where it left meanwhile, its observers end here.
+                if let Some(member) = roster.row(id).filter(|member| member.present) {
+                    member.observers = observers;
                 }
                 Ok(id)
             }
@@ -232,21 +271,25 @@ impl LiveRouter {
             .ok_or_else(|| RouterError::NoKvEvents(name.to_string()))
     }
 
-    /// A router like this one for a child process: the same settings and endpoints, nothing in
-    /// flight. The decision log of process `pid` goes to a file of its own.
+    /// Waits on this thread until an endpoint's position is `reached`, or `deadline`; returns
+    /// where it stands then.
     ///
     /// # Errors
-    /// As [`new`](Self::new) and [`add_endpoint`](Self::add_endpoint).
-    pub fn like(&self, pid: u32) -> Result<Arc<Self>, RouterError> {
-        let mut config = self.config.clone();
-        if let Some(record) = &mut config.record {
-            record.as_mut_os_string().push(format!(".{pid}"));
+    /// As [`kv_position`](Self::kv_position).
+    pub fn wait_kv(
+        &self,
+        name: &MemberRef,
+        deadline: Instant,
+        reached: &dyn Fn(&KvPosition) -> bool,
+    ) -> Result<KvPosition, RouterError> {
+        loop {
+            let position = self.kv_position(name)?;
+            let now = Instant::now();
+            if reached(&position) || now >= deadline {
+                return Ok(position);
+            }
+            std::thread::sleep(KV_POLL.min(deadline - now));
         }
-        let child = Self::new(config)?;
-        for (spec, observed) in self.members.descriptions() {
-            child.add_endpoint(spec, observed)?;
-        }
-        Ok(child)
     }
 }
 

@@ -18,6 +18,7 @@ mod clock;
 mod config;
 mod document;
 mod error;
+pub mod fork;
 mod held;
 mod members;
 mod observers;
@@ -77,7 +78,7 @@ impl LiveRouter {
                 Some(log)
             }
         };
-        Ok(Arc::new(Self {
+        let router = Arc::new(Self {
             config,
             brain,
             clock: Clock::start(),
@@ -87,7 +88,9 @@ impl LiveRouter {
             log: Mutex::new(log),
             closed: AtomicBool::new(false),
             scorer_failures: AtomicU64::new(0),
-        }))
+        });
+        fork::register(&router);
+        Ok(router)
     }
 
     /// The settings in use.
@@ -157,6 +160,7 @@ impl LiveRouter {
                     self.held.decide(*ticket, Outcome::Rejected(why.clone()));
                 }
                 Action::Left(endpoint) => self.members.depart(*endpoint),
+                Action::Resync(endpoint) => self.members.resync(*endpoint),
                 // The client's own connection to the endpoint tells it.
                 Action::Cancel { .. } => {}
                 // Answers to a call, which returns them.

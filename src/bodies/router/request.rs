@@ -8,8 +8,8 @@ use llmd_brain::brain::{Action, BrainError, RejectReason};
 use llmd_brain::fleet::EndpointSpec;
 use llmd_brain::index::Matches;
 use llmd_brain::prompt::{PromptError, Scope, text, token_keys};
-use llmd_brain::schedule::{Decision, Explanation, Features, ForeignScore, Request};
-use llmd_brain::{BlockKey, EndpointId, ReservationId, Ticket};
+use llmd_brain::schedule::{Choice, Decision, Features, ForeignScore, Request};
+use llmd_brain::{BlockKey, ReservationId, Ticket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -52,6 +52,9 @@ pub struct Placed {
 impl LiveRouter {
     /// Puts the keys of a prompt into `scratch`, and its length into `request`.
     ///
+    /// Keys are bound to a model. A request that names none gets those of the fleet's model where
+    /// all endpoints serve one.
+    ///
     /// # Errors
     /// [`PromptError`].
     pub fn prepare(
@@ -62,6 +65,11 @@ impl LiveRouter {
         scratch: &mut Scratch,
     ) -> Result<(), PromptError> {
         let block_size = self.config().block_size;
+        let of_sole_model = match scope.model.is_empty() {
+            true => self.members.read().sole_model().map(|model| Scope { model: model.to_owned(), ..scope.clone() }),
+            false => None,
+        };
+        let scope = of_sole_model.as_ref().unwrap_or(scope);
         let tokens = match prompt {
             Prompt::Tokens(tokens) => {
                 token_keys(tokens, block_size, scope, &mut scratch.keys)?;
@@ -100,7 +108,7 @@ impl LiveRouter {
     /// candidates with their features.
     ///
     /// # Errors
-    /// [`RouterError::Closed`].
+    /// [`RouterError::Rejected`] where nobody could take it, [`RouterError::Closed`].
     pub fn features(
         self: &Arc<Self>,
         request: &Request,
@@ -110,7 +118,7 @@ impl LiveRouter {
         self.keep_time()?;
         let now = self.now();
         self.brain.matches(now, &scratch.keys, &mut scratch.matches);
-        Ok(self.brain.features(now, request, &scratch.matches))
+        self.brain.features(now, request, &scratch.matches).map_err(RouterError::Rejected)
     }
 
     /// Places a request with scores made for the features of `version`; `None` where the fleet
@@ -146,7 +154,7 @@ impl LiveRouter {
         request: &Request,
         foreign: &[ForeignScore],
         scratch: &mut Scratch,
-    ) -> Result<(EndpointId, Explanation), RejectReason> {
+    ) -> Result<Choice, RejectReason> {
         let now = self.now();
         self.brain.matches(now, &scratch.keys, &mut scratch.matches);
         self.brain.explain(now, request, &scratch.matches, foreign)
@@ -170,7 +178,7 @@ impl LiveRouter {
         match self.spec(decision.endpoint) {
             Some(spec) => Ok(Placed { decision, spec }),
             None => {
-                self.cancel(decision.ticket);
+                self.cancel(&decision);
                 Err(RouterError::UnknownEndpoint(decision.endpoint.to_string()))
             }
         }
@@ -198,11 +206,18 @@ impl LiveRouter {
         stood
     }
 
-    /// A request failed or its client went away, held or placed.
-    pub fn cancel(&self, ticket: Ticket) {
+    /// A placed request failed, or its client went away.
+    pub fn cancel(&self, decision: &Decision) -> bool {
+        let stood = self.brain.is_reserved(decision.reservation);
+        self.carry_out(&self.brain.cancelled(self.now(), decision.ticket));
+        stood
+    }
+
+    /// The client of a held request went away.
+    pub fn withdraw(&self, ticket: Ticket) {
         self.held.forget(ticket);
         self.carry_out(&self.brain.cancelled(self.now(), ticket));
-        // Told in between: nobody will ask.
+        // Decided in between: nobody will ask.
         self.held.forget(ticket);
     }
 

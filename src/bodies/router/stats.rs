@@ -1,7 +1,6 @@
 //! Counters of a router, for people and metrics pages.
 
 use super::LiveRouter;
-use super::observers::KvPosition;
 use crate::telemetry::decision_log::LogStats;
 use llmd_brain::brain::BrainStats;
 use llmd_brain::index::ApplyOutcome;

@@ -1,3 +1,5 @@
 //! Everything that touches the world: sockets, clocks, files.
 
 pub mod zmtp;
+
+pub mod observe;

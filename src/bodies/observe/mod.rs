@@ -4,6 +4,8 @@
 //! - [`Subscriber`] follows one engine's and rank's events and hands them to a [`KvSink`] once and
 //!   in order, or tells it that what it believes is void. [`Recovery`] makes those decisions
 //!   without sockets.
+//! - [`scraper`] reads metrics pages at intervals, [`metrics`] says what is on them.
+//! - [`discovery`] asks an engine what it serves and where its events are.
 //!
 //! Guarantees: bytes from engines are untrusted. Every length is bounded, nothing panics, and what
 //! is dropped is counted.
@@ -12,9 +14,13 @@
 
 mod backoff;
 mod cursor;
+pub mod discovery;
+mod exposition;
+pub mod metrics;
 mod msgpack;
 mod recovery;
 mod replay;
+pub mod scraper;
 pub mod sglang;
 mod subscriber;
 pub mod vllm;

@@ -4,6 +4,7 @@
 //! hands batches to the [`KvSink`]. It never gives up: it reconnects with bounded, jittered,
 //! exponential waits, and all that happens shows in [`SubscriberStatus`].
 
+use super::discovery::KvEventSource;
 use super::recovery::{LostReason, Recovery, RecoveryConfig, RecoveryCounts, Step};
 use super::replay::{Replay, ReplayItem};
 use super::wire::{DecodeError, DecodeLimits, Decoded, Skipped};
@@ -89,6 +90,16 @@ impl SubscriberConfig {
             replay_timeout: Duration::from_secs(10),
             probe_interval: Duration::from_secs(10),
         }
+    }
+
+    /// What discovery found for a rank.
+    ///
+    /// # Errors
+    /// [`ZmtpError::Endpoint`] where an address is of a kind that is not spoken here.
+    pub fn of_source(source: &KvEventSource, dp_rank: u32) -> Result<Self, ZmtpError> {
+        let replay = source.replay_endpoint.as_deref().map(str::parse).transpose()?;
+        let topic = Bytes::copy_from_slice(source.topic.as_bytes());
+        Ok(Self { replay, topic, dp_rank, ..Self::new(source.endpoint.parse()?) })
     }
 
     /// The same for another rank, where this one is for rank 0: engines count ports up from rank

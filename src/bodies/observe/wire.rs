@@ -493,7 +493,7 @@ impl<'a> Walk<'a> {
         };
         let group = fields.group.map(|index| GroupSpec {
             index,
-            kind: fields.spec_kind.map_or(SpecKind::Other, spec_kind),
+            kind: fields.spec_kind.map_or(SpecKind::Unstated, spec_kind),
             sliding_window_tokens: fields.sliding_window,
         });
         let mut extra_keys = fields.extra_keys;

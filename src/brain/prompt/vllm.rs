@@ -1,1 +1,0 @@
-//! vLLM's own block hashes.

@@ -27,7 +27,9 @@ mod session_hash;
 mod token_load;
 mod topology_affinity;
 
-use super::context::{Context, Placed};
+pub(super) use foreign::column as foreign_column;
+
+use super::context::{Context, Placed, Predictions};
 use super::registry::Plugin;
 use crate::Slot;
 
@@ -45,9 +47,9 @@ pub trait Scorer: Send {
     /// Why it has no opinion; what it wrote is then ignored.
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded>;
 
-    /// Whether it reads the predicted latencies.
-    fn reads_predictions(&self) -> bool {
-        false
+    /// Which predicted latencies it reads; the columns of the others may be unknown.
+    fn reads(&self) -> Predictions {
+        Predictions::Neither
     }
 
     /// The name under which its scores come from outside.
@@ -60,6 +62,11 @@ pub trait Scorer: Send {
 
     /// The tenant of a slot left.
     fn left(&mut self, _slot: Slot) {}
+}
+
+/// Names of all scorers.
+pub fn builtin_scorers() -> impl Iterator<Item = &'static str> {
+    SCORERS.iter().map(|plugin| plugin.name)
 }
 
 /// Every scorer, in the order in which messages list them.

@@ -1,3 +1,7 @@
 //! Everything that touches the world: sockets, clocks, files.
 
 pub mod zmtp;
+
+pub mod engine_server;
+
+pub mod cli;

@@ -5,7 +5,7 @@ use super::EngineServerConfig;
 use super::chat;
 use super::job::{Finish, Lora, Origin, Plan, StopReason};
 use super::model_output::ModelOutput;
-use super::openai::{ApiError, GenerationRequest, Kind, PromptInput};
+use super::openai::{ApiError, GenerationRequest, Kind, PromptInput, StopInput};
 use super::tokenizer::{self, VOCABULARY};
 use std::sync::Arc;
 
@@ -206,7 +206,7 @@ struct Stop {
 
 impl<'a> Stops<'a> {
     fn of(request: &'a GenerationRequest) -> Result<Self, ApiError> {
-        let texts = request.stop.as_ref().map(|stop| stop.as_slice()).unwrap_or_default();
+        let texts = request.stop.as_ref().map(StopInput::as_slice).unwrap_or_default();
         if texts.iter().any(String::is_empty) {
             return Err(ApiError::bad_request("stop cannot contain an empty string."));
         }

@@ -397,7 +397,7 @@ async fn tokenize(State(service): Shared, body: BodyBytes) -> Result<Json<Value>
     let mut tokens = Vec::new();
     match (request.messages()?, &request.prompt) {
         (Some(messages), _) => {
-            chat::render(&messages, request.add_generation_prompt(), &mut tokens)
+            chat::render(&messages, request.add_generation_prompt(), &mut tokens);
         }
         (None, Some(text)) => tokenizer::encode(text, &mut tokens),
         (None, None) => return Err(ApiError::invalid("body.prompt".into(), "Field required")),

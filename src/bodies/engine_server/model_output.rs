@@ -45,7 +45,7 @@ impl ModelOutput {
     /// `limit` tokens. Says whether it ended.
     pub fn generate_turn(&mut self, limit: usize, out: &mut Vec<u32>) -> bool {
         let span = NATURAL_TOKENS.end() - NATURAL_TOKENS.start() + 1;
-        let natural = (NATURAL_TOKENS.start() + mix(self.state ^ 0x656E_64) % span) as usize;
+        let natural = (NATURAL_TOKENS.start() + mix(!self.state) % span) as usize;
         if natural > limit {
             self.generate(limit, out);
             return false;

@@ -372,10 +372,10 @@ fn note_contents(
 ) {
     match change {
         KvChange::Stored { request, .. } => {
-            if let Some(job) = jobs.get(request) {
-                if let Some(run) = run_of(job, change, block_size) {
-                    contents.stored(&run, &job.plan.origin);
-                }
+            if let Some(job) = jobs.get(request)
+                && let Some(run) = run_of(job, change, block_size)
+            {
+                contents.stored(&run, &job.plan.origin);
             }
         }
         KvChange::Removed(hash) | KvChange::HostRemoved(hash) => contents.removed(*hash),

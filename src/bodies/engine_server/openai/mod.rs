@@ -14,6 +14,6 @@ pub(super) use answer::{ChoiceResult, Envelope, Kind, Tokens, full_answer};
 pub(super) use error::ApiError;
 pub(super) use prompt_input::PromptInput;
 pub(super) use request::{
-    DetokenizeRequest, GenerationRequest, StreamOptions, TokenizeRequest, parse,
+    DetokenizeRequest, GenerationRequest, StopInput, StreamOptions, TokenizeRequest, parse,
 };
 pub(super) use stream::{ChunkWriter, DONE, Delta};

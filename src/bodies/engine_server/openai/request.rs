@@ -21,7 +21,11 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
             Ok(_) => ApiError::invalid("body".into(), "there is more behind the JSON value"),
             Err(error) => {
                 let path = error.path().to_string();
-                let location = if path == "." { "body".into() } else { format!("body.{path}") };
+                let location = match &*path {
+                    // Broken JSON is nowhere in particular.
+                    "." | "?" => "body".to_owned(),
+                    field => format!("body.{field}"),
+                };
                 ApiError::invalid(location, error.inner())
             }
         }

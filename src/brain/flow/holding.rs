@@ -82,6 +82,12 @@ pub struct Holding<T> {
     by_deadline: BTreeSet<(Time, Place)>,
 }
 
+impl<T> Default for Holding<T> {
+    fn default() -> Self {
+        Self::new(&HoldConfig::default())
+    }
+}
+
 impl<T> Holding<T> {
     /// An empty queue.
     #[must_use]

@@ -26,13 +26,17 @@ pub enum KvEvent {
 }
 
 /// A run of blocks, each the child of the one before it.
+///
+/// On one endpoint and group a name stands for one content at one position for good, as chained
+/// hashes do. So a name that is held already needs neither parent nor tokens: storing it again adds
+/// a copy. Offload tiers rely on that: they announce blocks with no tokens at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BlockStored {
     /// The engine's names of the blocks, in order.
     pub block_hashes: Vec<EngineHash>,
     /// The block before the first one; `None` where the run starts a prompt.
     pub parent: Option<EngineHash>,
-    /// `block_size` ids for each block.
+    /// `block_size` ids for each block; empty where the engine names blocks only.
     pub token_ids: Vec<u32>,
     /// Tokens a block, as the engine counts.
     pub block_size: u32,
@@ -102,6 +106,9 @@ pub enum SpecKind {
     Mamba,
     /// Something that this version does not know.
     Other,
+    /// The event names a group but not its kind (removals, some offload tiers, older engines):
+    /// what the group's other events said, else every token.
+    Unstated,
 }
 
 impl SpecKind {

@@ -20,9 +20,22 @@
 //!
 //! Not here: wire formats (bodies decode), and any judgement of what a match is worth.
 
+mod beliefs;
+mod blocks;
 mod event;
+mod expiry;
+mod hash;
+mod holders;
 mod matches;
+pub mod oracle;
 mod residency;
+mod slots;
+mod span;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod tests;
+mod view;
 
 pub use event::{
     ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch, SpecKind,
@@ -57,6 +70,25 @@ impl Default for IndexConfig {
         }
     }
 }
+
+impl IndexConfig {
+    fn check(&self) -> Result<(), IndexError> {
+        let bounds = [
+            ("max_blocks_per_endpoint", self.max_blocks_per_endpoint),
+            ("approximate_blocks", self.approximate_blocks),
+        ];
+        for (field, value) in bounds {
+            if value == 0 || value > MAX_BLOCKS {
+                let remedy = "use 1 to 1073741824 blocks, best what the engine's KV cache holds";
+                return Err(IndexError::Config { field, value: value as u64, remedy });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Most blocks of one endpoint: their positions are 32-bit.
+const MAX_BLOCKS: usize = 1 << 30;
 
 /// Why an index cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

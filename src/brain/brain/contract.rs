@@ -1,11 +1,8 @@
-//! Composes the rooms into one contract: [`step`](Brain::step)`(now, Input) -> Actions` and
-//! [`next_wakeup`](Brain::next_wakeup)`() -> Option<Time>`.
+//! What goes into the brain and what comes out: the vocabulary of every body.
 
-pub use crate::fleet::{EndpointChange, PeerLoad, PeerTotals};
-
-use crate::fleet::{EndpointSpec, MetricsSample};
+use crate::fleet::{EndpointChange, EndpointSpec, MetricsSample, PeerTotals};
 use crate::index::KvEventBatch;
-use crate::schedule::{Decision, ForeignScore, Request};
+use crate::schedule::{Decision, ForeignScore, NoCandidate, Request};
 use crate::{BlockKey, EndpointId, ReservationId, Ticket};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +71,9 @@ pub enum Action {
     Joined(EndpointId),
     /// An endpoint left; what was in flight on it is released.
     Left(EndpointId),
+    /// An engine restarted, as its metrics show: what it holds has to be learned again from the
+    /// start of its events.
+    Resync(EndpointId),
 }
 
 /// Why a request has no place.
@@ -82,13 +82,25 @@ pub enum RejectReason {
     /// There is nobody.
     #[error("no endpoint in the fleet: add one first")]
     EmptyFleet,
-    /// Everybody was filtered out.
+    /// Nobody who is there can serve it.
     #[error("no endpoint can serve the request: {0}")]
     NoCandidate(String),
+    /// The load could not be booked.
+    #[error("the request cannot be booked: {0}")]
+    NotBooked(String),
     /// It waited as long as it may.
     #[error("held for {0} ms without an endpoint becoming available")]
     HoldExpired(u64),
-    /// The hold queue is at its bound.
-    #[error("{0} requests are held already, the limit (max_held_requests)")]
-    HoldQueueFull(usize),
+    /// It could not be held either.
+    #[error("no endpoint can take it now, and it cannot wait: {0}")]
+    NotHeld(String),
+}
+
+impl From<NoCandidate> for RejectReason {
+    fn from(why: NoCandidate) -> Self {
+        match why {
+            NoCandidate::EmptyFleet => Self::EmptyFleet,
+            NoCandidate::Excluded(by) => Self::NoCandidate(by.to_string()),
+        }
+    }
 }

@@ -27,9 +27,14 @@ mod expiry;
 mod hash;
 mod holders;
 mod matches;
+pub mod oracle;
 mod residency;
 mod slots;
 mod span;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use event::{

@@ -411,6 +411,18 @@ impl Residency {
         IndexStats { keys: self.holders.len() as u64, applied, endpoints }
     }
 
+    /// Names that the endpoint's view keeps, those included that only others keep known.
+    #[cfg(test)]
+    pub(super) fn known_names(&self, endpoint: EndpointId) -> usize {
+        self.with_state(endpoint, |_, state| state.view.known_names()).unwrap_or_default()
+    }
+
+    /// The part of [`Self::memory_bytes`] that is not any one endpoint's.
+    #[cfg(test)]
+    pub(super) fn shared_memory_bytes(&self) -> usize {
+        self.holders.memory_bytes()
+    }
+
     /// The endpoint with this very id.
     fn tenant(&self, endpoint: EndpointId) -> Option<Arc<Endpoint>> {
         let roster = self.roster.read();

@@ -222,6 +222,11 @@ impl EngineView {
         self.blocks.memory_bytes() + maps.sum::<usize>()
     }
 
+    #[cfg(test)]
+    pub(super) fn known_names(&self) -> usize {
+        self.groups.iter().map(|group| group.by_name.len()).sum()
+    }
+
     fn stored(&mut self, event: &BlockStored, out: &mut Publisher<'_>, tally: &mut ApplyOutcome) {
         let count = event.block_hashes.len();
         let index = event.group.as_ref().map_or(0, |group| group.index);
@@ -232,17 +237,16 @@ impl EngineView {
             tally.unindexed_group_blocks += count as u64;
             return;
         }
-        let block_tokens = event.block_size as usize;
-        let fits = event.token_ids.is_empty()
-            || block_tokens > 0 && count.checked_mul(block_tokens) == Some(event.token_ids.len());
-        let extras_fit = event.extra_keys.is_empty() || event.extra_keys.len() == count;
         let chain = Chain::new(&self.space.model, event.lora.as_deref(), self.space.block_size);
-        let (true, true, Ok(chain), Some(group)) =
-            (fits, extras_fit, chain, self.join_group(index, out))
-        else {
+        let (true, Ok(chain)) = (is_consistent(event), chain) else {
             tally.malformed_events += 1;
             return;
         };
+        let Some(group) = self.join_group(index, out) else {
+            tally.malformed_events += 1;
+            return;
+        };
+        let block_tokens = event.block_size as usize;
 
         let mut end = match event.parent {
             None => Ok(Cursor { base: chain.root(), tail: None }),
@@ -529,4 +533,12 @@ impl EngineView {
             block.keys = keys;
         }
     }
+}
+
+/// Whether tokens and extra keys are as many as the blocks want, or left out.
+fn is_consistent(event: &BlockStored) -> bool {
+    let (count, block_tokens) = (event.block_hashes.len(), event.block_size as usize);
+    let tokens = event.token_ids.len();
+    (tokens == 0 || block_tokens > 0 && count.checked_mul(block_tokens) == Some(tokens))
+        && [0, count].contains(&event.extra_keys.len())
 }

@@ -1,6 +1,7 @@
 //! A profile whose plugins have been built.
 
 use super::config::ProfileConfig;
+use super::context::Predictions;
 use super::filter::{FILTERS, Filter};
 use super::param::Params;
 use super::picker::{PICKERS, Picker};
@@ -31,8 +32,8 @@ pub(super) struct Profile {
     pub picker: Box<dyn Picker>,
     /// Whether endpoints of any role may reach the filters.
     pub any_role: bool,
-    /// Whether any plugin reads predicted latencies.
-    pub reads_predictions: bool,
+    /// Which predicted latencies any plugin reads.
+    pub reads: Predictions,
 }
 
 impl Profile {
@@ -70,8 +71,9 @@ impl Profile {
         let PluginConfig { name: picker_name, params } = &config.picker;
         let picker = build(PICKERS, Family::Picker, name, picker_name, params)?;
         let any_role = filters.iter().any(|entry| entry.filter.selects_role());
-        let reads_predictions = filters.iter().any(|entry| entry.filter.reads_predictions())
-            || scorers.iter().any(|entry| entry.scorer.reads_predictions());
+        let by_filters = filters.iter().map(|entry| entry.filter.reads());
+        let by_scorers = scorers.iter().map(|entry| entry.scorer.reads());
+        let reads = by_filters.chain(by_scorers).max().unwrap_or(Predictions::Neither);
         Ok(Self {
             name: name.to_owned(),
             filters,
@@ -79,7 +81,7 @@ impl Profile {
             picker_name: picker_name.clone(),
             picker,
             any_role,
-            reads_predictions,
+            reads,
         })
     }
 }

@@ -30,12 +30,6 @@ impl<'a> Context<'a> {
         self.features.len()
     }
 
-    /// Whether there is no candidate.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.features.is_empty()
-    }
-
     /// The candidates, in slot order.
     #[must_use]
     pub fn ids(&self) -> &'a [EndpointId] {
@@ -68,4 +62,15 @@ pub struct Placed<'a> {
     pub matched_tokens: u32,
     /// Prompt tokens that the best of all candidates is believed to hold.
     pub best_matched_tokens: u32,
+}
+
+/// Which predicted latencies a profile reads: a prediction nobody reads is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Predictions {
+    /// None.
+    Neither,
+    /// Time to first token.
+    Ttft,
+    /// Time to first token and time per output token.
+    Both,
 }

@@ -2,7 +2,7 @@
 
 use super::compiled::Profile;
 use super::config::{ProfileChoice, ScheduleConfig};
-use super::context::{Context, Placed};
+use super::context::{Context, Placed, Predictions};
 use super::decision::{Explanation, FilterStep, Predicted, ScoreColumn};
 use super::features::{Feature, Features, Freshness};
 use super::filter::{Eligible, eligible};
@@ -134,7 +134,8 @@ impl Scheduler {
         matches: &Matches,
     ) -> Result<&Features, NoCandidate> {
         self.fill(now, request, fleet, matches)?;
-        predict(&mut self.scratch.features, now, request, fleet, predictor);
+        let inputs = Inputs { now, request, fleet, predictor, foreign: &[] };
+        inputs.predict(&mut self.scratch.features, Predictions::Both);
         Ok(&self.scratch.features)
     }
 
@@ -153,15 +154,13 @@ impl Scheduler {
         foreign: &[ForeignScore],
     ) -> Result<Choice, NoCandidate> {
         self.fill(now, request, fleet, matches)?;
-        if self.profile.reads_predictions {
-            predict(&mut self.scratch.features, now, request, fleet, predictor);
-        }
+        let inputs = Inputs { now, request, fleet, predictor, foreign };
+        inputs.predict(&mut self.scratch.features, self.profile.reads);
         let mut explanation = Explanation {
             profile: self.profile.name.clone(),
             picker: self.profile.picker_name.clone(),
             ..Explanation::default()
         };
-        let inputs = Inputs { now, request, fleet, predictor, foreign };
         self.run_filters(&inputs, &mut explanation)?;
         self.run_scorers(&inputs, &mut explanation);
         self.counters.choices += 1;
@@ -179,7 +178,10 @@ impl Scheduler {
             matched_tokens,
             uncached_tokens: request.prompt_tokens.saturating_sub(matched_tokens).max(1),
             match_source: features.sources()[row],
-            predicted: prediction(now, endpoint.slot, request, fleet, predictor, matched_tokens),
+            predicted: Predicted {
+                ttft_ms: inputs.ttft_ms(endpoint.slot, matched_tokens),
+                tpot_ms: inputs.tpot_ms(endpoint.slot),
+            },
             explanation,
         })
     }
@@ -328,38 +330,33 @@ impl<'a> Inputs<'a> {
         let Self { now, request, fleet, predictor, foreign } = *self;
         Context { now, request, fleet, predictor, features, foreign }
     }
-}
 
-fn prediction(
-    now: Time,
-    slot: Slot,
-    request: &Request,
-    fleet: &Fleet,
-    predictor: &Predictor,
-    matched_tokens: u32,
-) -> Predicted {
-    let columns = fleet.columns();
-    let prompt_tokens = request.prompt_tokens;
-    // An engine recomputes the last token of a prompt that it holds entirely.
-    let cached_tokens = matched_tokens.min(prompt_tokens.saturating_sub(1));
-    Predicted {
-        ttft_ms: predictor.ttft_ms(now, slot, columns, prompt_tokens, cached_tokens),
-        tpot_ms: predictor.tpot_ms(now, slot, columns, prompt_tokens),
+    fn ttft_ms(&self, slot: Slot, matched_tokens: u32) -> Option<f64> {
+        let prompt_tokens = self.request.prompt_tokens;
+        // An engine recomputes the last token of a prompt that it holds entirely.
+        let cached = matched_tokens.min(prompt_tokens.saturating_sub(1));
+        self.predictor.ttft_ms(self.now, slot, self.fleet.columns(), prompt_tokens, cached)
     }
-}
 
-fn predict(
-    features: &mut Features,
-    now: Time,
-    request: &Request,
-    fleet: &Fleet,
-    predictor: &Predictor,
-) {
-    for row in 0..features.len() {
-        let slot = features.ids()[row].slot;
-        let matched = features.column(Feature::MatchedTokens)[row] as u32;
-        let predicted = prediction(now, slot, request, fleet, predictor, matched);
-        features.column_mut(Feature::PredictedTtftMs)[row] = predicted.ttft_ms.unwrap_or(f64::NAN);
-        features.column_mut(Feature::PredictedTpotMs)[row] = predicted.tpot_ms.unwrap_or(f64::NAN);
+    fn tpot_ms(&self, slot: Slot) -> Option<f64> {
+        let prompt_tokens = self.request.prompt_tokens;
+        self.predictor.tpot_ms(self.now, slot, self.fleet.columns(), prompt_tokens)
+    }
+
+    /// Fills in the predictions that are read.
+    fn predict(&self, features: &mut Features, read: Predictions) {
+        if read == Predictions::Neither {
+            return;
+        }
+        for row in 0..features.len() {
+            let slot = features.ids()[row].slot;
+            let matched = features.column(Feature::MatchedTokens)[row] as u32;
+            let ttft_ms = self.ttft_ms(slot, matched).unwrap_or(f64::NAN);
+            features.column_mut(Feature::PredictedTtftMs)[row] = ttft_ms;
+            if read == Predictions::Both {
+                let tpot_ms = self.tpot_ms(slot).unwrap_or(f64::NAN);
+                features.column_mut(Feature::PredictedTpotMs)[row] = tpot_ms;
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@ mod slo_headroom_tier;
 
 pub(super) use eligible::{Eligible, eligible};
 
-use super::context::Context;
+use super::context::{Context, Predictions};
 use super::registry::Plugin;
 use crate::rng::Rng;
 
@@ -39,9 +39,9 @@ pub trait Filter: Send {
         false
     }
 
-    /// Whether it reads the predicted latencies.
-    fn reads_predictions(&self) -> bool {
-        false
+    /// Which predicted latencies it reads; the columns of the others may be unknown.
+    fn reads(&self) -> Predictions {
+        Predictions::Neither
     }
 }
 

@@ -12,7 +12,7 @@
 
 use super::Filter;
 use crate::rng::Rng;
-use crate::schedule::context::Context;
+use crate::schedule::context::{Context, Predictions};
 use crate::schedule::headroom::Headroom;
 use crate::schedule::registry::{self, Plugin, SHARE, in_range};
 use serde::Deserialize;
@@ -57,7 +57,7 @@ impl Filter for SloHeadroomTier {
         }
     }
 
-    fn reads_predictions(&self) -> bool {
-        true
+    fn reads(&self) -> Predictions {
+        Predictions::Both
     }
 }

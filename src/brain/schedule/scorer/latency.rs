@@ -16,7 +16,7 @@
 
 use super::{Degraded, NEUTRAL, Scorer, less_is_better};
 use crate::schedule::Feature;
-use crate::schedule::context::Context;
+use crate::schedule::context::{Context, Predictions};
 use crate::schedule::headroom::Headroom;
 use crate::schedule::registry::{self, AMOUNT, Plugin, in_range};
 use serde::Deserialize;
@@ -159,7 +159,7 @@ impl Scorer for Latency {
         Ok(())
     }
 
-    fn reads_predictions(&self) -> bool {
-        true
+    fn reads(&self) -> Predictions {
+        Predictions::Both
     }
 }

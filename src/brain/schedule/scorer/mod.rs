@@ -27,7 +27,7 @@ mod session_hash;
 mod token_load;
 mod topology_affinity;
 
-use super::context::{Context, Placed};
+use super::context::{Context, Placed, Predictions};
 use super::registry::Plugin;
 use crate::Slot;
 
@@ -45,9 +45,9 @@ pub trait Scorer: Send {
     /// Why it has no opinion; what it wrote is then ignored.
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded>;
 
-    /// Whether it reads the predicted latencies.
-    fn reads_predictions(&self) -> bool {
-        false
+    /// Which predicted latencies it reads; the columns of the others may be unknown.
+    fn reads(&self) -> Predictions {
+        Predictions::Neither
     }
 
     /// The name under which its scores come from outside.

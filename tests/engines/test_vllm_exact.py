@@ -20,12 +20,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
+import llmd_sched
 import pytest
 from lossy_proxy import LossyProxy
 from vllm_engine import Completion, VllmEngine
 from zmtp import replay, settled_sequence
-
-llmd_sched = pytest.importorskip("llmd_sched")
 
 BLOCK = 32
 # Longer than a subscriber waits between two tries to connect, and than an engine's scheduler on a

@@ -112,6 +112,11 @@ impl Holders {
         }
     }
 
+    /// Whether somebody holds the key.
+    pub(super) fn contains(&self, key: BlockKey) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
     /// Number of keys that somebody holds.
     pub(super) fn len(&self) -> usize {
         self.by_key.len()

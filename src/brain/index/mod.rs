@@ -22,12 +22,15 @@
 
 mod beliefs;
 mod blocks;
+mod endpoint;
 mod event;
 mod expiry;
 mod hash;
 mod holders;
+mod inspect;
 mod matches;
 pub mod oracle;
+mod publisher;
 mod residency;
 mod slots;
 mod span;
@@ -40,8 +43,9 @@ mod view;
 pub use event::{
     ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch, SpecKind,
 };
+pub use inspect::{BlockCounts, EndpointStats, Held, IndexStats, Source};
 pub use matches::{MatchSource, Matches};
-pub use residency::{BlockCounts, EndpointStats, Held, IndexStats, Residency, Source};
+pub use residency::Residency;
 
 use serde::{Deserialize, Serialize};
 

@@ -362,6 +362,22 @@ fn an_endpoint_without_events_holds_what_it_was_last_sent() {
 }
 
 #[test]
+fn text_is_approximate_even_where_there_are_events() {
+    let (index, (_, keys)) = (index(), prompt(2));
+    let mut text = Vec::new();
+    let scope = Scope { model: MODEL.to_owned(), ..Scope::default() };
+    crate::prompt::text::text_keys(&"word".repeat(12), BLOCK, &scope, &mut text).unwrap();
+    apply(&index, [KvEvent::Stored(stored(0..2))]);
+    index.book_text(Time::ZERO, endpoint(0), &text);
+
+    assert_eq!(matched_at(&index, at_ms(599_999), &text), (3, MatchSource::Approximate));
+    assert_eq!(matched_at(&index, at_ms(599_999), &keys), (2, MatchSource::Exact));
+    apply(&index, [removed(0, Tier::Gpu)]);
+    assert_eq!(matched_at(&index, at_ms(599_999), &text), (3, MatchSource::Approximate));
+    assert_eq!(matched_at(&index, at_ms(600_000), &text), (0, MatchSource::None));
+}
+
+#[test]
 fn the_first_event_makes_an_approximate_endpoint_an_exact_one() {
     let index = Residency::new(IndexConfig::default(), BLOCK).unwrap();
     let (_, keys) = prompt(4);

@@ -3,7 +3,7 @@
 use crate::index::{
     BlockRemoved, BlockStored, ExtraKey, GroupSpec, IndexConfig, KvEvent, KvEventBatch, SpecKind,
 };
-use crate::prompt::{MultimodalItem, Scope, token_keys};
+use crate::prompt::{MultimodalItem, Scope, text, token_keys};
 use crate::{BlockKey, EngineHash, Tier};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -90,6 +90,16 @@ impl Prompt {
             Prompt::all().map(keys_of).collect()
         });
         &KEYS[&Self { alias: false, ..self }]
+    }
+
+    /// What a request is looked up by that comes as text, a letter for each token.
+    pub(super) fn text_keys(self) -> Vec<BlockKey> {
+        let letter = |token: &u32| char::from(b'a' + (token % 26) as u8);
+        let per_token = |token| std::iter::repeat_n(letter(token), text::BYTES_PER_TOKEN);
+        let text: String = self.tokens().iter().flat_map(per_token).collect();
+        let mut keys = Vec::new();
+        text::text_keys(&text, BLOCK, &self.scope(), &mut keys).unwrap();
+        keys
     }
 
     /// The engine's name of block `index` of `size` tokens: like a chained hash, it names the

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Shards of the map, each behind its own reader-writer lock: enough that a matcher rarely meets
 /// a writer, whatever the number of cores.
-const SHARDS: usize = 256;
+const SHARDS: usize = 64;
 
 /// Words of endpoints that one pass of a match keeps on the stack: 1,024 endpoints.
 const BAND_WORDS: usize = 16;

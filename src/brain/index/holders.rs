@@ -122,6 +122,13 @@ impl Holders {
         self.by_key.len()
     }
 
+    /// Gives memory back where most of it is unused; waits for each shard in turn.
+    pub(super) fn give_back(&self) {
+        if self.by_key.capacity() / 4 > self.by_key.len() {
+            self.by_key.shrink_to_fit();
+        }
+    }
+
     /// Bytes allocated: one tag byte a bucket besides the pair, as hashbrown lays it out.
     pub(super) fn memory_bytes(&self) -> usize {
         let bucket = std::mem::size_of::<(BlockKey, Holding)>() + 1;

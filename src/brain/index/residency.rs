@@ -134,6 +134,9 @@ impl Residency {
             roster.tenants[slot] = None;
             roster.generations[slot] = 0;
         }
+        drop(roster);
+        self.shared.tokens.give_back();
+        self.shared.text.give_back();
     }
 
     /// Applies an engine's events, in order. An endpoint that was approximate is from then on
@@ -301,16 +304,10 @@ impl Residency {
         IndexStats { keys, applied, endpoints }
     }
 
-    /// Names that the endpoint's view keeps, those included that only others keep known.
+    /// Entries of the endpoint's view.
     #[cfg(test)]
-    pub(super) fn known_names(&self, endpoint: EndpointId) -> usize {
-        self.with_state(endpoint, |_, state| state.view.known_names()).unwrap_or_default()
-    }
-
-    /// The part of [`Self::memory_bytes`] that is not any one endpoint's.
-    #[cfg(test)]
-    pub(super) fn shared_memory_bytes(&self) -> usize {
-        self.shared.tokens.memory_bytes() + self.shared.text.memory_bytes()
+    pub(super) fn view_entries(&self, endpoint: EndpointId) -> usize {
+        self.with_state(endpoint, |_, state| state.view.entries()).unwrap_or_default()
     }
 
     /// The endpoint with this very id.
@@ -383,5 +380,32 @@ impl Residency {
             Source::Events => self.config.speculative_ttl_ms,
             Source::Approximate { .. } => self.config.approximate_ttl_ms,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Slot;
+
+    #[test]
+    fn a_match_does_not_wait_for_a_writer_and_what_it_left_stays_due() {
+        let index = Residency::new(IndexConfig::default(), 16).unwrap();
+        let endpoint = EndpointId { slot: Slot(0), generation: 1 };
+        index.join(endpoint, "model", Source::Events);
+        index.book(Time::ZERO, endpoint, &[BlockKey(1)]);
+        let late = Time::from_millis_f64(3_000.0);
+        let mut out = Matches::new();
+
+        let tenant = index.tenant(endpoint).unwrap();
+        let writing = tenant.state.lock();
+        index.matches(late, &[BlockKey(1)], &mut out);
+        assert_eq!(out.depth_blocks, [1]);
+        assert!(index.next_expiry().is_some_and(|next| next <= late));
+
+        drop(writing);
+        index.matches(late, &[BlockKey(1)], &mut out);
+        assert_eq!(out.depth_blocks, [0]);
+        assert_eq!(index.next_expiry(), None);
     }
 }

@@ -171,9 +171,11 @@ impl EngineView {
         self.blocks.memory_bytes() + maps.sum::<usize>()
     }
 
+    /// Entries of all tables, those included that only others keep known.
     #[cfg(test)]
-    pub(super) fn known_names(&self) -> usize {
-        self.groups.iter().map(|group| group.by_name.len()).sum()
+    pub(super) fn entries(&self) -> usize {
+        let tables = self.groups.iter().map(|group| group.by_name.len() + group.support.len());
+        tables.sum::<usize>() + self.blocks.len()
     }
 
     fn stored(&mut self, event: &BlockStored, out: &mut Publisher<'_>, tally: &mut ApplyOutcome) {

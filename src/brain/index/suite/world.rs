@@ -81,12 +81,12 @@ impl Prompt {
 
     /// What a request with this prompt is looked up by.
     pub(super) fn keys(self) -> &'static [BlockKey] {
-        &KEYS[&Self { alias: false, ..self }].0
+        &KEYS[&Self { alias: false, ..self }].of_tokens
     }
 
     /// What it is looked up by if it comes as text, a letter for each token.
     pub(super) fn text_keys(self) -> &'static [BlockKey] {
-        &KEYS[&Self { alias: false, ..self }].1
+        &KEYS[&Self { alias: false, ..self }].of_text
     }
 
     /// The engine's name of block `index` of `size` tokens: like a chained hash, it names the
@@ -122,8 +122,13 @@ impl Prompt {
     }
 }
 
-/// Keys of every prompt, from token ids and from text.
-static KEYS: LazyLock<HashMap<Prompt, (Vec<BlockKey>, Vec<BlockKey>)>> = LazyLock::new(|| {
+struct PromptKeys {
+    of_tokens: Vec<BlockKey>,
+    of_text: Vec<BlockKey>,
+}
+
+/// Keys of every prompt.
+static KEYS: LazyLock<HashMap<Prompt, PromptKeys>> = LazyLock::new(|| {
     let keys_of = |prompt: Prompt| {
         let (tokens, scope) = (prompt.tokens(), prompt.scope());
         let letter = |token: &u32| char::from(b'a' + (token % 26) as u8);
@@ -132,7 +137,7 @@ static KEYS: LazyLock<HashMap<Prompt, (Vec<BlockKey>, Vec<BlockKey>)>> = LazyLoc
         token_keys(&tokens, BLOCK, &scope, &mut of_tokens).unwrap();
         let text: String = tokens.iter().flat_map(letters).collect();
         text::text_keys(&text, BLOCK, &scope, &mut of_text).unwrap();
-        (prompt, (of_tokens, of_text))
+        (prompt, PromptKeys { of_tokens, of_text })
     };
     Prompt::all().map(keys_of).collect()
 });

@@ -9,18 +9,50 @@
 //! the ledger: what this router itself sent and has not seen finish. It is booked at the decision,
 //! never at the response, so a burst does not herd.
 //!
+//! Peers' totals are added to it and zeroed when their router falls silent.
+//!
+//! In-flight load counts what costs: a request's uncached tokens are pending prefill from its
+//! booking to its first token, its context tokens are active decode from then on.
+//!
 //! A reservation is a lease: any token renews it, so it outlives long requests; without news it
 //! expires, so it dies with lost ones. Release is idempotent.
 //!
+//! Everything is bounded ([`FleetConfig`]), every ledger operation takes constant time, and the
+//! same calls give the same ids and the same order on every machine. A time that goes back counts
+//! as the latest that was seen.
+//!
 //! Not here: KV residency (see [`crate::index`]) and any preference between endpoints.
 
+mod booking;
+mod change;
+mod columns;
+mod config;
+mod ledger;
+mod links;
+mod load;
+mod loras;
+mod meter;
+mod models;
+mod observe;
+mod peers;
+mod roster;
 mod signal;
 mod spec;
 
+pub use change::EndpointChange;
+pub use columns::Columns;
+pub use config::FleetConfig;
+pub use ledger::{Booking, Reservation};
+pub use load::{Ahead, Load, PrefillHead, prefill_pairs};
+pub use loras::LoraState;
+pub use meter::DecodeWindow;
+pub use observe::{CapacityConflict, Observed};
+pub use peers::{PeerLoad, PeerOutcome, PeerTotals};
+pub use roster::Fleet;
 pub use signal::{MetricsSample, Signal};
 pub use spec::{Capacity, EndpointSpec, Health, KvSource, Role, Topology};
 
-use crate::{EndpointId, ReservationId, Slot};
+use crate::{EndpointId, ReservationId};
 
 /// Why the fleet refused something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,60 +92,33 @@ pub enum FleetError {
     /// No such reservation.
     #[error("reservation {0:?} is unknown: it was released, or its lease expired")]
     UnknownReservation(ReservationId),
+    /// The ledger is at its bound.
+    #[error(
+        "{0} requests are in flight, the limit (max_reservations): raise it, or report finished requests"
+    )]
+    TooManyReservations(usize),
+    /// The peer table is at its bound.
+    #[error("{0} peer routers are known and alive, the limit (max_peers): raise it")]
+    TooManyPeers(usize),
+    /// A peer's name that cannot be.
+    #[error("peer totals name a router of {bytes} bytes: give it a name of 1 to 256")]
+    RouterName {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A configured value that cannot be.
+    #[error("fleet: {field} is {value}: give it {low} to {high}")]
+    Config {
+        /// Which.
+        field: &'static str,
+        /// What it was.
+        value: u64,
+        /// Least that works.
+        low: u64,
+        /// Most that works.
+        high: u64,
+    },
 }
 
-/// Everything that scoring reads, one row a [`Slot`]. Rows of empty slots have `occupied == false`
-/// and otherwise unspecified values.
-#[derive(Debug, Clone, Default)]
-pub struct Columns {
-    /// Whether the slot has a tenant.
-    pub occupied: Vec<bool>,
-    /// Tenant number.
-    pub generation: Vec<u32>,
-    /// What it can serve.
-    pub role: Vec<Role>,
-    /// Whether it may be given new requests.
-    pub health: Vec<Health>,
-    /// Index into the fleet's model names.
-    pub model: Vec<u32>,
-
-    /// Requests waiting in the engine's queue, as it reported.
-    pub waiting_requests: Vec<Signal>,
-    /// Requests running, as it reported.
-    pub running_requests: Vec<Signal>,
-    /// Share of its KV cache in use, 0 to 1, as it reported.
-    pub kv_usage: Vec<Signal>,
-    /// Share of time its GPU was busy, 0 to 1, by whatever process, as an exporter reported.
-    pub gpu_utilization: Vec<Signal>,
-    /// GPU memory in use, bytes, as an exporter reported.
-    pub gpu_memory_used_bytes: Vec<Signal>,
-
-    /// Requests that we sent and that have not finished.
-    pub inflight_requests: Vec<u32>,
-    /// Prompt tokens that we sent, that were not cached, and whose first token has not come.
-    pub pending_prefill_tokens: Vec<u64>,
-    /// Context tokens (prompt and output so far) of our requests that are being decoded.
-    pub active_decode_tokens: Vec<u64>,
-    /// Prompt tokens of all our requests in flight, cached or not: KV that they hold or will hold.
-    pub inflight_context_tokens: Vec<u64>,
-
-    /// KV cache capacity in tokens; 0 where unknown.
-    pub kv_capacity_tokens: Vec<u64>,
-    /// Most requests the engine runs at once; 0 where unknown.
-    pub max_running_requests: Vec<u32>,
-}
-
-impl Columns {
-    /// Number of slots, occupied or not.
-    #[must_use]
-    pub fn slots(&self) -> usize {
-        self.occupied.len()
-    }
-
-    /// The current tenant of a slot.
-    #[must_use]
-    pub fn id(&self, slot: Slot) -> Option<EndpointId> {
-        let occupied = *self.occupied.get(slot.index())?;
-        occupied.then(|| EndpointId { slot, generation: self.generation[slot.index()] })
-    }
-}
+#[cfg(test)]
+mod tests;

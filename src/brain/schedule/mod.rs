@@ -11,8 +11,34 @@
 //!
 //! Not here: booking (see [`crate::fleet`]) and holding (see [`crate::flow`]).
 
+mod compiled;
+mod config;
+mod context;
+mod context_length;
 mod decision;
+mod error;
+mod features;
+mod filter;
+mod headroom;
+mod lru;
+mod param;
+mod picker;
+mod profile;
+mod registry;
 mod request;
+mod scheduler;
+mod scorer;
 
+pub use config::{PluginConfig, ProfileChoice, ProfileConfig, ScheduleConfig, ScorerConfig};
 pub use decision::{Decision, Explanation, FilterStep, Leg, Phase, Predicted, ScoreColumn};
+pub use error::{Exclusions, NoCandidate, ScheduleError};
+pub use features::{Feature, Features};
+pub use param::{Param, Params};
+pub use profile::{builtin_profile, builtin_profiles};
+pub use registry::Family;
 pub use request::{ForeignScore, Request, Slo};
+pub use scheduler::{Choice, ScheduleCounters, Scheduler};
+pub use scorer::builtin_scorers;
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,8 @@
-//! Composes the rooms into one contract: [`step`](Brain::step)`(now, Input) -> Actions` and
-//! [`next_wakeup`](Brain::next_wakeup)`() -> Option<Time>`.
+//! What goes into the brain and what comes out: the vocabulary of every body.
 
-use crate::fleet::{EndpointSpec, MetricsSample};
+use crate::fleet::{EndpointChange, EndpointSpec, MetricsSample, PeerTotals};
 use crate::index::KvEventBatch;
-use crate::schedule::{Decision, ForeignScore, Request};
+use crate::schedule::{Decision, ForeignScore, NoCandidate, Request};
 use crate::{BlockKey, EndpointId, ReservationId, Ticket};
 use serde::{Deserialize, Serialize};
 
@@ -45,51 +44,6 @@ pub enum Input {
     Tick,
 }
 
-/// A change of an endpoint that is in the fleet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum EndpointChange {
-    /// No new requests.
-    Cordon,
-    /// New requests again.
-    Uncordon,
-    /// No new requests; leaves when idle.
-    Drain,
-    /// A health check failed.
-    Unreachable,
-    /// A health check passed.
-    Reachable,
-}
-
-/// The absolute load that another router has on each endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerTotals {
-    /// Which router.
-    pub router: String,
-    /// Its incarnation: a higher one replaces all that came before.
-    pub epoch: u64,
-    /// Number within the epoch: a lower one is late and is dropped.
-    pub sequence: u64,
-    /// What it has in flight.
-    pub endpoints: Vec<PeerLoad>,
-}
-
-/// A peer's load on one endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerLoad {
-    /// Address of the endpoint: ids differ between routers.
-    pub address: String,
-    /// Its rank.
-    pub dp_rank: u32,
-    /// Requests in flight.
-    pub inflight_requests: u32,
-    /// Uncached prompt tokens whose first token has not come.
-    pub pending_prefill_tokens: u64,
-    /// Context tokens being decoded.
-    pub active_decode_tokens: u64,
-    /// Context tokens of everything in flight.
-    pub inflight_context_tokens: u64,
-}
-
 /// Something for the body to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Action {
@@ -117,6 +71,9 @@ pub enum Action {
     Joined(EndpointId),
     /// An endpoint left; what was in flight on it is released.
     Left(EndpointId),
+    /// An engine restarted, as its metrics show: what it holds has to be learned again from the
+    /// start of its events.
+    Resync(EndpointId),
 }
 
 /// Why a request has no place.
@@ -125,13 +82,25 @@ pub enum RejectReason {
     /// There is nobody.
     #[error("no endpoint in the fleet: add one first")]
     EmptyFleet,
-    /// Everybody was filtered out.
+    /// Nobody who is there can serve it.
     #[error("no endpoint can serve the request: {0}")]
     NoCandidate(String),
+    /// The load could not be booked.
+    #[error("the request cannot be booked: {0}")]
+    NotBooked(String),
     /// It waited as long as it may.
     #[error("held for {0} ms without an endpoint becoming available")]
     HoldExpired(u64),
-    /// The hold queue is at its bound.
-    #[error("{0} requests are held already, the limit (max_held_requests)")]
-    HoldQueueFull(usize),
+    /// It could not be held either.
+    #[error("no endpoint can take it now, and it cannot wait: {0}")]
+    NotHeld(String),
+}
+
+impl From<NoCandidate> for RejectReason {
+    fn from(why: NoCandidate) -> Self {
+        match why {
+            NoCandidate::EmptyFleet => Self::EmptyFleet,
+            NoCandidate::Excluded(by) => Self::NoCandidate(by.to_string()),
+        }
+    }
 }

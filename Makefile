@@ -1,0 +1,98 @@
+# Everything that is done to this repository. `make demo` and `make test` need no set-up: on a
+# fresh Debian machine with cargo, python3.11+ and apt they install the rest themselves.
+#
+#   make demo [ENGINE=vllm] [ARGS=...]   the main job, on real HTTP and real KV events
+#   make check       inner loop: formatting, lints, unit and property tests
+#   make test        what CI runs: check, plus real engines, the wheel, doctests, notebooks
+#   make soak        long fuzzing and long random histories
+#   make bench-NAME  one bench; prints a line BENCH {json} last
+#   make wheel       the wheel that ships, into dist/
+#   make goldens     captures from the real engine what the tests compare with
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := check
+.DELETE_ON_ERROR:
+
+# Engine environments (several GB) live here, outside the tree; `make` rebuilds them.
+LLMD_CACHE ?= $(HOME)/.cache/llmd-sched
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export LLMD_CACHE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+-include tests/engines/engines.mk
+
+.PHONY: setup develop check fast-check test soak demo wheel goldens lint clean
+
+# --- environments -------------------------------------------------------------------------------
+
+setup: $(VENV)/.stamp
+
+$(VENV)/.stamp: tests/requirements.txt tests/setup/system_packages.sh
+	bash tests/setup/system_packages.sh
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install -q -r tests/requirements.txt
+	touch $@
+
+RUST_SOURCES := $(shell find src -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
+PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi') pyproject.toml
+
+# The extension, built for tests (no LTO) and importable from the test environment.
+develop: $(VENV)/.develop
+$(VENV)/.develop: $(VENV)/.stamp $(RUST_SOURCES) pyproject.toml
+	$(BIN)/maturin develop -q --profile test-build
+	touch $@
+
+# --- checks -------------------------------------------------------------------------------------
+
+lint: develop
+	cargo fmt --all --check
+	cargo clippy -q --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check -q python tests benches
+	$(BIN)/ruff format -q --check python tests benches
+	$(BIN)/mypy -q python
+
+check: lint
+	cargo test -q --workspace
+	$(BIN)/pytest -q tests/python
+
+test: check wheel-test
+	$(BIN)/pytest -q tests/engines tests/faults
+
+soak: develop
+	LLMD_HISTORIES=1000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
+	$(BIN)/pytest -q tests/python tests/faults
+
+# --- the main job -------------------------------------------------------------------------------
+
+ENGINE ?= embedded
+DEMO_VENV := .venv-demo
+
+demo: wheel
+	$(PYTHON) -m venv --clear $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install -q "$$(ls -t dist/*.whl | head -1)[demo]"
+	$(MAKE) --no-print-directory demo-$(ENGINE)
+
+.PHONY: demo-embedded demo-vllm
+demo-embedded:
+	$(DEMO_VENV)/bin/python -m llmd_sched.demo $(ARGS)
+
+# --- the wheel ----------------------------------------------------------------------------------
+
+wheel: $(VENV)/.stamp
+	$(BIN)/maturin build -q --profile dist --zig --compatibility manylinux_2_28 --out dist
+
+.PHONY: wheel-test
+wheel-test: wheel
+	bash tests/setup/wheel_alone.sh "$$(ls -t dist/*.whl | head -1)"
+
+# --- benches ------------------------------------------------------------------------------------
+
+.PHONY: bench-decision
+bench-decision: develop
+	$(BIN)/python benches/decision.py
+
+clean:
+	rm -rf target dist $(VENV) $(DEMO_VENV)

@@ -1,0 +1,476 @@
+//! What the brain's mutex guards, and the turns that change it.
+
+use super::answers::IndexAnswers;
+use super::{Action, BrainConfig, BrainError, BrainStats, Input, LogEntry, LogSink, RejectReason};
+use crate::fleet::{
+    Booking, EndpointChange, EndpointSpec, Fleet, FleetError, KvSource, MetricsSample,
+};
+use crate::flow::{Attempt, Holding};
+use crate::index::{Matches, Source};
+use crate::predict::{EngineProfile, Predictor};
+use crate::schedule::{Choice, Decision, Features, ForeignScore, Leg, Phase, Request, Scheduler};
+use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
+use std::collections::HashMap;
+
+/// Label by which an endpoint's owner names the engine profile that its latency models start from.
+const ENGINE_PROFILE_LABEL: &str = "engine-profile";
+
+/// A request without a place yet.
+#[derive(Debug, Clone)]
+struct Waiting {
+    request: Request,
+    keys: Vec<BlockKey>,
+}
+
+pub(super) struct State {
+    latest: Time,
+    next_ticket: u64,
+    /// Changes whenever who may be a candidate does: scores made for another version are stale.
+    version: u64,
+    pub(super) fleet: Fleet,
+    predictor: Predictor,
+    scheduler: Scheduler,
+    holding: Holding<Waiting>,
+    /// Which reservation a routed request has; bounded as the ledger is. Never iterated.
+    routed: HashMap<Ticket, ReservationId>,
+    pub(super) stats: BrainStats,
+    log: Option<LogSink>,
+}
+
+impl State {
+    pub(super) fn new(config: &BrainConfig) -> Result<Self, BrainError> {
+        Ok(Self {
+            latest: Time::ZERO,
+            next_ticket: 0,
+            version: 0,
+            fleet: Fleet::new(config.fleet.clone()),
+            predictor: Predictor::new(config.predict.clone())?,
+            scheduler: Scheduler::new(&config.schedule, config.seed)?,
+            holding: Holding::new(&config.flow),
+            routed: HashMap::new(),
+            stats: BrainStats::default(),
+            log: None,
+        })
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn holding_now(&self) -> u64 {
+        self.holding.len() as u64
+    }
+
+    pub(super) fn record(&mut self, sink: Option<LogSink>) {
+        self.log = sink;
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<Time> {
+        [self.fleet.next_expiry(), self.holding.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Any turn, logged.
+    pub(super) fn turn(
+        &mut self,
+        now: Time,
+        input: Input,
+        answers: &mut IndexAnswers<'_>,
+    ) -> Result<Vec<Action>, BrainError> {
+        if let Input::Arrive { request, keys, foreign } = &input {
+            return Ok(vec![self.arrive(now, request, keys, foreign, answers)]);
+        }
+        let now = self.clamp(now);
+        let actions = self.carry_out(now, &input, answers)?;
+        if let Some(log) = &mut self.log {
+            let matches = answers.take_asked();
+            log(LogEntry { now, input, matches, actions: actions.clone() });
+        }
+        Ok(actions)
+    }
+
+    /// A request arrives: the hot turn, logged.
+    pub(super) fn arrive(
+        &mut self,
+        now: Time,
+        request: &Request,
+        keys: &[BlockKey],
+        foreign: &[ForeignScore],
+        answers: &mut IndexAnswers<'_>,
+    ) -> Action {
+        let now = self.clamp(now);
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        answers.remember(self.log.is_some());
+        let action = match self.place(now, ticket, request, keys, foreign, answers) {
+            Ok(decision) => Action::Route(Box::new(decision)),
+            Err(why) => self.hold_or_reject(now, ticket, request, keys, why),
+        };
+        if let Some(log) = &mut self.log {
+            let input = Input::Arrive {
+                request: request.clone(),
+                keys: keys.to_vec(),
+                foreign: foreign.to_vec(),
+            };
+            log(LogEntry {
+                now,
+                input,
+                matches: answers.take_asked(),
+                actions: vec![action.clone()],
+            });
+        }
+        action
+    }
+
+    pub(super) fn features(
+        &mut self,
+        now: Time,
+        request: &Request,
+        matches: &Matches,
+    ) -> Result<(u64, Features), RejectReason> {
+        let now = now.max(self.latest);
+        self.scheduler
+            .features(now, request, &self.fleet, &self.predictor, matches)
+            .map(|features| (self.version, features.clone()))
+            .map_err(RejectReason::from)
+    }
+
+    pub(super) fn explain(
+        &mut self,
+        now: Time,
+        request: &Request,
+        matches: &Matches,
+        foreign: &[ForeignScore],
+    ) -> Result<Choice, RejectReason> {
+        let now = now.max(self.latest);
+        self.scheduler
+            .explain(now, request, &self.fleet, &self.predictor, matches, foreign)
+            .map_err(RejectReason::from)
+    }
+
+    /// Time never goes back: an earlier `now` is taken as the latest.
+    fn clamp(&mut self, now: Time) -> Time {
+        if now < self.latest {
+            self.stats.clock_went_back += 1;
+        }
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Time,
+        input: &Input,
+        answers: &mut IndexAnswers<'_>,
+    ) -> Result<Vec<Action>, BrainError> {
+        answers.remember(self.log.is_some());
+        let mut actions = Vec::new();
+        match input {
+            Input::Arrive { .. } | Input::KvEvents(..) | Input::KvLost(_) => {}
+            Input::FirstToken(reservation) => self.progress(now, *reservation, 1),
+            Input::Progress(reservation, output_tokens) => {
+                self.progress(now, *reservation, *output_tokens);
+            }
+            Input::Finished(reservation, output_tokens) => {
+                self.finish(now, *reservation, *output_tokens, answers, &mut actions)?;
+            }
+            Input::Cancelled(ticket) => self.cancel(now, *ticket, answers, &mut actions)?,
+            Input::Metrics(endpoint, sample) => {
+                self.metrics(now, *endpoint, sample, answers, &mut actions)?;
+            }
+            Input::Join(spec) => self.join(now, spec, answers, &mut actions)?,
+            Input::Change(endpoint, change) => {
+                self.change(now, *endpoint, *change, answers, &mut actions)?;
+            }
+            Input::Leave(endpoint) => self.leave(now, *endpoint, answers, &mut actions)?,
+            Input::PeerTotals(totals) => {
+                self.fleet.apply_peer(now, totals)?;
+            }
+            Input::Tick => self.tick(now, answers, &mut actions)?,
+        }
+        Ok(actions)
+    }
+
+    /// Chooses an endpoint and books its load, in one step.
+    fn place(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        request: &Request,
+        keys: &[BlockKey],
+        foreign: &[ForeignScore],
+        answers: &mut IndexAnswers<'_>,
+    ) -> Result<Decision, RejectReason> {
+        let matches = answers.matches(now, keys);
+        let choice = self
+            .scheduler
+            .choose(now, request, &self.fleet, &self.predictor, matches, foreign)
+            .map_err(RejectReason::from)?;
+        let booking = Booking {
+            ticket,
+            prompt_tokens: request.prompt_tokens,
+            uncached_tokens: request.prompt_tokens.saturating_sub(choice.matched_tokens),
+            predicted_ttft_ms: choice.predicted.ttft_ms,
+            predicted_tpot_ms: choice.predicted.tpot_ms,
+        };
+        let reservation = self
+            .fleet
+            .book(now, choice.endpoint, &booking)
+            .map_err(|why| RejectReason::NotBooked(why.to_string()))?;
+        self.scheduler.committed(now, request, &choice);
+        self.routed.insert(ticket, reservation);
+        answers.book(now, choice.endpoint, keys);
+        self.stats.decisions += 1;
+        self.stats.fallbacks += u64::from(choice.explanation.fallback.is_some());
+        self.stats.matched_tokens += u64::from(choice.matched_tokens);
+        self.stats.prompt_tokens += u64::from(request.prompt_tokens);
+        Ok(Decision {
+            ticket,
+            endpoint: choice.endpoint,
+            legs: vec![Leg { phase: Phase::Aggregated, endpoints: vec![choice.endpoint] }],
+            matched_tokens: choice.matched_tokens,
+            match_source: choice.match_source,
+            predicted: choice.predicted,
+            reservation,
+            explanation: Box::new(choice.explanation),
+        })
+    }
+
+    fn hold_or_reject(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        request: &Request,
+        keys: &[BlockKey],
+        why: RejectReason,
+    ) -> Action {
+        if request.hold_ms == 0 {
+            self.stats.rejected += 1;
+            return Action::Reject { ticket, why };
+        }
+        let held = Waiting { request: request.clone(), keys: keys.to_vec() };
+        match self.holding.push(now, ticket, request.priority, request.hold_ms, held) {
+            Ok(_) => {
+                self.stats.held += 1;
+                Action::Hold(ticket)
+            }
+            Err(refused) => {
+                self.stats.rejected += 1;
+                Action::Reject { ticket, why: RejectReason::NotHeld(refused.why.to_string()) }
+            }
+        }
+    }
+
+    /// Tries every held request once, in the queue's order: called when somebody became available.
+    fn place_held(&mut self, now: Time, answers: &mut IndexAnswers<'_>, actions: &mut Vec<Action>) {
+        // The queue is taken out while its requests are placed, which needs the rest of the state.
+        let mut holding = std::mem::take(&mut self.holding);
+        let placed = holding.pop_ready(now, |held| {
+            let Waiting { request, keys } = &held.payload;
+            match self.place(now, held.ticket, request, keys, &[], answers) {
+                Ok(decision) => Attempt::Placed(decision),
+                Err(_) => Attempt::Keep,
+            }
+        });
+        self.holding = holding;
+        actions.extend(placed.into_iter().map(|(_, decision)| Action::Release(Box::new(decision))));
+    }
+
+    /// News of a request. What is no longer in the ledger is late, and ignored.
+    fn progress(&mut self, now: Time, reservation: ReservationId, output_tokens: u32) {
+        match self.fleet.progress(now, reservation, output_tokens) {
+            Ok(true) => {
+                if let Some(booked) = self.fleet.reservation(reservation) {
+                    self.predictor.first_token(self.fleet.columns(), booked);
+                }
+            }
+            Ok(false) => {}
+            Err(_) => self.stats.late_news += 1,
+        }
+    }
+
+    fn finish(
+        &mut self,
+        now: Time,
+        reservation: ReservationId,
+        output_tokens: u32,
+        answers: &mut IndexAnswers<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), BrainError> {
+        let Some(booked) = self.fleet.reservation(reservation) else {
+            self.stats.late_news += 1;
+            return Ok(());
+        };
+        let (ticket, endpoint) = (booked.ticket, booked.endpoint);
+        // An answer without tokens (a failure, a prefill-only request) teaches nothing.
+        if output_tokens > 0 {
+            self.progress(now, reservation, output_tokens);
+        }
+        if let Some(decode) = self.fleet.decode_window(now, reservation) {
+            self.predictor.output(endpoint.slot, &decode);
+        }
+        self.fleet.release(now, reservation);
+        self.routed.remove(&ticket);
+        self.stats.finished += 1;
+        self.leave_where_drained(now, answers, actions)
+    }
+
+    fn cancel(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        answers: &mut IndexAnswers<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), BrainError> {
+        if self.holding.cancel(ticket).is_some() {
+            self.stats.cancelled += 1;
+            return Ok(());
+        }
+        let reservation = self.routed.remove(&ticket);
+        let Some(booked) = reservation.and_then(|id| self.fleet.reservation(id)) else {
+            self.stats.late_news += 1;
+            return Ok(());
+        };
+        let (id, endpoint) = (booked.id, booked.endpoint);
+        self.fleet.release(now, id);
+        self.stats.cancelled += 1;
+        actions.push(Action::Cancel { ticket, endpoint });
+        self.leave_where_drained(now, answers, actions)
+    }
+
+    fn metrics(
+        &mut self,
+        now: Time,
+        endpoint: EndpointId,
+        sample: &MetricsSample,
+        answers: &mut IndexAnswers<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), BrainError> {
+        let observed = self.fleet.observe(now, endpoint, sample)?;
+        if let (Some(capacity), Some(index)) = (observed.capacity_learned, answers.index()) {
+            index.set_capacity(endpoint, capacity.kv_blocks);
+        }
+        if observed.restarted {
+            self.stats.restarts += 1;
+            self.admit_to_predictor(endpoint);
+            actions.push(Action::Resync(endpoint));
+        }
+        Ok(())
+    }
+
+    fn join(
+        &mut self,
+        now: Time,
+        spec: &EndpointSpec,
+        answers: &mut IndexAnswers<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), BrainError> {
+        profile_of(spec)?;
+        let endpoint = self.fleet.join(now, spec.clone())?;
+        self.version += 1;
+        self.admit_to_predictor(endpoint);
+        if let Some(index) = answers.index() {
+            let source = match spec.kv_source {
+                KvSource::Events => Source::Events,
+                KvSource::Approximate => {
+                    Source::Approximate { capacity_blocks: spec.capacity.kv_blocks }
+                }
+            };
+            index.join(endpoint, &spec.model, source);
+        }
+        actions.push(Action::Joined(endpoint));
+        self.place_held(now, answers, actions);
+        Ok(())
+    }
+
+    /// Starts the latency models of an endpoint afresh.
+    fn admit_to_predictor(&mut self, endpoint: EndpointId) {
+        let Some(spec) = self.fleet.spec(endpoint) else { return };
+        let profile = profile_of(spec).unwrap_or_default();
+        let model = self.fleet.columns().model[endpoint.slot.index()];
+        self.predictor.admit(endpoint.slot, model, profile);
+    }
+
+    fn change(
+        &mut self,
+        now: Time,
+        endpoint: EndpointId,
+        change: EndpointChange,
+        answers: &mut IndexAnswers<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), BrainError> {
+        self.fleet.change(now, endpoint, change)?;
+        self.version += 1;
+        match change {
+            EndpointChange::Uncordon | EndpointChange::Reachable => {
+                self.place_held(now, answers, actions);
+            }
+            EndpointChange::Drain => self.leave_where_drained(now, answers, actions)?,
+            EndpointChange::Cordon | EndpointChange::Unreachable => {}
+        }
+        Ok(())
+    }
+
+    fn leave(
+        &mut self,
+        now: Time,
+        endpoint: EndpointId,
+        answers: &mut IndexAnswers<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), BrainError> {
+        for lost in self.fleet.leave(now, endpoint)? {
+            self.routed.remove(&lost.ticket);
+            self.stats.lost_with_endpoint += 1;
+            actions.push(Action::Cancel { ticket: lost.ticket, endpoint });
+        }
+        self.version += 1;
+        self.scheduler.left(endpoint.slot);
+        self.predictor.reset(endpoint.slot);
+        if let Some(index) = answers.index() {
+            index.leave(endpoint);
+        }
+        actions.push(Action::Left(endpoint));
+        Ok(())
+    }
+
+    /// Endpoints that were drained and are idle now leave.
+    fn leave_where_drained(
+        &mut self,
+        now: Time,
+        answers: &mut IndexAnswers<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), BrainError> {
+        loop {
+            let Some(idle) = self.fleet.drained().next() else { return Ok(()) };
+            self.leave(now, idle, answers, actions)?;
+        }
+    }
+
+    fn tick(
+        &mut self,
+        now: Time,
+        answers: &mut IndexAnswers<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), BrainError> {
+        for lost in self.fleet.expire(now) {
+            self.routed.remove(&lost.ticket);
+            self.stats.expired_leases += 1;
+        }
+        for late in self.holding.expire(now) {
+            self.stats.rejected += 1;
+            let why = RejectReason::HoldExpired(late.payload.request.hold_ms);
+            actions.push(Action::Reject { ticket: late.ticket, why });
+        }
+        self.leave_where_drained(now, answers, actions)
+    }
+}
+
+/// The engine profile that an endpoint's owner names by a label.
+fn profile_of(spec: &EndpointSpec) -> Result<Option<&'static EngineProfile>, FleetError> {
+    let Some(name) = spec.labels.get(ENGINE_PROFILE_LABEL) else { return Ok(None) };
+    EngineProfile::named(name).map(Some).ok_or_else(|| FleetError::Invalid {
+        address: spec.address.clone(),
+        field: "labels.engine-profile",
+        value: name.clone(),
+        remedy: "leave it out, or name a profile of the predict room (EngineProfile::names)",
+    })
+}

@@ -1,0 +1,127 @@
+//! What a brain shows of itself: for people, metrics pages and tests, never for decisions.
+
+use super::Brain;
+use crate::fleet::{Columns, EndpointSpec, Health};
+use crate::index::BlockCounts;
+use crate::{EndpointId, ReservationId, Time};
+use serde::{Deserialize, Serialize};
+
+/// Counters since the brain was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrainStats {
+    /// Requests placed.
+    pub decisions: u64,
+    /// Requests that finished.
+    pub finished: u64,
+    /// Requests that their client gave up, held or routed.
+    pub cancelled: u64,
+    /// Requests that were held at first.
+    pub held: u64,
+    /// Requests that were turned away.
+    pub rejected: u64,
+    /// Requests that wait for a place now.
+    pub holding_now: u64,
+    /// Decisions that could not follow the profile in full.
+    pub fallbacks: u64,
+    /// Requests in flight whose endpoint left.
+    pub lost_with_endpoint: u64,
+    /// Reservations that ended without news.
+    pub expired_leases: u64,
+    /// Engine restarts that their metrics showed.
+    pub restarts: u64,
+    /// News of requests that had ended already.
+    pub late_news: u64,
+    /// Turns whose time was earlier than one before.
+    pub clock_went_back: u64,
+    /// Prompt tokens of all placed requests.
+    pub prompt_tokens: u64,
+    /// How many of them were believed to be cached where they went.
+    pub matched_tokens: u64,
+}
+
+/// An endpoint as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// Its id.
+    pub id: EndpointId,
+    /// What it is; capacity as learned.
+    pub spec: EndpointSpec,
+    /// Whether it gets requests.
+    pub health: Health,
+    /// Requests that this router has in flight there.
+    pub inflight_requests: u32,
+    /// Uncached prompt tokens whose first token has not come.
+    pub pending_prefill_tokens: u64,
+    /// Context tokens being decoded.
+    pub active_decode_tokens: u64,
+    /// Requests in its queue, as last reported.
+    pub waiting_requests: Option<f64>,
+    /// Requests running, as last reported.
+    pub running_requests: Option<f64>,
+    /// Share of its KV cache in use, as last reported.
+    pub kv_usage: Option<f64>,
+    /// Share of time its GPU was busy, as last reported.
+    pub gpu_utilization: Option<f64>,
+    /// Age of its last report, milliseconds.
+    pub reported_ms_ago: Option<f64>,
+    /// Blocks that it is known or believed to hold, by tier.
+    pub blocks: BlockCounts,
+}
+
+impl Brain {
+    /// Everybody in the fleet, in slot order.
+    #[must_use]
+    pub fn endpoints(&self, now: Time) -> Vec<EndpointView> {
+        let state = self.state.lock();
+        let fleet = &state.fleet;
+        fleet.ids().filter_map(|id| self.view(now, id, fleet.spec(id)?, fleet.columns())).collect()
+    }
+
+    /// One endpoint; `None` where it is not (or no longer) in the fleet.
+    #[must_use]
+    pub fn endpoint(&self, now: Time, id: EndpointId) -> Option<EndpointView> {
+        let state = self.state.lock();
+        self.view(now, id, state.fleet.spec(id)?, state.fleet.columns())
+    }
+
+    /// Whether the load of a routed request is still booked.
+    #[must_use]
+    pub fn is_reserved(&self, id: ReservationId) -> bool {
+        self.state.lock().fleet.reservation(id).is_some()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> BrainStats {
+        let state = self.state.lock();
+        BrainStats { holding_now: state.holding_now(), ..state.stats.clone() }
+    }
+
+    fn view(
+        &self,
+        now: Time,
+        id: EndpointId,
+        spec: &EndpointSpec,
+        columns: &Columns,
+    ) -> Option<EndpointView> {
+        let row = id.slot.index();
+        let reported = [&columns.kv_usage, &columns.waiting_requests, &columns.running_requests]
+            .into_iter()
+            .filter_map(|column| column.get(row)?.at())
+            .max();
+        Some(EndpointView {
+            id,
+            spec: spec.clone(),
+            health: *columns.health.get(row)?,
+            inflight_requests: columns.inflight_requests[row],
+            pending_prefill_tokens: columns.pending_prefill_tokens[row],
+            active_decode_tokens: columns.active_decode_tokens[row],
+            waiting_requests: columns.waiting_requests[row].last(),
+            running_requests: columns.running_requests[row].last(),
+            kv_usage: columns.kv_usage[row].last(),
+            gpu_utilization: columns.gpu_utilization[row].last(),
+            reported_ms_ago: reported.map(|at| now.millis_since(at)),
+            blocks: self.residency().blocks(id).unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! The fleet's load: the ledger and the peers' totals, summed into the columns.
+
+use super::ledger::{Booking, Reservation};
+use super::peers::TooManyPeers;
+use super::{DecodeWindow, Fleet, FleetError, Load, PeerLoad, PeerOutcome, PeerTotals};
+use crate::{EndpointId, ReservationId, Slot, Time};
+
+/// Longest name of a router, in bytes.
+const MAX_ROUTER_NAME_BYTES: usize = 256;
+
+impl Fleet {
+    /// Books a request on an endpoint, at the decision. Health is not asked: who decides has asked.
+    ///
+    /// # Errors
+    /// [`FleetError::Unknown`]; [`FleetError::TooManyReservations`]. Nothing is booked.
+    pub fn book(
+        &mut self,
+        now: Time,
+        id: EndpointId,
+        booking: &Booking,
+    ) -> Result<ReservationId, FleetError> {
+        let now = self.clamp(now);
+        let slot = self.slot_of(id)?;
+        let ahead = self.columns.ahead(slot);
+        let full = FleetError::TooManyReservations(self.ledger.limit());
+        let reservation = self.ledger.book(now, id, booking, ahead).ok_or(full)?;
+        self.refresh_load(now, slot);
+        Ok(reservation)
+    }
+
+    /// The first output token came: what was pending prefill is active decode from now on. Later
+    /// calls only renew the lease. Returns whether it was the first.
+    ///
+    /// # Errors
+    /// [`FleetError::UnknownReservation`]: it was released or expired; harmless.
+    pub fn first_token(&mut self, now: Time, id: ReservationId) -> Result<bool, FleetError> {
+        self.progress(now, id, 1)
+    }
+
+    /// The output has grown to `output_tokens` in all; fewer than before change nothing, but any
+    /// news renews the lease. Returns whether this was news of the first token.
+    ///
+    /// # Errors
+    /// [`FleetError::UnknownReservation`]: it was released or expired; harmless.
+    pub fn progress(
+        &mut self,
+        now: Time,
+        id: ReservationId,
+        output_tokens: u32,
+    ) -> Result<bool, FleetError> {
+        let now = self.clamp(now);
+        let renewed = self.ledger.token(now, id, output_tokens);
+        let (slot, is_first) = renewed.ok_or(FleetError::UnknownReservation(id))?;
+        self.refresh_load(now, slot);
+        Ok(is_first)
+    }
+
+    /// Ends a reservation: the request finished, failed or was cancelled. Returns whether it was
+    /// there; doing it twice is harmless.
+    pub fn release(&mut self, now: Time, id: ReservationId) -> bool {
+        let now = self.clamp(now);
+        let Some(ended) = self.ledger.release(now, id) else { return false };
+        self.refresh_load(now, ended.endpoint.slot);
+        true
+    }
+
+    /// Ends every lease that has run out, the longest silent first, and zeroes peers that have
+    /// fallen silent.
+    pub fn expire(&mut self, now: Time) -> Vec<Reservation> {
+        let now = self.clamp(now);
+        let mut ended = Vec::new();
+        while let Some(reservation) = self.ledger.expire_one(now) {
+            self.refresh_load(now, reservation.endpoint.slot);
+            ended.push(reservation);
+        }
+        let mut touched = Vec::new();
+        self.peers.expire(now, &mut touched);
+        self.refresh_loads(now, &touched);
+        ended
+    }
+
+    /// When [`expire`](Self::expire) has something to do next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Time> {
+        let (lease, peer) = (self.ledger.next_expiry(), self.peers.next_expiry());
+        lease.into_iter().chain(peer).min()
+    }
+
+    /// A reservation that has not ended.
+    #[must_use]
+    pub fn reservation(&self, id: ReservationId) -> Option<&Reservation> {
+        self.ledger.get(id)
+    }
+
+    /// All reservations, in the order of their last renewal.
+    pub fn reservations(&self) -> impl Iterator<Item = &Reservation> {
+        self.ledger.iter()
+    }
+
+    /// Number of reservations.
+    #[must_use]
+    pub fn reserved(&self) -> usize {
+        self.ledger.live()
+    }
+
+    /// How a request's decode went so far and under what load; `None` before its second token.
+    /// What the latency model learns from, so ask before the release.
+    #[must_use]
+    pub fn decode_window(&self, now: Time, id: ReservationId) -> Option<DecodeWindow> {
+        self.ledger.decode_window(now.max(self.latest), id)
+    }
+
+    /// Load that this router has on a slot.
+    #[must_use]
+    pub fn own_load(&self, slot: Slot) -> Load {
+        self.ledger.load(slot)
+    }
+
+    /// Load that all peers together have on a slot.
+    #[must_use]
+    pub fn peer_load(&self, slot: Slot) -> Load {
+        self.peers.load(slot)
+    }
+
+    /// What this router tells its peers: its own load on every endpoint that is not idle, in slot
+    /// order.
+    #[must_use]
+    pub fn own_totals(&self) -> Vec<PeerLoad> {
+        let busy = self.ids().map(|id| (id, self.ledger.load(id.slot)));
+        busy.filter(|(_, load)| !load.is_idle())
+            .filter_map(|(id, load)| {
+                let spec = self.spec_at(id.slot)?;
+                Some(PeerLoad { address: spec.address.clone(), dp_rank: spec.dp_rank, load })
+            })
+            .collect()
+    }
+
+    /// Takes in a peer's totals; they replace all that it said before. Endpoints that are not in
+    /// this fleet are counted and skipped, values beyond reason are cut.
+    ///
+    /// # Errors
+    /// [`FleetError::TooManyPeers`] for a new router when the table is full of live ones;
+    /// [`FleetError::RouterName`] for one without a name or with one that is too long.
+    pub fn apply_peer(
+        &mut self,
+        now: Time,
+        totals: &PeerTotals,
+    ) -> Result<PeerOutcome, FleetError> {
+        let now = self.clamp(now);
+        if totals.router.is_empty() || totals.router.len() > MAX_ROUTER_NAME_BYTES {
+            return Err(FleetError::RouterName { bytes: totals.router.len() });
+        }
+        if totals.router == self.config.router {
+            return Ok(PeerOutcome::Echo);
+        }
+        let mut loads = Vec::new();
+        for endpoint in &totals.endpoints {
+            let id = self.find(&endpoint.address, endpoint.dp_rank);
+            loads.extend(id.map(|id| (id.slot, endpoint.load)));
+        }
+        let unknown_endpoints = totals.endpoints.len() - loads.len();
+        let mut touched = Vec::new();
+        let applied = self.peers.apply(now, totals, loads, &mut touched);
+        self.refresh_loads(now, &touched);
+        let full = |TooManyPeers| FleetError::TooManyPeers(self.config.max_peers);
+        Ok(if applied.map_err(full)? {
+            PeerOutcome::Applied { unknown_endpoints }
+        } else {
+            PeerOutcome::Late
+        })
+    }
+
+    /// Brings the columns and the meter of a slot up to the ledger and the peers.
+    pub(super) fn refresh_load(&mut self, now: Time, slot: Slot) {
+        let total = self.ledger.load(slot) + self.peers.load(slot);
+        self.ledger.meter(now, slot, &total);
+        self.columns.set_load(slot, total, self.ledger.prefill_head(slot));
+    }
+
+    fn refresh_loads(&mut self, now: Time, slots: &[Slot]) {
+        for &slot in slots {
+            self.refresh_load(now, slot);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! How busy an endpoint was over a stretch of time: integrals of its load, so that the mean batch
+//! under which one request decoded costs two readings, however often the batch changed.
+
+use super::Load;
+use crate::Time;
+
+/// Integrals since the slot's tenant joined; two readings subtract to what happened between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Reading {
+    /// Requests decoding, times nanoseconds.
+    request_nanos: u128,
+    /// Context tokens decoding, times nanoseconds.
+    token_nanos: u128,
+    /// Uncached tokens whose prefill is done.
+    prefill_tokens: u64,
+    /// Their token pairs.
+    prefill_pairs: u128,
+}
+
+/// The meter of one slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Meter {
+    at: Time,
+    requests: u32,
+    tokens: u64,
+    reading: Reading,
+}
+
+impl Meter {
+    /// A meter that has seen nothing.
+    pub(super) fn starting(now: Time) -> Self {
+        Self { at: now, requests: 0, tokens: 0, reading: Reading::default() }
+    }
+
+    /// The integrals up to `now`.
+    pub(super) fn read(&self, now: Time) -> Reading {
+        let nanos = now.since(self.at).as_nanos();
+        Reading {
+            request_nanos: self.reading.request_nanos + u128::from(self.requests) * nanos,
+            token_nanos: self.reading.token_nanos + u128::from(self.tokens) * nanos,
+            ..self.reading
+        }
+    }
+
+    /// From `now` on the load is this.
+    pub(super) fn set(&mut self, now: Time, load: &Load) {
+        self.reading = self.read(now);
+        self.at = now;
+        self.requests = load.decoding_requests;
+        self.tokens = load.active_decode_tokens;
+    }
+
+    /// A prefill is done.
+    pub(super) fn prefilled(&mut self, uncached_tokens: u32, pairs: u64) {
+        self.reading.prefill_tokens += u64::from(uncached_tokens);
+        self.reading.prefill_pairs += u128::from(pairs);
+    }
+}
+
+/// The decode of one request so far, and what its endpoint did meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DecodeWindow {
+    /// From its first token until now, milliseconds.
+    pub duration_ms: f64,
+    /// Tokens after the first, at least one.
+    pub steps: u32,
+    /// Requests decoding at a time, on average, itself included.
+    pub mean_batch_requests: f64,
+    /// Context tokens decoding at a time, on average, its own included.
+    pub mean_context_tokens: f64,
+    /// Uncached tokens of others that were prefilled.
+    pub prefill_tokens: f64,
+    /// Their token pairs.
+    pub prefill_pairs: f64,
+}
+
+impl DecodeWindow {
+    /// What happened from `from`, read `nanos` ago, to `to`; `None` where no time has passed.
+    pub(super) fn between(from: &Reading, to: &Reading, nanos: u128, steps: u32) -> Option<Self> {
+        if nanos == 0 || steps == 0 {
+            return None;
+        }
+        let span = nanos as f64;
+        Some(Self {
+            duration_ms: span / 1e6,
+            steps,
+            mean_batch_requests: (to.request_nanos - from.request_nanos) as f64 / span,
+            mean_context_tokens: (to.token_nanos - from.token_nanos) as f64 / span,
+            prefill_tokens: (to.prefill_tokens - from.prefill_tokens) as f64,
+            prefill_pairs: (to.prefill_pairs - from.prefill_pairs) as f64,
+        })
+    }
+}

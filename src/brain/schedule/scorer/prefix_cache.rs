@@ -1,0 +1,75 @@
+//! `prefix-cache-scorer`: the more of the prompt is cached, the better.
+//!
+//! Source: llm-d's `prefix-cache-scorer` (`matched / total` blocks) and, for the tiers, its KV
+//! index (gpu 1.0, cpu 0.8); storage and remote continue the series as vllm-router's `kv_aware`
+//! does (0.6, 0.3). Formula: `sum over tiers of weight * matched / total`, over the blocks that
+//! have a key.
+//!
+//! Inputs: matched tokens by tier. Defaults: `tier_weights` `{gpu = 1, cpu = 0.8, storage = 0.6,
+//! remote = 0.3}`.
+//! Limits: with the max-score picker and nothing else, one hot prefix goes to one endpoint whatever
+//! its load.
+
+use super::{Degraded, Scorer};
+use crate::schedule::Feature;
+use crate::schedule::context::Context;
+use crate::schedule::registry::{self, Plugin, SHARE, in_range};
+use serde::Deserialize;
+
+pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
+    name: "prefix-cache-scorer",
+    build: |params| {
+        let scorer: PrefixCache = registry::read(params)?;
+        scorer.tier_weights.validate()?;
+        Ok(Box::new(scorer))
+    },
+};
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct PrefixCache {
+    tier_weights: TierWeights,
+}
+
+/// What a cached token is worth by where it lies, 0 (as if not cached) to 1.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TierWeights {
+    gpu: f64,
+    cpu: f64,
+    storage: f64,
+    remote: f64,
+}
+
+impl Default for TierWeights {
+    fn default() -> Self {
+        Self { gpu: 1.0, cpu: 0.8, storage: 0.6, remote: 0.3 }
+    }
+}
+
+impl TierWeights {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        in_range("tier_weights.gpu", self.gpu, SHARE)?;
+        in_range("tier_weights.cpu", self.cpu, SHARE)?;
+        in_range("tier_weights.storage", self.storage, SHARE)?;
+        in_range("tier_weights.remote", self.remote, SHARE)
+    }
+
+    /// Matched tokens of one candidate, each at its worth.
+    pub(super) fn credit_tokens(&self, cx: &Context<'_>, row: usize) -> f64 {
+        let cpu = cx.column(Feature::CpuMatchedTokens)[row];
+        let storage = cx.column(Feature::StorageMatchedTokens)[row];
+        let remote = cx.column(Feature::RemoteMatchedTokens)[row];
+        let gpu = cx.column(Feature::MatchedTokens)[row] - cpu - storage - remote;
+        self.gpu * gpu + self.cpu * cpu + self.storage * storage + self.remote * remote
+    }
+}
+
+impl Scorer for PrefixCache {
+    fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = cx.features.share_of_keyed(self.tier_weights.credit_tokens(cx, row));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! `session-hash-scorer`: a session goes to the endpoint that its name hashes to.
+//!
+//! Source: rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit
+//! rates", 1998). Formula: `xxh3(session, address, dp_rank) / 2^64`; the highest wins, so that an
+//! endpoint that leaves moves its own sessions only.
+//!
+//! Inputs: the request's `session_id`, the endpoints' addresses. Parameters: none.
+//! Limits: blind to load and cache; every router agrees without talking. 0.5 for all where the
+//! request has no session.
+
+use super::{Degraded, NEUTRAL, Scorer};
+use crate::schedule::context::Context;
+use crate::schedule::registry::{self, Plugin};
+use serde::Deserialize;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
+    name: "session-hash-scorer",
+    build: |params| Ok(Box::new(registry::read::<SessionHash>(params)?)),
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionHash {}
+
+impl Scorer for SessionHash {
+    fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
+        let Some(session) = &cx.request.session_id else {
+            out.fill(NEUTRAL);
+            return Ok(());
+        };
+        let session = xxh3_64(session.as_bytes());
+        for (out, spec) in out.iter_mut().zip(cx.specs()) {
+            let Some(spec) = spec else { continue };
+            let address = xxh3_64_with_seed(spec.address.as_bytes(), session);
+            let hash = xxh3_64_with_seed(&spec.dp_rank.to_le_bytes(), address);
+            // The upper 53 bits: what a float in [0, 1) holds.
+            *out = (hash >> 11) as f64 / (1_u64 << 53) as f64;
+        }
+        Ok(())
+    }
+}

@@ -21,7 +21,7 @@ struct Holding {
     exact: SlotSet,
     /// Those of `exact` whose fastest tier is below the GPU, by tier; most blocks have none.
     lower: Option<Box<[SlotSet; Tier::COUNT - 1]>>,
-    /// By our bookings; never one that is in `exact`.
+    /// By our bookings; never one that is in `exact`, but for the moment in which events confirm it.
     believed: SlotSet,
 }
 

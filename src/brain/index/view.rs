@@ -6,7 +6,8 @@
 //! was not told of). A key is held on a tier or a faster one where, in every indexed KV cache
 //! group, some name of it is.
 //!
-//! Memory: about 140 bytes a block, bounded by `IndexConfig::max_blocks_per_endpoint`.
+//! Memory: 110 to 190 bytes a block (tables double as they grow), and at most
+//! `IndexConfig::max_blocks_per_endpoint` blocks.
 
 use super::blocks::{Block, BlockId, Blocks, Copies, Keys};
 use super::hash::BuildNameHasher;

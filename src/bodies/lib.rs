@@ -11,3 +11,7 @@ pub mod zmtp;
 pub mod observe;
 
 pub mod router;
+
+pub mod engine_server;
+
+pub mod cli;

@@ -20,6 +20,7 @@ macro_rules! stub_doc {
     };
 }
 
+mod cli;
 mod decision;
 mod endpoint;
 mod errors;
@@ -46,6 +47,8 @@ use pyo3::prelude::*;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use crate::cli::run_cli;
     #[pymodule_export]
     use crate::decision::{Decision, Leg};
     #[pymodule_export]

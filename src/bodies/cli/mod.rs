@@ -21,7 +21,7 @@ enum Command {
 }
 
 /// Runs the command that `args`, of which the first is the program's name, asks for, until it is
-/// done or the process is told to stop. Returns the exit status: 2 is a mistake in `args`, 1 any
+/// done or the process is told to stop, and returns the exit code: 2 is a mistake in `args`, 1 any
 /// other failure.
 pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let cli = match Cli::try_parse_from(args) {

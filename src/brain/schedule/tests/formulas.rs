@@ -2,9 +2,7 @@
 
 use super::fixture::{NOW, World, inline, prompt, spec};
 use crate::fleet::{EndpointSpec, MetricsSample};
-use crate::schedule::{
-    PluginConfig, ProfileConfig, Request, Scheduler, ScorerConfig, Slo,
-};
+use crate::schedule::{PluginConfig, ProfileConfig, Request, Scheduler, ScorerConfig, Slo};
 use crate::{EndpointId, Slot, Time};
 use std::time::Duration;
 
@@ -175,7 +173,8 @@ fn lora_affinity() {
 #[test]
 fn no_hit_lru() {
     let world = World::alike(3);
-    let mut scheduler = Scheduler::new(&super::fixture::scorer(scorer("no-hit-lru-scorer")), 1).unwrap();
+    let mut scheduler =
+        Scheduler::new(&super::fixture::scorer(scorer("no-hit-lru-scorer")), 1).unwrap();
     let request = prompt(100);
     let mut step = |world: &World| {
         let choice = world.choose(&mut scheduler, &request).unwrap();
@@ -330,10 +329,7 @@ fn latency_prefers_the_tightest_fit_that_meets_the_objectives() {
     let mut world = World::with_prior((0..3).map(spec), "qwen3-32b_h100_tp2");
     world.book(1, 4_000);
     world.book(2, 40_000);
-    let request = Request {
-        slo: Slo { ttft_ms: Some(1_000.0), tpot_ms: None },
-        ..prompt(1_000)
-    };
+    let request = Request { slo: Slo { ttft_ms: Some(1_000.0), tpot_ms: None }, ..prompt(1_000) };
 
     let scores = world.scores(scorer("latency-scorer"), &request);
     let most = scorer("latency-scorer").with("headroom_selection", "most");
@@ -354,10 +350,8 @@ fn latency_prefers_the_idle_then_the_least_missed_objective() {
     let mut world = World::with_prior((0..3).map(spec), "qwen3-32b_h100_tp2");
     world.book(1, 4_000);
     world.book(2, 40_000);
-    let slow = |ttft_ms| Request {
-        slo: Slo { ttft_ms: Some(ttft_ms), tpot_ms: None },
-        ..prompt(1_000)
-    };
+    let slow =
+        |ttft_ms| Request { slo: Slo { ttft_ms: Some(ttft_ms), tpot_ms: None }, ..prompt(1_000) };
 
     assert_close(&world.scores(scorer("latency-scorer"), &slow(1.0)), &[1.0, 0.0, 0.0]);
 
@@ -423,12 +417,13 @@ fn label_selector() {
         entry["name"] = "label-selector-filter".into();
         removed(&world, serde_json::from_value(entry).unwrap(), &prompt(100))
     };
-    let expression = |operator: &str, values: &[&str]| {
-        serde_json::json!({"match_expressions": [{"key": "gpu", "operator": operator, "values": values}]})
-    };
+    let expression = |operator: &str, values: &[&str]| serde_json::json!({"match_expressions": [{"key": "gpu", "operator": operator, "values": values}]});
 
     assert_eq!(select(serde_json::json!({})), [0; 0]);
-    assert_eq!(select(serde_json::json!({"match_labels": {"gpu": "h100", "pool": "a"}})), [1, 2, 3]);
+    assert_eq!(
+        select(serde_json::json!({"match_labels": {"gpu": "h100", "pool": "a"}})),
+        [1, 2, 3]
+    );
     assert_eq!(select(expression("in", &["h100", "h200"])), [2, 3]);
     assert_eq!(select(expression("not-in", &["h100", "h200"])), [0, 1]);
     assert_eq!(select(expression("exists", &[])), [3]);
@@ -517,6 +512,7 @@ fn foreign() {
         name: "mine".into(),
         candidates: ids,
         values: vec![0.25, -3.0, 7.0],
+        weight: None,
     };
 
     let choice = world.choose_with(&mut scheduler, &prompt(100), &[given]).unwrap();

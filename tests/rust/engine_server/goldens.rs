@@ -21,7 +21,7 @@ fn folder() -> PathBuf {
 fn captured(file: &str) -> Vec<Vec<Vec<u8>>> {
     let bytes = std::fs::read(folder().join(file)).unwrap();
     let mut rest = &bytes[..];
-    let mut word = |rest: &mut &[u8]| {
+    let word = |rest: &mut &[u8]| {
         let (head, tail) = rest.split_first_chunk::<4>().unwrap();
         *rest = tail;
         u32::from_le_bytes(*head) as usize
@@ -41,7 +41,12 @@ fn captured(file: &str) -> Vec<Vec<Vec<u8>>> {
     messages
 }
 
-async fn engine_like(algorithm: HashAlgorithm, seed: Option<&str>, form: HashForm, ranks: u32) -> Engine {
+async fn engine_like(
+    algorithm: HashAlgorithm,
+    seed: Option<&str>,
+    form: HashForm,
+    ranks: u32,
+) -> Engine {
     Engine::start(|config| {
         config.model = "tiny-llama".into();
         config.loras = vec![LORA.into()];
@@ -76,11 +81,13 @@ impl Names {
         if theirs.find("block_hashes").is_none() {
             return expected;
         }
-        let retokenised = theirs.find("token_ids").filter(|ids| Some(*ids) != ours.find("token_ids"));
+        let retokenised =
+            theirs.find("token_ids").filter(|ids| Some(*ids) != ours.find("token_ids"));
         if retokenised.is_some() {
             let count = |event: &Tree| event.field("token_ids").list().len();
             assert_eq!(count(theirs), count(ours), "{theirs:?}\n{ours:?}");
-            let pairs = theirs.field("block_hashes").list().iter().zip(ours.field("block_hashes").list());
+            let pairs =
+                theirs.field("block_hashes").list().iter().zip(ours.field("block_hashes").list());
             self.0.extend(pairs.map(|(theirs, ours)| (theirs.clone(), ours.clone())));
             expected.set("token_ids", ours.field("token_ids").clone());
         }
@@ -107,9 +114,15 @@ async fn play(engine: &Engine, name: &str, steps: &[Value], files: &[String]) {
         play_step(engine, step).await;
         for rank in 0..files.len() {
             let label = rank.to_string();
-            let series = format!("vllm:prefix_cache_hits_total{{engine=\"{rank}\",model_name=\"tiny-llama\"}}");
+            let series = format!(
+                "vllm:prefix_cache_hits_total{{engine=\"{rank}\",model_name=\"tiny-llama\"}}"
+            );
             let now = engine.metric(&series).await;
-            assert_eq!(json!(now - std::mem::replace(&mut hits[rank], now)), json!(step["hit_tokens"][&label].as_f64()), "{title}");
+            assert_eq!(
+                json!(now - std::mem::replace(&mut hits[rank], now)),
+                json!(step["hit_tokens"][&label].as_f64()),
+                "{title}"
+            );
             for sequence in step["sequences"][&label].as_array().unwrap() {
                 let sequence = sequence.as_u64().unwrap();
                 let ours = subscriptions[rank].recv().await.unwrap();
@@ -157,10 +170,10 @@ async fn play_step(engine: &Engine, step: &Value) {
             body[field] = value.clone();
         }
     }
-    let headers: Vec<(&str, &str)> = step.get("headers").and_then(Value::as_object).map_or_else(
-        Vec::new,
-        |headers| headers.iter().map(|(name, value)| (&**name, value.as_str().unwrap())).collect(),
-    );
+    let headers: Vec<(&str, &str)> =
+        step.get("headers").and_then(Value::as_object).map_or_else(Vec::new, |headers| {
+            headers.iter().map(|(name, value)| (&**name, value.as_str().unwrap())).collect()
+        });
     engine.post_with("/v1/completions", &body, &headers).await.ok();
 }
 
@@ -273,12 +286,18 @@ async fn answers_have_the_shape_of_a_real_vllms() {
         if name == "bad_token_id" {
             body["prompt"] = json!([5_000_000]);
         }
-        let (method, path) = (request["method"].as_str().unwrap(), request["path"].as_str().unwrap());
+        let (method, path) =
+            (request["method"].as_str().unwrap(), request["path"].as_str().unwrap());
         let answer = match method {
             "GET" => engine.get(path).await,
             _ => engine.post_with(path, &body, &headers).await,
         };
-        assert_eq!(u64::from(answer.status.as_u16()), exchange["response"]["status"], "{name}: {}", answer.text);
+        assert_eq!(
+            u64::from(answer.status.as_u16()),
+            exchange["response"]["status"],
+            "{name}: {}",
+            answer.text
+        );
         let theirs: Vec<Value> = bodies(&exchange).into_iter().map(without_usage_details).collect();
         let ours = json!({"response": {"body": answer.text}});
         let ours: Vec<Value> = bodies(&ours).into_iter().map(without_usage_details).collect();
@@ -286,7 +305,11 @@ async fn answers_have_the_shape_of_a_real_vllms() {
         // How many words a chunk holds is for either tokenizer to say.
         if name.ends_with("_stream") {
             assert_eq!(shapes(&theirs)[..1], shapes(&ours)[..1], "{name}: the first chunk");
-            assert_eq!(shapes(&theirs[theirs.len() - 2..]), shapes(&ours[ours.len() - 2..]), "{name}");
+            assert_eq!(
+                shapes(&theirs[theirs.len() - 2..]),
+                shapes(&ours[ours.len() - 2..]),
+                "{name}"
+            );
         } else {
             assert_eq!(shapes(&theirs), shapes(&ours), "{name}");
         }
@@ -306,11 +329,13 @@ async fn metrics_have_the_names_types_and_labels_of_a_real_vllms() {
     let theirs = std::fs::read_to_string(folder().join("llama_sha256.metrics.txt")).unwrap();
     // What a real GPU would do, and the clients' own bookkeeping, are not ours to say.
     let absent = |name: &str| {
-        ["estimated_", "_created"].iter().any(|part| name.contains(part)) || !name.starts_with("vllm:")
+        ["estimated_", "_created"].iter().any(|part| name.contains(part))
+            || !name.starts_with("vllm:")
     };
     let types = |page: &str| -> Vec<String> {
         let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        let mut types: Vec<String> = types.filter(|name| !absent(name)).map(str::to_owned).collect();
+        let mut types: Vec<String> =
+            types.filter(|name| !absent(name)).map(str::to_owned).collect();
         types.sort_unstable();
         types.dedup();
         types
@@ -319,17 +344,22 @@ async fn metrics_have_the_names_types_and_labels_of_a_real_vllms() {
     let series = |page: &str| -> Vec<String> {
         let lines = page.lines().filter(|line| !line.starts_with('#') && !absent(line));
         let names = lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()));
-        let mut names: Vec<String> = names.filter(|name| !name.contains("cache_config_info")).collect();
+        let mut names: Vec<String> =
+            names.filter(|name| !name.contains("cache_config_info")).collect();
         names.sort_unstable();
         names
     };
     assert_eq!(series(&theirs), series(&ours));
     let config = ours.lines().find(|line| line.starts_with("vllm:cache_config_info{")).unwrap();
-    for label in ["block_size=\"32\"", "num_gpu_blocks=\"39\"", "engine=\"0\"", "cache_dtype=\"auto\""] {
+    for label in
+        ["block_size=\"32\"", "num_gpu_blocks=\"39\"", "engine=\"0\"", "cache_dtype=\"auto\""]
+    {
         assert!(config.contains(label), "{config}");
     }
-    let their_config = theirs.lines().find(|line| line.starts_with("vllm:cache_config_info{")).unwrap();
-    let labels = config.split_once('{').unwrap().1.split('"').step_by(2).filter(|l| l.ends_with('='));
+    let their_config =
+        theirs.lines().find(|line| line.starts_with("vllm:cache_config_info{")).unwrap();
+    let labels =
+        config.split_once('{').unwrap().1.split('"').step_by(2).filter(|l| l.ends_with('='));
     for label in labels {
         assert!(their_config.contains(label), "{label} is none of vLLM's");
     }

@@ -96,7 +96,10 @@ class Router:
         kv_events: str | None = None,
         kv_replay: str | None = None,
         kv_topic: str = "",
+        kv_format: Literal["vllm", "sglang"] = "vllm",
         metrics: str | bool | None = None,
+        gpu_metrics: str | None = None,
+        gpu_labels: Mapping[str, str] | None = None,
     ) -> Endpoint:
         """Adds an endpoint: one (address, data-parallel rank) that can be given a request.
 
@@ -110,7 +113,10 @@ class Router:
         - ``kv_replay``: ZeroMQ address of the engine's replay socket: with it, missed events are
           fetched again; without it, a gap makes the router forget what the engine holds.
         - ``kv_topic``: only messages whose topic starts so.
+        - ``kv_format``: whose form its events have; the embedded engine speaks vLLM's.
         - ``metrics``: URL of its Prometheus page, or ``True`` for ``address + "/metrics"``.
+        - ``gpu_metrics``: URL of an exporter's page about its GPUs (NVIDIA's DCGM exporter), and
+          ``gpu_labels``, which of the GPUs there are its own, such as ``{"gpu": "0"}``.
 
         Raises :class:`EndpointError` for an (address, rank) that is in the fleet already, or a
         field that cannot be.
@@ -751,6 +757,10 @@ class KvPosition:
         """Whether the subscription stands."""
 
     @property
+    def settled(self) -> bool:
+        """Whether, besides, all that came is in the index, and no gap is being filled."""
+
+    @property
     def batches(self) -> int:
         """Batches put into the index."""
 
@@ -768,11 +778,15 @@ class KvPosition:
 
     @property
     def losses(self) -> int:
-        """Times that what it holds had to be forgotten, because a gap could not be filled."""
+        """Times that what it holds had to be forgotten for another reason than a restart."""
 
     @property
-    def bad_frames(self) -> int:
+    def bad_messages(self) -> int:
         """Messages that could not be read, and were dropped."""
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the last connection or replay ended."""
 
     def __eq__(self, other: object, /) -> bool: ...
 

@@ -65,6 +65,7 @@ class Capacity(TypedDict, total=False):
     max_running_requests: int
     max_batch_tokens: int
     max_model_len: int
+    max_loras: int
 
 
 class PromptOptions(TypedDict, total=False):

@@ -47,8 +47,7 @@ impl Decision {
     /// The output has so many tokens in all.
     pub fn tell_progress(&self, output_tokens: u32) -> bool {
         self.output_tokens.fetch_max(output_tokens, Relaxed);
-        !self.is_over.load(Relaxed)
-            && self.router.progress(self.inner().reservation, output_tokens)
+        !self.is_over.load(Relaxed) && self.router.progress(self.inner().reservation, output_tokens)
     }
 
     /// It finished.

@@ -5,7 +5,7 @@ use llmd_bodies::router::EndpointDocument;
 use llmd_brain::fleet::{KvSource, Role};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -80,27 +80,14 @@ impl Endpoint {
 
     #[doc = stub_doc!("Endpoint.topology")]
     #[getter]
-    fn topology<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let topology = &self.0.topology;
-        let dict = PyDict::new(py);
-        dict.set_item("host", &topology.host)?;
-        dict.set_item("rack", &topology.rack)?;
-        dict.set_item("zone", &topology.zone)?;
-        dict.set_item("region", &topology.region)?;
-        Ok(dict)
+    fn topology<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        json::document(py, &self.0.topology)
     }
 
     #[doc = stub_doc!("Endpoint.capacity")]
     #[getter]
-    fn capacity<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let capacity = &self.0.capacity;
-        let dict = PyDict::new(py);
-        dict.set_item("kv_blocks", capacity.kv_blocks)?;
-        dict.set_item("block_size", capacity.block_size)?;
-        dict.set_item("max_running_requests", capacity.max_running_requests)?;
-        dict.set_item("max_batch_tokens", capacity.max_batch_tokens)?;
-        dict.set_item("max_model_len", capacity.max_model_len)?;
-        Ok(dict)
+    fn capacity<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        json::document(py, &self.0.capacity)
     }
 
     #[doc = stub_doc!("Endpoint.labels")]

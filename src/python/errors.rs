@@ -30,11 +30,12 @@ pub fn router(error: RouterError) -> PyErr {
         RouterError::UnknownEndpoint(_) | RouterError::AmbiguousAddress { .. } => {
             UnknownEndpointError::new_err(message)
         }
-        RouterError::NoKvEvents(_) => EndpointError::new_err(message),
+        RouterError::NoKvEvents(_) | RouterError::KvAddress(_) => EndpointError::new_err(message),
         RouterError::Brain(BrainError::Fleet(FleetError::Unknown(_))) => {
             UnknownEndpointError::new_err(message)
         }
         RouterError::Brain(BrainError::Fleet(_)) => EndpointError::new_err(message),
+        RouterError::Discovery(_) => EngineError::new_err(message),
         RouterError::Brain(_) => ConfigError::new_err(message),
         RouterError::Record { source, .. }
         | RouterError::Listen { source, .. }

@@ -2,11 +2,13 @@
 
 use crate::endpoint::Endpoint;
 use crate::errors::{self, EndpointError, KvTimeoutError};
+use crate::json;
 use crate::kv::KvPosition;
 use crate::options;
 use crate::router::Router;
-use crate::json;
-use llmd_bodies::router::{EndpointDocument, Observed};
+use llmd_bodies::observe::EventFormat;
+use llmd_bodies::observe::discovery::KvEventSource;
+use llmd_bodies::router::{EndpointDocument, KvEvents, Observed, Page};
 use llmd_brain::brain::EndpointChange;
 use llmd_brain::fleet::{Capacity, EndpointSpec, KvSource, Role};
 use pyo3::prelude::*;
@@ -36,9 +38,8 @@ fn describe(
             )));
         }
     };
-    let invalid = |error: PyErr| {
-        EndpointError::new_err(format!("endpoint {address:?}: {}", Shown(&error)))
-    };
+    let invalid =
+        |error: PyErr| EndpointError::new_err(format!("endpoint {address:?}: {}", Shown(&error)));
     if let Some(topology) = topology {
         spec.topology = options::topology("topology", topology).map_err(invalid)?;
     }
@@ -68,10 +69,11 @@ impl Router {
     #[doc = stub_doc!("Router.add_endpoint")]
     #[pyo3(signature = (
         address, *, model="", dp_rank=0, role="both", loras=Vec::new(), topology=None,
-        capacity=None, labels=None, kv_events=None, kv_replay=None, kv_topic="", metrics=None
-    ), text_signature = "(self, address, *, model='', dp_rank=0, role='both', loras=(), \
+        capacity=None, labels=None, kv_events=None, kv_replay=None, kv_topic="",
+        kv_format="vllm", metrics=None, gpu_metrics=None, gpu_labels=None
+    ), text_signature = "($self, address, *, model='', dp_rank=0, role='both', loras=(), \
         topology=None, capacity=None, labels=None, kv_events=None, kv_replay=None, kv_topic='', \
-        metrics=None)")]
+        kv_format='vllm', metrics=None, gpu_metrics=None, gpu_labels=None)")]
     #[expect(clippy::too_many_arguments, reason = "one a keyword of the Python method")]
     fn add_endpoint(
         &self,
@@ -86,14 +88,16 @@ impl Router {
         kv_events: Option<String>,
         kv_replay: Option<String>,
         kv_topic: &str,
+        kv_format: &str,
         metrics: Option<&Bound<'_, PyAny>>,
+        gpu_metrics: Option<String>,
+        gpu_labels: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Endpoint> {
         let mut spec = describe(address, role, topology, capacity, labels)?;
         spec.model = model.to_owned();
         spec.dp_rank = dp_rank;
         spec.loras = loras;
-        spec.kv_source =
-            if kv_events.is_some() { KvSource::Events } else { KvSource::Approximate };
+        spec.kv_source = if kv_events.is_some() { KvSource::Events } else { KvSource::Approximate };
         let metrics = match metrics {
             None => None,
             Some(asked) if asked.is_instance_of::<PyBool>() => asked
@@ -101,11 +105,56 @@ impl Router {
                 .then(|| format!("{}/metrics", address.trim_end_matches('/'))),
             Some(url) => Some(url.extract()?),
         };
-        let observed =
-            Observed { kv_events, kv_replay, kv_topic: kv_topic.to_owned(), metrics };
+        let format = match kv_format {
+            "vllm" => EventFormat::Vllm,
+            "sglang" => EventFormat::Sglang,
+            _ => {
+                return Err(EndpointError::new_err(format!(
+                    "endpoint {address:?}: kv_format is {kv_format:?}: use vllm or sglang"
+                )));
+            }
+        };
+        let gpu_labels = match gpu_labels {
+            None => Vec::new(),
+            Some(labels) => options::labels("gpu_labels", labels)?.into_iter().collect(),
+        };
+        let observed = Observed {
+            kv_events: kv_events.map(|endpoint| KvEvents {
+                source: KvEventSource {
+                    endpoint,
+                    replay_endpoint: kv_replay,
+                    topic: kv_topic.to_owned(),
+                },
+                format,
+            }),
+            metrics: metrics.map(|url| Page::of_engine(url, Some(dp_rank))),
+            gpu_metrics: gpu_metrics.map(|url| Page::of_gpus(url, gpu_labels)),
+        };
         let live = self.live()?;
         let id = live.add_endpoint(spec, observed).map_err(errors::router)?;
         Ok(Endpoint::new(live.document(id)))
+    }
+
+    #[doc = stub_doc!("Router.discover")]
+    #[pyo3(signature = (
+        url, *, role="both", topology=None, capacity=None, labels=None, timeout_s=10.0
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "one a keyword of the Python method")]
+    fn discover(
+        &self,
+        py: Python<'_>,
+        url: &str,
+        role: &str,
+        topology: Option<&Bound<'_, PyAny>>,
+        capacity: Option<&Bound<'_, PyAny>>,
+        labels: Option<&Bound<'_, PyAny>>,
+        timeout_s: f64,
+    ) -> PyResult<Vec<Endpoint>> {
+        let given = describe(url, role, topology, capacity, labels)?;
+        let live = self.live()?;
+        let timeout = deadline(timeout_s) - Instant::now();
+        let added = py.detach(|| live.discover(url, &given, timeout)).map_err(errors::router)?;
+        Ok(added.into_iter().map(|id| Endpoint::new(live.document(id))).collect())
     }
 
     #[doc = stub_doc!("Router.remove_endpoint")]
@@ -165,9 +214,13 @@ impl Router {
         sequence: u64,
         timeout_s: f64,
     ) -> PyResult<KvPosition> {
-        self.wait_position(py, endpoint, timeout_s, &format!("sequence {sequence}"), |position| {
-            position.sequence.is_some_and(|reached| reached >= sequence)
-        })
+        self.wait_position(
+            py,
+            endpoint,
+            timeout_s,
+            &format!("sequence {sequence}"),
+            move |position| position.sequence.is_some_and(|reached| reached >= sequence),
+        )
     }
 
     #[doc = stub_doc!("Router.wait_kv_connected")]
@@ -195,16 +248,16 @@ impl Router {
         endpoint: &Bound<'_, PyAny>,
         timeout_s: f64,
         wanted: &str,
-        reached: impl Fn(&llmd_bodies::router::KvPosition) -> bool + Sync,
+        reached: impl Fn(&llmd_bodies::router::KvPosition) -> bool + Clone + Send + 'static,
     ) -> PyResult<KvPosition> {
         let name = options::member(endpoint)?;
         let live = self.live()?;
         let deadline = deadline(timeout_s);
         loop {
             let slice = deadline.min(Instant::now() + SIGNAL_CHECK);
-            let position = py
-                .detach(|| live.wait_kv(&name, slice, &reached))
-                .map_err(errors::router)?;
+            let until = reached.clone();
+            let position =
+                py.detach(|| live.wait_kv(&name, slice, until)).map_err(errors::router)?;
             if reached(&position) {
                 return Ok(KvPosition::new(position));
             }

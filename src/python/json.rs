@@ -2,7 +2,9 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyNone, PySequence, PyString};
+use pyo3::types::{
+    PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyNone, PySequence, PyString,
+};
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
@@ -151,7 +153,7 @@ pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyA
 /// # Errors
 /// As [`to_python`].
 pub fn document<'py>(py: Python<'py>, document: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
-    let value = serde_json::to_value(document)
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let value =
+        serde_json::to_value(document).map_err(|error| PyValueError::new_err(error.to_string()))?;
     to_python(py, &value)
 }

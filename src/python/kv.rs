@@ -29,6 +29,18 @@ impl KvPosition {
         self.0.connected
     }
 
+    #[doc = stub_doc!("KvPosition.settled")]
+    #[getter]
+    fn settled(&self) -> bool {
+        self.0.settled
+    }
+
+    #[doc = stub_doc!("KvPosition.last_error")]
+    #[getter]
+    fn last_error(&self) -> Option<&str> {
+        self.0.last_error.as_deref()
+    }
+
     #[doc = stub_doc!("KvPosition.batches")]
     #[getter]
     fn batches(&self) -> u64 {
@@ -59,20 +71,27 @@ impl KvPosition {
         self.0.losses
     }
 
-    #[doc = stub_doc!("KvPosition.bad_frames")]
+    #[doc = stub_doc!("KvPosition.bad_messages")]
     #[getter]
-    fn bad_frames(&self) -> u64 {
-        self.0.bad_frames
+    fn bad_messages(&self) -> u64 {
+        self.0.bad_messages
     }
 
     fn __repr__(&self) -> String {
         let Self(it) = self;
         let sequence = it.sequence.map_or_else(|| "None".to_owned(), |number| number.to_string());
-        let connected = if it.connected { "True" } else { "False" };
+        let truth = |value| if value { "True" } else { "False" };
         format!(
-            "KvPosition(sequence={sequence}, connected={connected}, batches={}, gaps={}, \
-             replays={}, restarts={}, losses={}, bad_frames={})",
-            it.batches, it.gaps, it.replays, it.restarts, it.losses, it.bad_frames
+            "KvPosition(sequence={sequence}, connected={}, settled={}, batches={}, gaps={}, \
+             replays={}, restarts={}, losses={}, bad_messages={})",
+            truth(it.connected),
+            truth(it.settled),
+            it.batches,
+            it.gaps,
+            it.replays,
+            it.restarts,
+            it.losses,
+            it.bad_messages
         )
     }
 }

@@ -37,8 +37,7 @@ pub fn text_block_keys<'py>(
 ) -> PyResult<Bound<'py, PyArray1<u64>>> {
     let scope = options::scope(options)?;
     let mut keys = Vec::new();
-    text::text_keys(text, block_size, &scope, &mut keys)
-        .map_err(|error| errors::prompt(&error))?;
+    text::text_keys(text, block_size, &scope, &mut keys).map_err(|error| errors::prompt(&error))?;
     Ok(column(py, keys))
 }
 

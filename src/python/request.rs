@@ -8,9 +8,7 @@ use crate::options::{self, Options};
 use crate::router::{Router, one_prompt};
 use crate::tokens::Tokens;
 use crate::waiting;
-use llmd_bodies::router::{
-    ExplainRequest, LiveRouter, Placement, Prompt, RouterError, Scratch,
-};
+use llmd_bodies::router::{ExplainRequest, LiveRouter, Placement, Prompt, RouterError, Scratch};
 use llmd_brain::schedule::Request;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -76,9 +74,7 @@ impl Router {
         with_scratch(|scratch| {
             let request = prepare(&live, one_prompt(tokens.as_ref(), text)?, options, scratch)?;
             match self.place(py, &live, &request, scratch)? {
-                Placement::Placed(placed) => {
-                    Ok(Decision::new(live, placed, request.prompt_tokens))
-                }
+                Placement::Placed(placed) => Ok(Decision::new(live, placed, request.prompt_tokens)),
                 Placement::Held(ticket) => {
                     let placed = waiting::wait(py, &live, ticket)?;
                     Ok(Decision::new(live, placed, request.prompt_tokens))

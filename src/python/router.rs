@@ -130,7 +130,10 @@ impl Router {
         let live = self.live()?;
         let closed = if live.is_closed() { ", closed" } else { "" };
         let endpoints = live.endpoints().len();
-        Ok(format!("Router({endpoints} endpoints, block_size={}{closed})", live.config().block_size))
+        Ok(format!(
+            "Router({endpoints} endpoints, block_size={}{closed})",
+            live.config().block_size
+        ))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -147,8 +150,9 @@ fn read(config: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(path) = config.extract::<PathBuf>() {
         return router::read_file(&path).map_err(|error| errors::router(error.into()));
     }
-    json::from_python(config)
-        .map_err(|error| ConfigError::new_err(format!("configuration: {}", error.value(config.py()))))
+    json::from_python(config).map_err(|error| {
+        ConfigError::new_err(format!("configuration: {}", error.value(config.py())))
+    })
 }
 
 /// Either tokens or text.

@@ -4,10 +4,10 @@
 //! with 400 and the reason.
 
 use super::LiveRouter;
+use super::RouterConfig;
 use super::document::{EndpointDocument, ExplainRequest, ExplanationDocument};
 use super::error::RouterError;
 use super::stats::RouterStats;
-use super::RouterConfig;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;

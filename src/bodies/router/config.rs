@@ -1,5 +1,6 @@
 //! The settings of a router, from a TOML, YAML or JSON file or from a tree of values, by one path.
 
+use super::observers::ObserveConfig;
 use llmd_brain::brain::BrainConfig;
 use llmd_brain::fleet::FleetConfig;
 use llmd_brain::flow::HoldConfig;
@@ -32,6 +33,8 @@ pub struct RouterConfig {
     pub schedule: ScheduleConfig,
     /// Holding of requests that have no place yet.
     pub flow: HoldConfig,
+    /// How engines are followed.
+    pub observe: ObserveConfig,
     /// A new file that gets the decision log.
     pub record: Option<PathBuf>,
 }
@@ -48,6 +51,7 @@ impl Default for RouterConfig {
             predict,
             schedule,
             flow,
+            observe: ObserveConfig::default(),
             record: None,
         }
     }
@@ -134,16 +138,19 @@ pub fn read_file(path: &Path) -> Result<Value, ConfigError> {
         return Err(ConfigError::TooLarge { path: path.to_owned(), bytes });
     }
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let (format, parse): (_, fn(&str) -> Result<Value, String>) = match extension {
-        "toml" => ("TOML", |text| toml::from_str(text).map_err(|error| error.to_string())),
-        "yaml" | "yml" => ("YAML", |text| {
-            serde_norway::from_str(text).map_err(|error| error.to_string())
-        }),
-        "json" => ("JSON", |text| serde_json::from_str(text).map_err(|error| error.to_string())),
+    let format = match extension {
+        "toml" => "TOML",
+        "yaml" | "yml" => "YAML",
+        "json" => "JSON",
         _ => return Err(ConfigError::Format(path.to_owned())),
     };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    match parse(&text) {
+    let parsed = match format {
+        "TOML" => toml::from_str(&text).map_err(|error| error.to_string()),
+        "YAML" => serde_norway::from_str(&text).map_err(|error| error.to_string()),
+        _ => serde_json::from_str(&text).map_err(|error| error.to_string()),
+    };
+    match parsed {
         // An empty YAML document.
         Ok(Value::Null) => Ok(Value::Object(Map::new())),
         Ok(value) => Ok(value),
@@ -158,11 +165,8 @@ pub fn read_file(path: &Path) -> Result<Value, ConfigError> {
 pub fn overlay(tree: &mut Value, path: &[&str], value: Value) -> Result<(), ConfigError> {
     let mut at = tree;
     for (depth, key) in path.iter().enumerate() {
-        let place = if depth == 0 {
-            String::new()
-        } else {
-            format!("{}: ", path[..depth].join("."))
-        };
+        let place =
+            if depth == 0 { String::new() } else { format!("{}: ", path[..depth].join(".")) };
         let Value::Object(table) = at else {
             let reason = format!("invalid type: {at}, expected a table");
             return Err(ConfigError::Value { place, reason });

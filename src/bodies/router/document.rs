@@ -274,7 +274,10 @@ impl LiveRouter {
     ///
     /// # Errors
     /// [`RouterError`] for a request that cannot be.
-    pub fn explain_remote(&self, asked: ExplainRequest) -> Result<ExplanationDocument, RouterError> {
+    pub fn explain_remote(
+        &self,
+        asked: ExplainRequest,
+    ) -> Result<ExplanationDocument, RouterError> {
         let scope = Scope {
             model: asked.model.clone(),
             lora: asked.lora.clone(),

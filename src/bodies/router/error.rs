@@ -1,5 +1,7 @@
 //! What a router refuses.
 
+use crate::observe::discovery::DiscoveryError;
+use crate::zmtp::ZmtpError;
 use llmd_brain::brain::{BrainError, RejectReason};
 use llmd_brain::prompt::PromptError;
 use std::path::PathBuf;
@@ -23,13 +25,17 @@ pub enum RouterError {
     #[error(transparent)]
     Rejected(#[from] RejectReason),
     /// Nobody in the fleet is meant.
-    #[error("no endpoint {0:?} in the fleet: give an endpoint, its id or its address as endpoints() lists them")]
+    #[error(
+        "no endpoint {0:?} in the fleet: give an endpoint, its id or its address as endpoints() lists them"
+    )]
     UnknownEndpoint(String),
     /// A request names a prompt twice, or not at all.
     #[error("give the prompt either as tokens or as text")]
     OnePrompt,
     /// Several ranks have the address.
-    #[error("{ranks} ranks have the address {address:?}: name one by its id, as endpoints() lists them")]
+    #[error(
+        "{ranks} ranks have the address {address:?}: name one by its id, as endpoints() lists them"
+    )]
     AmbiguousAddress {
         /// The address.
         address: String,
@@ -47,6 +53,12 @@ pub enum RouterError {
         /// Why.
         source: std::io::Error,
     },
+    /// An address of KV events cannot be.
+    #[error(transparent)]
+    KvAddress(#[from] ZmtpError),
+    /// An engine cannot be asked what it is.
+    #[error("engine {0}")]
+    Discovery(#[from] DiscoveryError),
     /// No threads can be started.
     #[error("the router's threads cannot be started: {0}")]
     Runtime(std::io::Error),

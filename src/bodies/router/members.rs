@@ -3,15 +3,14 @@
 use super::LiveRouter;
 use super::error::RouterError;
 use super::observers::{KvPosition, Observed, Observers};
+use crate::observe::{Subscriber, SubscriberStatus};
 use llmd_brain::EndpointId;
 use llmd_brain::brain::{Action, EndpointChange, EndpointView, Input};
 use llmd_brain::fleet::EndpointSpec;
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How often [`LiveRouter::wait_kv`] looks: events come in batches of milliseconds.
-const KV_POLL: Duration = Duration::from_millis(1);
+use std::time::Instant;
+use tokio::time::timeout_at;
 
 /// How a caller names an endpoint.
 #[derive(Debug, Clone)]
@@ -139,13 +138,6 @@ impl Members {
         drop(observers);
     }
 
-    /// An engine restarted: its events are to be learned from the start.
-    pub(super) fn resync(&self, id: EndpointId) {
-        if let Some(member) = self.read().member(id) {
-            member.observers.resync();
-        }
-    }
-
     pub(super) fn drop_observers(&self) {
         let observers: Vec<_> = self
             .roster
@@ -263,11 +255,15 @@ impl LiveRouter {
     /// # Errors
     /// [`RouterError::UnknownEndpoint`], [`RouterError::NoKvEvents`].
     pub fn kv_position(&self, name: &MemberRef) -> Result<KvPosition, RouterError> {
+        self.subscriber(name).map(|subscriber| KvPosition::from(&subscriber.status()))
+    }
+
+    fn subscriber(&self, name: &MemberRef) -> Result<Arc<Subscriber>, RouterError> {
         let members = self.members.read();
         let id = members.find(name)?;
         members
             .member(id)
-            .and_then(|member| member.observers.kv_position())
+            .and_then(|member| member.observers.subscriber().cloned())
             .ok_or_else(|| RouterError::NoKvEvents(name.to_string()))
     }
 
@@ -280,15 +276,34 @@ impl LiveRouter {
         &self,
         name: &MemberRef,
         deadline: Instant,
-        reached: &dyn Fn(&KvPosition) -> bool,
+        reached: impl Fn(&KvPosition) -> bool + Send + 'static,
     ) -> Result<KvPosition, RouterError> {
-        loop {
-            let position = self.kv_position(name)?;
-            let now = Instant::now();
-            if reached(&position) || now >= deadline {
-                return Ok(position);
-            }
-            std::thread::sleep(KV_POLL.min(deadline - now));
+        let subscriber = self.subscriber(name)?;
+        let wanted = move |status: &SubscriberStatus| reached(&KvPosition::from(status));
+        let position = self.wait_on(async move {
+            let in_time = timeout_at(deadline.into(), subscriber.wait_for(wanted)).await;
+            let status = in_time.ok().and_then(Result::ok);
+            KvPosition::from(&status.unwrap_or_else(|| subscriber.status()))
+        })?;
+        Ok(position)
+    }
+
+    /// The metrics page of an endpoint says when its process started.
+    pub(super) fn note_process_start(&self, id: EndpointId, started_s: f64) {
+        if let Some(subscriber) =
+            self.members.read().member(id).and_then(|member| member.observers.subscriber())
+        {
+            subscriber.note_process_start(started_s);
+        }
+    }
+
+    /// An engine restarted. A subscriber was told before the brain, and sees to the rest; where
+    /// there is none, what was believed is void.
+    pub(super) fn resync(&self, id: EndpointId) {
+        let is_followed =
+            self.members.read().member(id).is_some_and(|it| it.observers.subscriber().is_some());
+        if !is_followed && let Err(error) = self.step(Input::KvLost(id)) {
+            tracing::debug!(%error, "an endpoint restarted and left");
         }
     }
 }

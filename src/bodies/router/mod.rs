@@ -16,6 +16,7 @@
 mod admin;
 mod clock;
 mod config;
+mod discover;
 mod document;
 mod error;
 pub mod fork;
@@ -35,7 +36,7 @@ pub use document::{
 pub use error::RouterError;
 pub use held::{HeldRequests, Outcome, Waiter};
 pub use members::MemberRef;
-pub use observers::{KvPosition, Observed};
+pub use observers::{KvEvents, KvPosition, ObserveConfig, Observed, Page};
 pub use request::{Placed, Placement, Prompt, Scratch};
 pub use stats::RouterStats;
 
@@ -43,8 +44,10 @@ use crate::telemetry::decision_log::DecisionLog;
 use llmd_brain::Time;
 use llmd_brain::brain::{Action, Brain, Input};
 use members::Members;
+use observers::Pages;
 use parking_lot::Mutex;
 use runtime::Threads;
+use stats::MetricsCounts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -58,6 +61,8 @@ pub struct LiveRouter {
     threads: Threads,
     log: Mutex<Option<DecisionLog>>,
     closed: AtomicBool,
+    pages: Pages,
+    metrics_counts: MetricsCounts,
     scorer_failures: AtomicU64,
 }
 
@@ -87,6 +92,8 @@ impl LiveRouter {
             threads: Threads::default(),
             log: Mutex::new(log),
             closed: AtomicBool::new(false),
+            pages: Pages::default(),
+            metrics_counts: MetricsCounts::default(),
             scorer_failures: AtomicU64::new(0),
         });
         fork::register(&router);
@@ -160,11 +167,10 @@ impl LiveRouter {
                     self.held.decide(*ticket, Outcome::Rejected(why.clone()));
                 }
                 Action::Left(endpoint) => self.members.depart(*endpoint),
-                Action::Resync(endpoint) => self.members.resync(*endpoint),
-                // The client's own connection to the endpoint tells it.
-                Action::Cancel { .. } => {}
-                // Answers to a call, which returns them.
-                Action::Route(_) | Action::Hold(_) | Action::Joined(_) => {}
+                Action::Resync(endpoint) => self.resync(*endpoint),
+                // What a cancelled request's client has to know, its own connection to the
+                // endpoint tells it. The others are answers to a call, which returns them.
+                Action::Cancel { .. } | Action::Route(_) | Action::Hold(_) | Action::Joined(_) => {}
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The path of one request.
 
+use super::LiveRouter;
 use super::error::RouterError;
 use super::held::{Outcome, Waiter};
-use super::LiveRouter;
 use super::members::MembersGuard;
 use llmd_brain::brain::{Action, BrainError, RejectReason};
 use llmd_brain::fleet::EndpointSpec;
@@ -66,7 +66,11 @@ impl LiveRouter {
     ) -> Result<(), PromptError> {
         let block_size = self.config().block_size;
         let of_sole_model = match scope.model.is_empty() {
-            true => self.members.read().sole_model().map(|model| Scope { model: model.to_owned(), ..scope.clone() }),
+            true => self
+                .members
+                .read()
+                .sole_model()
+                .map(|model| Scope { model: model.to_owned(), ..scope.clone() }),
             false => None,
         };
         let scope = of_sole_model.as_ref().unwrap_or(scope);

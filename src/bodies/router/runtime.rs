@@ -5,7 +5,7 @@ use super::error::RouterError;
 use llmd_brain::Time;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Notify;
@@ -67,6 +67,20 @@ impl LiveRouter {
     /// [`RouterError::Runtime`], [`RouterError::Closed`].
     pub fn runtime(&self) -> Result<Handle, RouterError> {
         self.threads.handle()
+    }
+
+    /// Waits on this thread for what a future of the runtime comes to. The threads may be stopped
+    /// meanwhile: `block_on` would panic then.
+    ///
+    /// # Errors
+    /// [`RouterError::Runtime`], [`RouterError::Closed`].
+    pub(super) fn wait_on<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, RouterError> {
+        let (tell, told) = mpsc::channel();
+        self.runtime()?.spawn(async move { drop(tell.send(future.await)) });
+        told.recv().map_err(|mpsc::RecvError| RouterError::Closed)
     }
 
     /// Sees to it that the brain gets its ticks from the first request on.

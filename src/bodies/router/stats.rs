@@ -5,7 +5,7 @@ use crate::telemetry::decision_log::LogStats;
 use llmd_brain::brain::BrainStats;
 use llmd_brain::index::ApplyOutcome;
 use serde::Serialize;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counters since a router was made.
 #[derive(Debug, Clone, Serialize)]
@@ -14,10 +14,27 @@ pub struct RouterStats {
     pub requests: BrainStats,
     /// The KV index.
     pub index: IndexTotals,
+    /// Metrics pages.
+    pub metrics: MetricsTotals,
     /// The decision log, where there is one.
     pub record: Option<LogStats>,
     /// Times that a scorer outside the brain failed.
     pub scorer_failures: u64,
+}
+
+/// How reading metrics pages went.
+#[derive(Debug, Clone, Serialize)]
+pub struct MetricsTotals {
+    /// Times that a page could not be read.
+    pub failures: u64,
+    /// Lines that made no sense.
+    pub unreadable_lines: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct MetricsCounts {
+    pub(super) failures: AtomicU64,
+    pub(super) unreadable_lines: AtomicU64,
 }
 
 /// The KV index as a whole.
@@ -43,7 +60,15 @@ impl LiveRouter {
                 memory_bytes: self.brain.residency().memory_bytes(),
                 applied: index.applied,
             },
-            record: self.log.lock().as_ref().map(crate::telemetry::decision_log::DecisionLog::stats),
+            metrics: MetricsTotals {
+                failures: self.metrics_counts.failures.load(Relaxed),
+                unreadable_lines: self.metrics_counts.unreadable_lines.load(Relaxed),
+            },
+            record: self
+                .log
+                .lock()
+                .as_ref()
+                .map(crate::telemetry::decision_log::DecisionLog::stats),
             scorer_failures: self.scorer_failures.load(Relaxed),
         }
     }

@@ -35,7 +35,7 @@ struct Shared {
 }
 
 enum Message {
-    Entry(LogEntry),
+    Entry(Box<LogEntry>),
     End,
 }
 
@@ -85,7 +85,7 @@ impl DecisionLog {
             let bytes = weight(&entry);
             let waiting = shared.waiting_bytes.fetch_add(bytes, Relaxed);
             if waiting + bytes > MAX_WAITING_BYTES
-                || messages.send(Message::Entry(entry)).is_err()
+                || messages.send(Message::Entry(Box::new(entry))).is_err()
             {
                 shared.waiting_bytes.fetch_sub(bytes, Relaxed);
                 shared.lost.fetch_add(1, Relaxed);
@@ -137,7 +137,7 @@ fn write_all(mut file: BufWriter<File>, waiting: &Receiver<Message>, shared: &Sh
 
 fn write_entry(
     file: &mut BufWriter<File>,
-    entry: LogEntry,
+    entry: Box<LogEntry>,
     marked_lost: &mut u64,
     shared: &Shared,
 ) {
@@ -145,8 +145,8 @@ fn write_entry(
         shared.lost.fetch_add(1, Relaxed);
         return;
     }
-    let written = mark_lost(file, marked_lost, shared)
-        .and_then(|()| write_frame(file, &Frame::Entry(Box::new(entry))));
+    let written =
+        mark_lost(file, marked_lost, shared).and_then(|()| write_frame(file, &Frame::Entry(entry)));
     match written {
         Ok(()) => {
             shared.written.fetch_add(1, Relaxed);
@@ -159,11 +159,7 @@ fn write_entry(
 }
 
 /// Entries were lost between the last one written and the next: say so where they were.
-fn mark_lost(
-    file: &mut BufWriter<File>,
-    marked_lost: &mut u64,
-    shared: &Shared,
-) -> io::Result<()> {
+fn mark_lost(file: &mut BufWriter<File>, marked_lost: &mut u64, shared: &Shared) -> io::Result<()> {
     let lost = shared.lost.load(Relaxed);
     if lost > *marked_lost {
         write_frame(file, &Frame::Lost(lost - *marked_lost))?;

@@ -17,14 +17,14 @@ so an answered request has all its events in that sequence.
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
+import llmd_sched
 import pytest
 from lossy_proxy import LossyProxy
 from vllm_engine import Completion, VllmEngine
 from zmtp import replay, settled_sequence
-
-llmd_sched = pytest.importorskip("llmd_sched")
 
 BLOCK = 32
 # Longer than a subscriber waits between two tries to connect, and than an engine's scheduler on a
@@ -164,6 +164,39 @@ def test_every_copy_of_a_block_is_counted(fleet: Fleet, vllm_single: VllmEngine)
         if fleet.believed(vllm_single, longer) < 2 * BLOCK:
             break
     assert fleet.assert_agrees(vllm_single, [longer])[0] < 2 * BLOCK
+
+
+def test_requests_at_once_leave_the_index_exact(fleet: Fleet, vllm_single: VllmEngine) -> None:
+    """Requests that run side by side compute the same blocks twice, and preempt each other."""
+    (shared,) = prompts_of(9, 70)
+    prompts = [shared + tail for tail in prompts_of(10, 26, 26, 58, 90)]
+    for tail in range(4):
+        prompts.append(prompts[tail])
+
+    with ThreadPoolExecutor(len(prompts)) as clients:
+        done = list(clients.map(lambda tokens: vllm_single.complete(tokens, 60), prompts))
+
+    vllm_single.wait_idle()
+    whole = [tokens + answer.token_ids for tokens, answer in zip(prompts, done, strict=True)]
+    assert sum(fleet.assert_agrees(vllm_single, whole)) > 0
+
+
+def test_a_client_that_hangs_up_leaves_the_index_exact(
+    fleet: Fleet, vllm_single: VllmEngine
+) -> None:
+    (tokens,) = prompts_of(11, 100)
+    stream = vllm_single.stream(tokens, 500)
+    for _ in range(40):
+        next(stream)
+    stream.close()
+
+    vllm_single.wait_idle()
+
+    # The prompt and the answer up to where the client left are still there.
+    whole = tokens + vllm_single.complete(tokens, 40).token_ids
+    fleet.settle(vllm_single)
+    assert fleet.believed(vllm_single, whole) == 128
+    assert fleet.assert_agrees(vllm_single, [whole]) == [128]
 
 
 def test_salts_are_worlds_apart(fleet: Fleet, vllm_single: VllmEngine) -> None:

@@ -319,6 +319,19 @@ class VllmEngine:
         labels = {} if dp_rank is None else {"engine": str(dp_rank)}
         return int(self.metrics().total("vllm:prefix_cache_hits_total", **labels))
 
+    def wait_idle(self, timeout_s: float = 60.0) -> None:
+        """Returns when no request runs or waits, those included whose clients hung up."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            page = self.metrics()
+            if not page.total("vllm:num_requests_running") + page.total(
+                "vllm:num_requests_waiting"
+            ):
+                return
+            if time.monotonic() > deadline:
+                raise self._failed(f"was not idle after {timeout_s:.0f} s")
+            time.sleep(0.05)
+
     def reset_prefix_cache(self) -> bool:
         """Empties the prefix cache; False when vLLM refused, which it does while any request holds
         blocks.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// What decides about a request's blocks besides its tokens, and what their events say of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     pub(super) lora: Option<Lora>,
     pub(super) cache_salt: Option<String>,
     pub(super) session_id: Option<String>,
@@ -18,7 +18,7 @@ pub(super) struct Origin {
 
 /// An adapter that the engine serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lora {
+pub(crate) struct Lora {
     pub(super) name: String,
     /// From 1.
     pub(super) id: u32,
@@ -84,7 +84,7 @@ pub(super) struct StoredRun<'a> {
 
 /// Everything that one choice will be, known from the start because its output is.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Prompt, then output.
     pub(super) tokens: Arc<[u32]>,
     pub(super) prompt_tokens: usize,
@@ -110,7 +110,7 @@ impl Plan {
 
 /// Why a sequence ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Finish {
+pub(crate) enum Finish {
     /// `max_tokens` or the context are used up.
     Length,
     /// The model ended its turn, or generated a stop token (its id) or a stop string.
@@ -119,21 +119,22 @@ pub(super) enum Finish {
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(untagged)]
-pub(super) enum StopReason {
+pub(crate) enum StopReason {
     Token(u32),
     Text(String),
 }
 
 impl Finish {
-    /// The field `finish_reason`, and the label of the metrics.
-    pub(super) fn name(&self) -> &'static str {
+    /// The field `finish_reason`.
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Length => "length",
             Self::Stop(_) => "stop",
         }
     }
 
-    pub(super) fn stop_reason(&self) -> Option<&StopReason> {
+    /// What it stopped at, where it is not the end of a turn.
+    pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
         match self {
             Self::Length => None,
             Self::Stop(reason) => reason.as_ref(),

@@ -6,7 +6,9 @@
 //! ROUTER a request is `[empty, first sequence wanted]`, the answer every such batch that the
 //! buffer still has as `[empty, topic, sequence, payload]`, then `[empty, empty, -1, empty]`.
 
-use crate::zmtp::{Endpoint, Identity, Message, RouterSender, RouterServer, ZmtpError, ZmtpPublisher};
+use crate::zmtp::{
+    Endpoint, Identity, Message, RouterSender, RouterServer, ZmtpError, ZmtpPublisher,
+};
 use bytes::Bytes;
 use llmd_brain::prompt::vllm::FullHash;
 use parking_lot::Mutex;
@@ -170,14 +172,15 @@ impl BoundSockets {
         Ok(publishers.into_iter().map(pair).collect())
     }
 
-    pub(super) fn endpoint(&self) -> Endpoint {
-        let address = self.publisher.local_addr();
-        Endpoint::new(address.ip().to_string(), address.port())
+    /// Where the rank publishes: the host as configured, the port as bound.
+    pub(super) fn endpoint(&self, config: &KvEventsConfig) -> Endpoint {
+        Endpoint::new(config.endpoint.host(), self.publisher.local_port())
     }
 
-    pub(super) fn replay_endpoint(&self) -> Option<Endpoint> {
-        let address = self.replay.as_ref()?.local_addr();
-        Some(Endpoint::new(address.ip().to_string(), address.port()))
+    /// Where it replays.
+    pub(super) fn replay_endpoint(&self, config: &KvEventsConfig) -> Option<Endpoint> {
+        let host = config.replay_endpoint.as_ref()?.host();
+        Some(Endpoint::new(host, self.replay.as_ref()?.local_port()))
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct Process {
     pub(super) start_time_s: f64,
     /// Now.
     pub(super) time_s: f64,
+    /// Requests refused because too many were queued.
+    pub(super) rejected_requests: u64,
 }
 
 /// The whole page: every family once, with a sample of each rank.
@@ -25,6 +27,7 @@ pub(super) fn render(
     load_families(&mut page);
     token_families(&mut page);
     request_families(&mut page);
+    rejection_family(&mut page, process.rejected_requests);
     config_families(&mut page, config, process);
     page.text
 }
@@ -135,10 +138,7 @@ fn load_families(page: &mut Page<'_>) {
         "vllm:num_requests_waiting_by_reason",
         "Requests in the queue, by what they wait for.",
         "gauge",
-        (
-            "reason",
-            &[("capacity", |m| f64::from(m.load.waiting_requests)), ("deferred", |_| 0.0)],
-        ),
+        ("reason", &[("capacity", |m| f64::from(m.load.waiting_requests)), ("deferred", |_| 0.0)]),
     );
     page.labelled(
         "vllm:engine_sleep_state",
@@ -287,6 +287,18 @@ fn request_families(page: &mut Page<'_>) {
         "Prompt tokens that were computed, for each request.",
         |m| &m.prefill_kv_tokens,
     );
+}
+
+fn rejection_family(page: &mut Page<'_>, rejected: u64) {
+    let name = "vllm:admission_rejections_total";
+    page.header(name, "Requests refused, by the limit that was reached.", "counter");
+    let model = Escaped(page.model);
+    for (reason, count) in
+        [("max_num_queued_reqs", rejected as f64), ("max_num_queued_tokens", 0.0)]
+    {
+        let text = &mut page.text;
+        push(text, format_args!("{name}{{model_name=\"{model}\",reason=\"{reason}\"}} {count:?}"));
+    }
 }
 
 fn config_families(page: &mut Page<'_>, config: &EngineServerConfig, process: Process) {

@@ -45,7 +45,7 @@ impl ModelOutput {
     /// `limit` tokens. Says whether it ended.
     pub fn generate_turn(&mut self, limit: usize, out: &mut Vec<u32>) -> bool {
         let span = NATURAL_TOKENS.end() - NATURAL_TOKENS.start() + 1;
-        let natural = (NATURAL_TOKENS.start() + mix(self.state ^ 0x656E_64) % span) as usize;
+        let natural = (NATURAL_TOKENS.start() + mix(!self.state) % span) as usize;
         if natural > limit {
             self.generate(limit, out);
             return false;
@@ -58,12 +58,8 @@ impl ModelOutput {
     fn next_word(&self) -> u32 {
         let bits = mix(self.state);
         let pick = |from: &[u8], shift: u32| from[(bits >> shift) as usize % from.len()];
-        let mut word = [
-            pick(CONSONANTS, 0),
-            pick(VOWELS, 8),
-            pick(CONSONANTS, 16),
-            pick(VOWELS, 24),
-        ];
+        let mut word =
+            [pick(CONSONANTS, 0), pick(VOWELS, 8), pick(CONSONANTS, 16), pick(VOWELS, 24)];
         if self.opens {
             word[0].make_ascii_uppercase();
         }
@@ -127,7 +123,7 @@ mod tests {
         let said = tokenizer::decode_lossy(&generated);
         assert_eq!(said.trim(), said, "clients strip");
 
-        let answer = Message { role: "assistant".into(), content: said };
+        let answer = Message { role: "assistant".into(), content: said.into() };
         let mut conversation = Vec::new();
         chat::render(&[question, answer], true, &mut conversation);
 

@@ -306,7 +306,7 @@ impl Rank {
             let block_hashes = [WireHash(*hash, form)];
             WireEvent::BlockRemoved(WireRemoved { block_hashes, medium, group_idx: 0 })
         };
-        let wire = |change| match change {
+        let wire = self.step.changes.iter().filter_map(|change| match change {
             KvChange::Stored { request, .. } => {
                 let job = self.jobs.get(request)?;
                 let run = run_of(job, change, block_size)?;
@@ -322,8 +322,8 @@ impl Rank {
             }
             KvChange::HostRemoved(hash) => Some(removed(hash, MEDIUM_CPU)),
             KvChange::Cleared => Some(WireEvent::AllBlocksCleared),
-        };
-        let events: Vec<WireEvent<'_>> = self.step.changes.iter().filter_map(wire).collect();
+        });
+        let events: Vec<WireEvent<'_>> = wire.collect();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         publisher.publish(since_epoch.as_secs_f64(), &events);
         if let Some(contents) = &mut self.contents {
@@ -372,10 +372,10 @@ fn note_contents(
 ) {
     match change {
         KvChange::Stored { request, .. } => {
-            if let Some(job) = jobs.get(request) {
-                if let Some(run) = run_of(job, change, block_size) {
-                    contents.stored(&run, &job.plan.origin);
-                }
+            if let Some(job) = jobs.get(request)
+                && let Some(run) = run_of(job, change, block_size)
+            {
+                contents.stored(&run, &job.plan.origin);
             }
         }
         KvChange::Removed(hash) | KvChange::HostRemoved(hash) => contents.removed(*hash),

@@ -3,7 +3,7 @@
 use super::Brain;
 use crate::fleet::{Columns, EndpointSpec, Health};
 use crate::index::BlockCounts;
-use crate::{EndpointId, Time};
+use crate::{EndpointId, ReservationId, Time};
 use serde::{Deserialize, Serialize};
 
 /// Counters since the brain was made.
@@ -82,6 +82,12 @@ impl Brain {
     pub fn endpoint(&self, now: Time, id: EndpointId) -> Option<EndpointView> {
         let state = self.state.lock();
         self.view(now, id, state.fleet.spec(id)?, state.fleet.columns())
+    }
+
+    /// Whether the load of a routed request is still booked.
+    #[must_use]
+    pub fn is_reserved(&self, id: ReservationId) -> bool {
+        self.state.lock().fleet.reservation(id).is_some()
     }
 
     /// Counters.

@@ -23,7 +23,7 @@ use std::time::Duration;
 /// engine.submit(EngineRequest { id: RequestId(1), prompt_tokens: 40, output_tokens: 1, keys })?;
 /// let step = engine.step(Time::ZERO).unwrap();
 /// assert_eq!(step.finished, [RequestId(1)]);
-/// assert_eq!(step.duration_ms, profile.prefill_ms(40, 0).max(profile.decode_base_ms));
+/// assert!(step.duration_ms >= profile.decode_base_ms);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -40,8 +40,10 @@ struct Endpoint {
     groups: BTreeMap<u32, BTreeMap<EngineHash, Name>>,
     unindexed: BTreeSet<u32>,
     stores: u64,
-    /// Oldest first.
+    /// Keys of token ids, oldest first.
     believed: Vec<(BlockKey, Time)>,
+    /// Keys of text, oldest first.
+    text: Vec<(BlockKey, Time)>,
 }
 
 /// What a name stands for.
@@ -150,6 +152,11 @@ impl Endpoint {
         names.flat_map(|name| &name.completes).map(|&(key, _)| key).collect()
     }
 
+    /// All bookings.
+    fn booked(&self) -> impl Iterator<Item = &(BlockKey, Time)> {
+        self.believed.iter().chain(&self.text)
+    }
+
     fn disbelieve(&mut self, key: BlockKey) {
         self.believed.retain(|&(believed, _)| believed != key);
     }
@@ -186,6 +193,7 @@ impl Oracle {
             unindexed: BTreeSet::new(),
             stores: 0,
             believed: vec![],
+            text: vec![],
         };
         self.endpoints.insert(id.slot.index(), endpoint);
     }
@@ -203,6 +211,7 @@ impl Oracle {
             endpoint.groups.clear();
             endpoint.unindexed.clear();
             endpoint.believed.clear();
+            endpoint.text.clear();
         }
     }
 
@@ -220,6 +229,7 @@ impl Oracle {
                 *expiry = latest.min(*expiry);
             }
             drop_oldest(&mut endpoint.believed, capacity);
+            drop_oldest(&mut endpoint.text, capacity);
         }
     }
 
@@ -232,6 +242,7 @@ impl Oracle {
         {
             endpoint.source = source;
             drop_oldest(&mut endpoint.believed, capacity);
+            drop_oldest(&mut endpoint.text, capacity);
         }
     }
 
@@ -246,6 +257,19 @@ impl Oracle {
                 endpoint.believed.push((key, expiry));
                 drop_oldest(&mut endpoint.believed, capacity);
             }
+        }
+    }
+
+    /// See [`Residency::book_text`](super::Residency::book_text).
+    pub fn book_text(&mut self, now: Time, id: EndpointId, keys: &[BlockKey]) {
+        let Some(source) = self.tenant(id).map(|endpoint| endpoint.source) else { return };
+        let expiry = now + Duration::from_millis(self.config.approximate_ttl_ms);
+        let capacity = self.capacity(source);
+        let Some(endpoint) = self.tenant_mut(id) else { return };
+        for &key in keys.iter().rev() {
+            endpoint.text.retain(|&(booked, _)| booked != key);
+            endpoint.text.push((key, expiry));
+            drop_oldest(&mut endpoint.text, capacity);
         }
     }
 
@@ -268,6 +292,7 @@ impl Oracle {
                 KvEvent::Cleared => {
                     endpoint.groups.values_mut().for_each(BTreeMap::clear);
                     endpoint.believed.clear();
+                    endpoint.text.clear();
                     tally.cleared += 1;
                 }
             }
@@ -282,7 +307,7 @@ impl Oracle {
             out.generation[slot] = endpoint.id.generation;
             let mut exact = true;
             for &key in keys {
-                match self.held(now, endpoint, key) {
+                match held(now, endpoint, key) {
                     None => break,
                     Some(Held::Believed) => exact = false,
                     Some(Held::Exact(Tier::Gpu)) => {}
@@ -290,8 +315,11 @@ impl Oracle {
                 }
                 out.depth_blocks[slot] += 1;
             }
+            let first = keys.first();
+            let is_text = endpoint.text.iter().any(|(key, _)| Some(key) == first);
             out.source[slot] = match (out.depth_blocks[slot], endpoint.source) {
                 (0, _) => MatchSource::None,
+                _ if is_text => MatchSource::Approximate,
                 (_, Source::Approximate { .. }) => MatchSource::Approximate,
                 _ if !endpoint.unindexed.is_empty() => MatchSource::UpperBound,
                 _ if exact => MatchSource::Exact,
@@ -304,7 +332,7 @@ impl Oracle {
     /// was called for `now`.
     #[must_use]
     pub fn holds(&self, now: Time, id: EndpointId, key: BlockKey) -> Option<Held> {
-        self.held(now, self.tenant(id)?, key)
+        held(now, self.tenant(id)?, key)
     }
 
     /// See [`Residency::blocks`](super::Residency::blocks), once [`Residency::expire`](super::Residency::expire)
@@ -318,15 +346,14 @@ impl Oracle {
                 counts.exact[tier.index()] += 1;
             }
         }
-        counts.believed =
-            endpoint.believed.iter().filter(|&&(_, expiry)| expiry > now).count() as u64;
+        counts.believed = endpoint.booked().filter(|&&(_, expiry)| expiry > now).count() as u64;
         Some(counts)
     }
 
     /// When the first belief expires.
     #[must_use]
     pub fn next_expiry(&self, now: Time) -> Option<Time> {
-        let believed = self.endpoints.values().flat_map(|endpoint| &endpoint.believed);
+        let believed = self.endpoints.values().flat_map(Endpoint::booked);
         believed.map(|&(_, expiry)| expiry).filter(|&expiry| expiry > now).min()
     }
 
@@ -336,23 +363,12 @@ impl Oracle {
         let mut keys = BTreeSet::new();
         for endpoint in self.endpoints.values() {
             let known = endpoint.keys();
-            let believed = endpoint.believed.iter().map(|&(key, _)| key);
+            let believed = endpoint.booked().map(|&(key, _)| key);
             keys.extend(
-                known
-                    .into_iter()
-                    .chain(believed)
-                    .filter(|&key| self.held(now, endpoint, key).is_some()),
+                known.into_iter().chain(believed).filter(|&key| held(now, endpoint, key).is_some()),
             );
         }
         keys
-    }
-
-    fn held(&self, now: Time, endpoint: &Endpoint, key: BlockKey) -> Option<Held> {
-        if let Some(tier) = endpoint.fastest(key) {
-            return Some(Held::Exact(tier));
-        }
-        let believes = |&(believed, expiry): &(BlockKey, Time)| believed == key && expiry > now;
-        endpoint.believed.iter().any(believes).then_some(Held::Believed)
     }
 
     fn tenant(&self, id: EndpointId) -> Option<&Endpoint> {
@@ -380,6 +396,14 @@ impl Oracle {
             }
         }
     }
+}
+
+fn held(now: Time, endpoint: &Endpoint, key: BlockKey) -> Option<Held> {
+    if let Some(tier) = endpoint.fastest(key) {
+        return Some(Held::Exact(tier));
+    }
+    let booked = |&(booked, expiry): &(BlockKey, Time)| booked == key && expiry > now;
+    endpoint.booked().any(booked).then_some(Held::Believed)
 }
 
 fn drop_oldest(believed: &mut Vec<(BlockKey, Time)>, capacity: usize) {
@@ -473,10 +497,10 @@ fn stored(
 fn fits(start: usize, size: usize, router: usize, extra_keys: &[ExtraKey]) -> bool {
     let within = start % router;
     let multimodal = extra_keys.iter().any(|key| matches!(key, ExtraKey::Multimodal { .. }));
-    if size % router == 0 {
+    if size.is_multiple_of(router) {
         within == 0 && (size == router || !multimodal)
     } else {
-        router % size == 0 && within + size <= router
+        router.is_multiple_of(size) && within + size <= router
     }
 }
 

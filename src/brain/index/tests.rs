@@ -256,7 +256,7 @@ fn small_engine_blocks_are_forgotten_in_whatever_order_they_go() {
         }
         let orphan = BlockStored { token_ids: vec![9], block_size: 1, ..stored(3..4) };
         assert_eq!(apply(&index, [KvEvent::Stored(orphan)]).orphan_blocks, 1);
-        assert_eq!(index.known_names(endpoint(0)), 0, "after {first_gone} went first");
+        assert_eq!(index.view_entries(endpoint(0)), 0, "after {first_gone} went first");
     }
 }
 
@@ -309,7 +309,7 @@ fn cleared_forgets_all_and_leaves_nothing_behind() {
 
     assert_eq!(outcome.cleared, 1);
     assert_eq!(matched(&index, &keys), (0, MatchSource::None));
-    assert_eq!((index.stats().keys, index.known_names(endpoint(0))), (0, 0));
+    assert_eq!((index.stats().keys, index.view_entries(endpoint(0))), (0, 0));
 }
 
 #[test]
@@ -359,6 +359,22 @@ fn an_endpoint_without_events_holds_what_it_was_last_sent() {
     assert_eq!(out.depth_blocks[1], 2);
     index.matches(at_ms(600_000), &keys, &mut out);
     assert_eq!(out.depth_blocks[1], 0);
+}
+
+#[test]
+fn text_is_approximate_even_where_there_are_events() {
+    let (index, (_, keys)) = (index(), prompt(2));
+    let mut text = Vec::new();
+    let scope = Scope { model: MODEL.to_owned(), ..Scope::default() };
+    crate::prompt::text::text_keys(&"word".repeat(12), BLOCK, &scope, &mut text).unwrap();
+    apply(&index, [KvEvent::Stored(stored(0..2))]);
+    index.book_text(Time::ZERO, endpoint(0), &text);
+
+    assert_eq!(matched_at(&index, at_ms(599_999), &text), (3, MatchSource::Approximate));
+    assert_eq!(matched_at(&index, at_ms(599_999), &keys), (2, MatchSource::Exact));
+    apply(&index, [removed(0, Tier::Gpu)]);
+    assert_eq!(matched_at(&index, at_ms(599_999), &text), (3, MatchSource::Approximate));
+    assert_eq!(matched_at(&index, at_ms(600_000), &text), (0, MatchSource::None));
 }
 
 #[test]
@@ -420,20 +436,27 @@ fn fleets_wider_than_one_pass_of_a_match_are_matched_whole() {
 }
 
 #[test]
-fn memory_is_given_back_when_an_endpoint_is_cleared() {
-    let index = index();
-    index.join(endpoint(900), MODEL, Source::Approximate { capacity_blocks: 0 });
+fn memory_is_given_back_when_endpoints_leave() {
+    let index = Residency::new(IndexConfig::default(), BLOCK).unwrap();
     let empty = index.memory_bytes();
-    for churn in 0..20 {
-        let (_, keys) = prompt(200);
-        apply(&index, [KvEvent::Stored(stored(0..200))]);
-        index.book(at_ms(churn), endpoint(900), &keys);
+    for churn in 0..10 {
+        let (tokens, keys) = prompt(200);
+        for slot in [0, 900] {
+            index.join(endpoint(slot), MODEL, Source::Events);
+            let moved = BlockStored { tier: Tier::Remote, ..stored(0..200) };
+            let halves = BlockStored { block_size: 2, token_ids: tokens.clone(), ..stored(0..400) };
+            let events = if churn % 2 == 0 { vec![stored(0..200), moved] } else { vec![halves] };
+            let events = events.into_iter().map(KvEvent::Stored).collect();
+            let batch = KvEventBatch { timestamp_s: 0.0, dp_rank: None, events };
+            index.book(at_ms(churn), endpoint(slot), &keys);
+            index.apply(at_ms(churn), endpoint(slot), &batch);
+            index.book_text(at_ms(churn), endpoint(slot), &keys);
+        }
         assert!(index.memory_bytes() > empty);
-        apply(&index, [KvEvent::Cleared]);
-        index.clear(endpoint(900));
+        index.leave(endpoint(0));
+        index.leave(endpoint(900));
+        assert_eq!((index.stats().keys, index.memory_bytes()), (0, empty));
     }
-    assert_eq!(index.stats().keys, 0);
-    assert_eq!(index.memory_bytes() - index.shared_memory_bytes(), 0);
 }
 
 #[test]

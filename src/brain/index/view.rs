@@ -6,70 +6,20 @@
 //! was not told of). A key is held on a tier or a faster one where, in every indexed KV cache
 //! group, some name of it is.
 //!
-//! Memory: about 140 bytes a block, bounded by `IndexConfig::max_blocks_per_endpoint`.
+//! Memory: 110 to 190 bytes a block (tables double as they grow), and at most
+//! `IndexConfig::max_blocks_per_endpoint` blocks.
 
-use super::beliefs::Beliefs;
 use super::blocks::{Block, BlockId, Blocks, Copies, Keys};
 use super::hash::BuildNameHasher;
-use super::holders::Holders;
+use super::publisher::Publisher;
 use super::span::{Cursor, Piece, Span, cut};
 use super::{ApplyOutcome, BlockRemoved, BlockStored, GroupSpec, KvEvent, SpecKind};
 use crate::prompt::Chain;
-use crate::{BlockKey, EngineHash, Slot, Tier, Time};
+use crate::{BlockKey, EngineHash, Tier};
 use std::collections::{BTreeSet, HashMap};
 
 /// Most KV cache groups of one engine, of either sort; the largest hybrid models have a dozen.
 const MAX_GROUPS: usize = 64;
-
-/// Where one endpoint's changes are made known. Its mutex is held.
-pub(super) struct Publisher<'a> {
-    pub(super) holders: &'a Holders,
-    pub(super) slot: Slot,
-    pub(super) beliefs: &'a mut Beliefs,
-}
-
-impl Publisher<'_> {
-    /// The key's fastest tier is `to` now. Events that speak of a block settle what we believed of
-    /// it; exact first, so that no match finds it gone in between.
-    fn set_tier(&mut self, key: BlockKey, to: Option<Tier>) {
-        self.holders.set_tier(key, self.slot, to);
-        if to.is_some() {
-            self.disbelieve(key);
-        }
-    }
-
-    /// Believes a block that no event speaks of.
-    pub(super) fn believe(&mut self, key: BlockKey, expiry: Time) {
-        if self.beliefs.book(key, expiry) {
-            self.holders.set_believed(key, self.slot, true);
-            self.disbelieve_excess();
-        }
-    }
-
-    fn disbelieve(&mut self, key: BlockKey) {
-        if self.beliefs.remove(key) {
-            self.holders.set_believed(key, self.slot, false);
-        }
-    }
-
-    pub(super) fn disbelieve_excess(&mut self) {
-        while let Some(key) = self.beliefs.pop_excess() {
-            self.holders.set_believed(key, self.slot, false);
-        }
-    }
-
-    pub(super) fn disbelieve_expired(&mut self, now: Time) {
-        while let Some(key) = self.beliefs.pop_expired(now) {
-            self.holders.set_believed(key, self.slot, false);
-        }
-    }
-
-    pub(super) fn disbelieve_all(&mut self) {
-        while let Some(key) = self.beliefs.pop_oldest() {
-            self.holders.set_believed(key, self.slot, false);
-        }
-    }
-}
 
 /// What the endpoint's keys are rooted in.
 #[derive(Debug)]
@@ -222,9 +172,11 @@ impl EngineView {
         self.blocks.memory_bytes() + maps.sum::<usize>()
     }
 
+    /// Entries of all tables, those included that only others keep known.
     #[cfg(test)]
-    pub(super) fn known_names(&self) -> usize {
-        self.groups.iter().map(|group| group.by_name.len()).sum()
+    pub(super) fn entries(&self) -> usize {
+        let tables = self.groups.iter().map(|group| group.by_name.len() + group.support.len());
+        tables.sum::<usize>() + self.blocks.len()
     }
 
     fn stored(&mut self, event: &BlockStored, out: &mut Publisher<'_>, tally: &mut ApplyOutcome) {

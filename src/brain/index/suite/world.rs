@@ -3,7 +3,7 @@
 use crate::index::{
     BlockRemoved, BlockStored, ExtraKey, GroupSpec, IndexConfig, KvEvent, KvEventBatch, SpecKind,
 };
-use crate::prompt::{MultimodalItem, Scope, token_keys};
+use crate::prompt::{MultimodalItem, Scope, text, token_keys};
 use crate::{BlockKey, EngineHash, Tier};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -81,15 +81,12 @@ impl Prompt {
 
     /// What a request with this prompt is looked up by.
     pub(super) fn keys(self) -> &'static [BlockKey] {
-        static KEYS: LazyLock<HashMap<Prompt, Vec<BlockKey>>> = LazyLock::new(|| {
-            let keys_of = |prompt: Prompt| {
-                let mut keys = Vec::new();
-                token_keys(&prompt.tokens(), BLOCK, &prompt.scope(), &mut keys).unwrap();
-                (prompt, keys)
-            };
-            Prompt::all().map(keys_of).collect()
-        });
-        &KEYS[&Self { alias: false, ..self }]
+        &KEYS[&Self { alias: false, ..self }].of_tokens
+    }
+
+    /// What it is looked up by if it comes as text, a letter for each token.
+    pub(super) fn text_keys(self) -> &'static [BlockKey] {
+        &KEYS[&Self { alias: false, ..self }].of_text
     }
 
     /// The engine's name of block `index` of `size` tokens: like a chained hash, it names the
@@ -124,6 +121,26 @@ impl Prompt {
         keys
     }
 }
+
+struct PromptKeys {
+    of_tokens: Vec<BlockKey>,
+    of_text: Vec<BlockKey>,
+}
+
+/// Keys of every prompt.
+static KEYS: LazyLock<HashMap<Prompt, PromptKeys>> = LazyLock::new(|| {
+    let keys_of = |prompt: Prompt| {
+        let (tokens, scope) = (prompt.tokens(), prompt.scope());
+        let letter = |token: &u32| char::from(b'a' + (token % 26) as u8);
+        let letters = |token| std::iter::repeat_n(letter(token), text::BYTES_PER_TOKEN);
+        let (mut of_tokens, mut of_text) = (Vec::new(), Vec::new());
+        token_keys(&tokens, BLOCK, &scope, &mut of_tokens).unwrap();
+        let text: String = tokens.iter().flat_map(letters).collect();
+        text::text_keys(&text, BLOCK, &scope, &mut of_text).unwrap();
+        (prompt, PromptKeys { of_tokens, of_text })
+    };
+    Prompt::all().map(keys_of).collect()
+});
 
 /// How an event is wrong, or special.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

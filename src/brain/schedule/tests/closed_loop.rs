@@ -1,40 +1,100 @@
-use super::sim::chat::CHAT;
-use super::sim::{Scenario, run};
-use crate::schedule::{ProfileChoice, ScheduleConfig};
+//! The default profile against the policies that one would use without it, on simulated chats:
+//! most prefix hits and the lowest time to first token at once.
 
-fn named(name: &str) -> ScheduleConfig {
-    ScheduleConfig { profile: ProfileChoice::Named(name.into()), ..ScheduleConfig::default() }
+use super::fixture::named;
+use super::sim::chat::{CHAT, Chat};
+use super::sim::{Outcome, Scenario, run};
+
+const RIVALS: [&str; 3] = ["round-robin", "least-request", "session-hash"];
+
+const TIGHT: Scenario = Scenario {
+    chat: CHAT,
+    endpoints: 4,
+    kv_share: 0.7,
+    engine: "qwen3-32b_h100_tp2",
+    predicts: true,
+    samples: true,
+};
+
+fn outcomes(scenario: &Scenario, profile: &str) -> Vec<Outcome> {
+    (1..=3).map(|seed| run(scenario, &named(profile), seed)).collect()
+}
+
+fn hit_tokens(outcomes: &[Outcome]) -> u64 {
+    outcomes.iter().map(|outcome| outcome.hit_tokens).sum()
+}
+
+fn ttft_p50_ms(outcomes: &[Outcome]) -> f64 {
+    outcomes.iter().map(|outcome| outcome.ttft_percentile_ms(50)).sum::<f64>() / outcomes.len() as f64
+}
+
+fn assert_default_is_best(scenario: &Scenario) {
+    let ours = outcomes(scenario, "default");
+    for rival in RIVALS {
+        let theirs = outcomes(scenario, rival);
+        let (hits, others) = (hit_tokens(&ours), hit_tokens(&theirs));
+        assert!(hits as f64 >= 0.98 * others as f64, "{rival}: {hits} against {others} hit tokens");
+        let (p50, other) = (ttft_p50_ms(&ours), ttft_p50_ms(&theirs));
+        assert!(p50 < other, "{rival}: TTFT p50 {p50} against {other} ms");
+    }
 }
 
 #[test]
-fn table() {
-    let profiles = std::env::var("PROFILES").unwrap_or("default".into());
-    let base = Scenario { chat: CHAT, endpoints: 4, kv_share: 0.7, engine: "qwen3-32b_h100_tp2", predicts: std::env::var("PRED").is_ok(), samples: std::env::var("NOSAMPLE").is_err() };
-    let mut lines = vec![String::new(); 20];
-    let (mut gh, mut gp, mut gm) = (vec![0.0; 20], vec![0.0; 20], vec![0.0; 20]);
-    let n = 8.0;
-    for (think, sys, user, out) in [(1000.0, 1536, 256, 128), (0.0, 1536, 256, 128), (4000.0, 1536, 256, 128), (1000.0, 4096, 256, 128), (1000.0, 512, 512, 64), (3000.0, 2048, 1024, 256),(0.0, 512, 128, 64), (0.0, 2048, 1024, 32)] {
-        let mut s = base; s.chat.think_ms = think; s.chat.system_tokens = sys; s.chat.user_tokens = user; s.chat.output_tokens = out;
-        for (i, p) in profiles.split(',').enumerate() {
-            let mut h = 0.0; let mut p50 = 0.0; let mut p99 = 0.0; let mut m = 0.0;
-            for seed in 1..=4 { let o = run(&s, &named(p), seed); h += o.hit_tokens as f64 / o.prompt_tokens as f64 / 4.0; p50 += o.ttft_percentile_ms(50) / 4.0; p99 += o.ttft_percentile_ms(99) / 4.0; m += o.makespan_ms / 4e3;  }
-            gh[i] += h / n; gp[i] += f64::ln(p50) / n; gm[i] += f64::ln(p99) / n; 
-            lines[i] += &format!(" {h:.3}/{p50:.0}/{p99:.0}/{m:.0}");
-        }
-    }
-    for (i, p) in profiles.split(',').enumerate() { println!("{p:>24} H {:.4} P50 {:.2} P99 {:.1} |{}", gh[i], gp[i].exp(), gm[i].exp(), lines[i]); }
+fn tight_kv() {
+    assert_default_is_best(&TIGHT);
 }
 
 #[test]
-fn open_table() {
-    let profiles = std::env::var("PROFILES").unwrap_or("default".into());
-    for (systems, sys, user, out, per_s, kv) in [(1, 4096, 256, 64, 60.0, 0.3), (1, 4096, 256, 64, 120.0, 0.3), (4, 2048, 512, 128, 60.0, 0.2), (32, 4096, 512, 128, 30.0, 0.3), (32, 8192, 512, 128, 30.0, 0.3), (2000, 4096, 1024, 256, 8.0, 0.05), (2000, 4096, 1024, 256, 12.0, 0.05)] {
-        let n = 800;
-        let s = Scenario { chat: super::sim::chat::Chat { sessions: n, turns: 1, system_prompts: systems, system_tokens: sys, user_tokens: user, output_tokens: out, think_ms: 0.0, start_ms: n as f64 / per_s * 1e3 }, endpoints: 4, kv_share: kv, engine: "qwen3-32b_h100_tp2", predicts: std::env::var("PRED").is_ok(), samples: true };
-        println!("{systems} {sys} {user} {out} {per_s}/s");
-        for p in profiles.split(',') {
-            let o = run(&s, &named(p), 1);
-            println!("  {p:>24} hit {:.3} p50 {:.0} p90 {:.0} p99 {:.0} {:?} {}", o.hit_tokens as f64 / o.prompt_tokens as f64, o.ttft_percentile_ms(50), o.ttft_percentile_ms(90), o.ttft_percentile_ms(99), o.requests, o.preemptions);
-        }
-    }
+fn tight_kv_without_latency_models() {
+    assert_default_is_best(&Scenario { predicts: false, ..TIGHT });
+}
+
+#[test]
+fn tight_kv_without_metrics() {
+    assert_default_is_best(&Scenario { samples: false, predicts: false, ..TIGHT });
+}
+
+#[test]
+fn no_pause_between_turns() {
+    assert_default_is_best(&Scenario { chat: Chat { think_ms: 0.0, ..CHAT }, ..TIGHT });
+}
+
+#[test]
+fn long_answers() {
+    let chat = Chat { user_tokens: 256, output_tokens: 256, ..CHAT };
+    assert_default_is_best(&Scenario { chat, ..TIGHT });
+}
+
+#[test]
+fn short_system_prompts() {
+    let chat = Chat { system_tokens: 512, ..CHAT };
+    assert_default_is_best(&Scenario { chat, ..TIGHT });
+}
+
+#[test]
+fn ample_kv() {
+    assert_default_is_best(&Scenario { kv_share: 2.0, ..TIGHT });
+}
+
+#[test]
+fn one_prompt_that_everybody_shares_does_not_herd() {
+    let chat = Chat { sessions: 200, turns: 1, system_prompts: 1, start_ms: 4_000.0, ..CHAT };
+    let outcome = run(&Scenario { chat, kv_share: 4.0, ..TIGHT }, &named("default"), 1);
+
+    assert!(outcome.requests.iter().all(|&requests| requests >= 35), "{:?}", outcome.requests);
+}
+
+#[test]
+fn prompts_that_nobody_shares_are_spread_evenly() {
+    let chat = Chat { sessions: 200, turns: 1, system_prompts: 1_000, ..CHAT };
+    let outcome = run(&Scenario { chat, kv_share: 0.2, ..TIGHT }, &named("default"), 1);
+
+    assert!(outcome.requests.iter().all(|&requests| requests >= 45), "{:?}", outcome.requests);
+}
+
+#[test]
+fn a_run_repeats_bit_for_bit() {
+    let run = || run(&TIGHT, &named("default"), 7);
+
+    assert_eq!(run(), run());
 }

@@ -6,8 +6,8 @@
 //! ```text
 //! cost = ttft                                       queue, own prefill, decodes in the way
 //!      + interference * own_prefill * n             n requests in flight wait while it prefills
-//!      + eviction * reuse * turnover/(1 + turnover) * own_tokens    what it pushes out of the cache
-//!      + kv_wait * max(0, kv_used + own_tokens - 0.9 * kv_capacity) waiting for KV to be freed
+//!      + eviction * reuse * youth * own_tokens      what it pushes out of the cache
+//!      + kv_wait * max(0, kv_demand - 0.7 * kv_capacity)            waiting for KV to be freed
 //! score = (least cost + 1) / (cost + 1)
 //! ```
 //!
@@ -20,26 +20,31 @@
 //!   tokens of our own.
 //! - *Interference* prices the batch as LMETRIC does (arXiv 2603.15202: (queued + new uncached
 //!   tokens) * batch size), but only for what the newcomer adds.
-//! - *Eviction*: a cache in use is full, so every token stored pushes one out. What that costs is
-//!   what is recomputed later: the chance that the token pushed out is asked for again, taken as
-//!   the hit ratio of recent requests (`reuse`), and rising with how often the cache turned over
-//!   in the last `churn_window_s` (`turnover`: tokens stored / capacity), since a cache that
-//!   turns over faster pushes out younger blocks. It keeps sessions where they are while caches
-//!   are tight, and sends new prefixes where least was stored, which spreads a cold start.
+//! - *Eviction*: a cache in use fills, and then every token stored pushes one out. What that costs
+//!   is what is recomputed later: the chance that the token pushed out is asked for again, taken as
+//!   the hit ratio of recent requests (`reuse`), and the higher the younger it is. A cache that
+//!   turned over `t` times in the last `churn_window_s` (tokens stored / capacity) pushes out
+//!   blocks of an age that falls with `t`: `youth = 1/2 + 1/2 * t/(1 + t)`. It keeps sessions where
+//!   they are while caches are tight, brings together those that share a prefix, and sends new
+//!   prefixes where least was stored, which spreads a cold start.
 //! - *KV wait*: an engine whose KV is taken by running requests admits nobody, however short its
-//!   queue of tokens.
+//!   queue of tokens. `kv_demand` is the larger of what it reports in use plus what is queued, and
+//!   the context of all that is in flight there, this request included, at the share of distinct
+//!   blocks that the fleet reports (prefixes in common are held once).
 //!
 //! Inputs: predicted time to first token, uncached and matched tokens by tier, booked load, reported
-//! queue and KV usage (or, when that is unknown, booked context), KV capacity. It remembers the
-//! turnover of each endpoint and two running means.
-//! Defaults: `interference` 0.1, `eviction` 8, `kv_wait` 1, `churn_window_s` 60, `tier_weights` as
+//! queue and KV usage, booked context, KV capacity. It remembers the turnover of each endpoint and
+//! two running means.
+//! Defaults: `interference` 0.1, `eviction` 12, `kv_wait` 1, `churn_window_s` 60, `tier_weights` as
 //! `prefix-cache-scorer`.
 //! Limits: an endpoint of unknown capacity pays for no eviction and no KV wait; time per output
 //! token counts only through interference.
 //!
-//! NOTE(perf): pricing whole batches, `(queue + own) * (1 + n)`, and counting decodes beside the
-//! queue, `+ 50 tokens * n`, were tried on closed-loop chats: neither raised hits or lowered TTFT
-//! further once evictions were priced. A KV wait of 3 and more costs hits: it flees full caches.
+//! NOTE(perf): on closed-loop chats with KV for 0.7 of the working set, pricing whole batches,
+//! `(queue + own) * (1 + n)`, and counting decodes beside the queue, `+ 50 tokens * n`, raised no
+//! hits and lowered no latency once evictions were priced. A KV wait of 3 and more flees full caches
+//! and loses hits. Eviction prices from 8 to 40 are within one percent of each other; without the
+//! constant half of `youth`, prefixes are copied everywhere before the caches are full.
 
 mod churn;
 
@@ -82,7 +87,7 @@ impl Default for Params {
     fn default() -> Self {
         Self {
             interference: 0.1,
-            eviction: 8.0,
+            eviction: 12.0,
             kv_wait: 1.0,
             churn_window_s: 60.0,
             tier_weights: TierWeights::default(),
@@ -92,8 +97,11 @@ impl Default for Params {
 
 /// Requests over which the running means are taken.
 const MEMORY_REQUESTS: f64 = 128.0;
-/// Share of the KV cache that requests may hold before an engine makes them wait.
-const KV_FULL: f64 = 0.9;
+/// Share of the KV cache that requests may hold before they are taken to wait for each other: it
+/// leaves room for what they generate.
+const KV_FULL: f64 = 0.7;
+/// Share of the context in flight that is distinct, where no endpoint reports its KV usage.
+const DISTINCT_SHARE: f64 = 0.5;
 /// Relative error of a latency model above which it is not used.
 const MOST_ERROR: f64 = 0.5;
 /// Requests beyond the booked ones that an engine may report before another sender is assumed: a
@@ -130,6 +138,30 @@ impl Rate {
     }
 }
 
+/// What is the same for all candidates of one decision.
+#[derive(Clone, Copy)]
+struct Moment {
+    /// What stored turnovers are worth now.
+    faded: f64,
+    /// Share of the context in flight that takes KV of its own.
+    distinct: f64,
+}
+
+/// KV in use over context in flight, by the endpoints that report the former.
+fn distinct_share(cx: &Context<'_>) -> f64 {
+    let capacities = cx.column(Feature::KvCapacityTokens);
+    let contexts = cx.column(Feature::InflightContextTokens);
+    let (mut in_use, mut context) = (0.0, 0.0);
+    for (row, usage) in cx.column(Feature::KvUsage).iter().enumerate() {
+        let tokens = usage * capacities[row];
+        if !tokens.is_nan() {
+            in_use += tokens;
+            context += contexts[row];
+        }
+    }
+    if context > 0.0 { (in_use / context).clamp(0.1, 1.0) } else { DISTINCT_SHARE }
+}
+
 impl PredictedCost {
     /// Queued prefill tokens that we did not send.
     fn foreign_tokens(&self, cx: &Context<'_>, row: usize) -> f64 {
@@ -141,20 +173,19 @@ impl PredictedCost {
         if beyond > 0.0 { beyond * waiting / reported * self.mean_uncached_tokens } else { 0.0 }
     }
 
-    /// Tokens by which KV in use would pass what an engine admits.
-    fn kv_overflow_tokens(cx: &Context<'_>, row: usize, own_tokens: f64) -> f64 {
+    /// Tokens by which the KV that is asked for passes what fits.
+    fn kv_overflow_tokens(cx: &Context<'_>, row: usize, own_tokens: f64, distinct: f64) -> f64 {
         let capacity = cx.column(Feature::KvCapacityTokens)[row];
-        let usage = cx.column(Feature::KvUsage)[row];
-        let used = if usage.is_nan() {
-            cx.column(Feature::InflightContextTokens)[row].min(capacity)
-        } else {
-            usage * capacity + cx.column(Feature::PendingPrefillTokens)[row]
-        };
-        // `max` takes the 0 where the capacity is unknown.
-        (used + own_tokens - KV_FULL * capacity).max(0.0)
+        let in_use = cx.column(Feature::KvUsage)[row] * capacity;
+        let queued = cx.column(Feature::PendingPrefillTokens)[row] + own_tokens;
+        let in_flight = cx.column(Feature::InflightContextTokens)[row];
+        let context = in_flight + cx.column(Feature::PromptTokens)[row];
+        // `max` passes over what is unknown.
+        let demand = (in_use + queued).max(distinct * context);
+        (demand - KV_FULL * capacity).max(0.0)
     }
 
-    fn cost(&self, cx: &Context<'_>, row: usize, ttft: f64, rate: Rate, faded: f64) -> f64 {
+    fn cost(&self, cx: &Context<'_>, row: usize, ttft: f64, rate: Rate, moment: Moment) -> f64 {
         let matched = cx.column(Feature::MatchedTokens)[row];
         let uncached = cx.column(Feature::UncachedTokens)[row];
         let loaded = matched - self.params.tier_weights.credit_tokens(cx, row);
@@ -162,13 +193,14 @@ impl PredictedCost {
         let pairs = prefill_pairs(uncached as u32, matched as u32) as f64;
         let own = rate.per_token * own_tokens + rate.per_pair * pairs;
 
-        let slot = cx.ids()[row].slot;
-        let turnover = self.churn.tokens(slot, faded) / cx.column(Feature::KvCapacityTokens)[row];
-        let turned = if turnover > 0.0 { turnover / (1.0 + turnover) } else { 0.0 };
+        let capacity = cx.column(Feature::KvCapacityTokens)[row];
+        let stored = self.churn.tokens(cx.ids()[row].slot, moment.faded);
+        let youth = if capacity > 0.0 { 0.5 + 0.5 * stored / (capacity + stored) } else { 0.0 };
+        let overflow = Self::kv_overflow_tokens(cx, row, own_tokens, moment.distinct);
         let at_rate = loaded
             + self.foreign_tokens(cx, row)
-            + self.params.eviction * self.reuse * turned * own_tokens
-            + self.params.kv_wait * Self::kv_overflow_tokens(cx, row, own_tokens);
+            + self.params.eviction * self.reuse * youth * own_tokens
+            + self.params.kv_wait * overflow;
         let interference =
             self.params.interference * own * cx.column(Feature::InflightRequests)[row];
         ttft + interference + own / own_tokens * at_rate
@@ -177,12 +209,12 @@ impl PredictedCost {
 
 impl PredictedCost {
     /// Costs by the latency models; false at the first candidate that none can be trusted for.
-    fn in_milliseconds(&self, cx: &Context<'_>, faded: f64, out: &mut [f64]) -> bool {
+    fn in_milliseconds(&self, cx: &Context<'_>, moment: Moment, out: &mut [f64]) -> bool {
         let ttft_ms = cx.column(Feature::PredictedTtftMs);
         for (row, out) in out.iter_mut().enumerate() {
             match Rate::learned(cx, cx.ids()[row].slot) {
                 Some(rate) if !ttft_ms[row].is_nan() => {
-                    *out = self.cost(cx, row, ttft_ms[row], rate, faded);
+                    *out = self.cost(cx, row, ttft_ms[row], rate, moment);
                 }
                 _ => return false,
             }
@@ -190,20 +222,20 @@ impl PredictedCost {
         true
     }
 
-    fn in_tokens(&self, cx: &Context<'_>, faded: f64, out: &mut [f64]) {
+    fn in_tokens(&self, cx: &Context<'_>, moment: Moment, out: &mut [f64]) {
         let pending = cx.column(Feature::PendingPrefillTokens);
         let uncached = cx.column(Feature::UncachedTokens);
         for (row, out) in out.iter_mut().enumerate() {
-            *out = self.cost(cx, row, pending[row] + uncached[row], IN_TOKENS, faded);
+            *out = self.cost(cx, row, pending[row] + uncached[row], IN_TOKENS, moment);
         }
     }
 }
 
 impl Scorer for PredictedCost {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
-        let faded = self.churn.faded(cx.now);
-        if !self.in_milliseconds(cx, faded, out) {
-            self.in_tokens(cx, faded, out);
+        let moment = Moment { faded: self.churn.faded(cx.now), distinct: distinct_share(cx) };
+        if !self.in_milliseconds(cx, moment, out) {
+            self.in_tokens(cx, moment, out);
         }
         let least = out.iter().copied().fold(f64::INFINITY, f64::min);
         for out in out.iter_mut() {

@@ -20,15 +20,15 @@ pub struct Chat {
     pub start_ms: f64,
 }
 
-/// The demonstration's shape: a system prompt longer than a message, answers as long as messages.
+/// What people do with a chat assistant behind a long system prompt.
 pub const CHAT: Chat = Chat {
     sessions: 64,
     turns: 6,
     system_prompts: 8,
-    system_tokens: 1_536,
-    user_tokens: 256,
-    output_tokens: 128,
-    think_ms: 1_000.0,
+    system_tokens: 2_048,
+    user_tokens: 480,
+    output_tokens: 48,
+    think_ms: 1_500.0,
     start_ms: 3_000.0,
 };
 
@@ -68,7 +68,7 @@ impl Chat {
             turns.push(Turn { prompt_tokens: context, output_tokens, pause_ms });
             context += output_tokens;
         }
-        let system = number % self.system_prompts;
+        let system = rng.below(self.system_prompts as u64) as usize;
         let system_blocks = self.system_tokens / BLOCK_TOKENS;
         let blocks = context / BLOCK_TOKENS + 1;
         let contents = (0..blocks).map(|block| {

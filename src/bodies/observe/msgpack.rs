@@ -128,6 +128,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An unsigned integer in one of its shortest forms up to 32 bits; `None`, and nothing consumed,
+    /// for anything else. Token ids are nearly all of a payload, and encoders write them so.
+    pub fn short_u32(&mut self) -> Option<u32> {
+        let (value, rest) = match self.rest {
+            [value @ 0x00..=0x7f, rest @ ..] => (u32::from(*value), rest),
+            [0xcd, a, b, rest @ ..] => (u32::from(u16::from_be_bytes([*a, *b])), rest),
+            [0xce, a, b, c, d, rest @ ..] => (u32::from_be_bytes([*a, *b, *c, *d]), rest),
+            [0xcc, value, rest @ ..] => (u32::from(*value), rest),
+            _ => return None,
+        };
+        self.rest = rest;
+        Some(value)
+    }
+
     /// A number as a float.
     pub fn number(&mut self, expected: &'static str) -> Result<f64> {
         let found = self.peek()?;

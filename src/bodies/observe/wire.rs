@@ -393,7 +393,10 @@ impl<'a> Walk<'a> {
         }
         let mut tokens = Vec::with_capacity(count);
         for _ in 0..count {
-            tokens.push(self.small("token_ids")?);
+            tokens.push(match self.at.short_u32() {
+                Some(token) => token,
+                None => self.small("token_ids")?,
+            });
         }
         Ok(tokens)
     }

@@ -24,19 +24,18 @@ pub fn router(error: RouterError) -> PyErr {
     let message = error.to_string();
     match error {
         RouterError::Closed => RouterClosedError::new_err(message),
-        RouterError::Config(_) => ConfigError::new_err(message),
         RouterError::Prompt(_) | RouterError::OnePrompt => PromptError::new_err(message),
         RouterError::Rejected(reason) => rejected(&reason),
-        RouterError::UnknownEndpoint(_) | RouterError::AmbiguousAddress { .. } => {
+        RouterError::UnknownEndpoint(_)
+        | RouterError::AmbiguousAddress { .. }
+        | RouterError::Brain(BrainError::Fleet(FleetError::Unknown(_))) => {
             UnknownEndpointError::new_err(message)
         }
-        RouterError::NoKvEvents(_) | RouterError::KvAddress(_) => EndpointError::new_err(message),
-        RouterError::Brain(BrainError::Fleet(FleetError::Unknown(_))) => {
-            UnknownEndpointError::new_err(message)
-        }
-        RouterError::Brain(BrainError::Fleet(_)) => EndpointError::new_err(message),
+        RouterError::NoKvEvents(_)
+        | RouterError::KvAddress(_)
+        | RouterError::Brain(BrainError::Fleet(_)) => EndpointError::new_err(message),
         RouterError::Discovery(_) => EngineError::new_err(message),
-        RouterError::Brain(_) => ConfigError::new_err(message),
+        RouterError::Config(_) | RouterError::Brain(_) => ConfigError::new_err(message),
         RouterError::Record { source, .. }
         | RouterError::Listen { source, .. }
         | RouterError::Runtime(source) => os(&source, message),

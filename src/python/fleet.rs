@@ -264,8 +264,9 @@ impl Router {
             py.check_signals()?;
             if Instant::now() >= deadline {
                 return Err(KvTimeoutError::new_err(format!(
-                    "endpoint {name}: no {wanted} within {timeout_s} s: its KV events stand at \
-                     {position:?}; is it publishing, and at the address that was given?"
+                    "endpoint {name}: no {wanted} within {timeout_s} s, but {}; is it publishing, \
+                     and at the address that was given?",
+                    KvPosition::new(position).__repr__()
                 )));
             }
         }

@@ -77,7 +77,7 @@ impl KvPosition {
         self.0.bad_messages
     }
 
-    fn __repr__(&self) -> String {
+    pub fn __repr__(&self) -> String {
         let Self(it) = self;
         let sequence = it.sequence.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let truth = |value| if value { "True" } else { "False" };

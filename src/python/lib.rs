@@ -6,6 +6,13 @@
 //! it again; whatever may wait (a held request, events, the disk) waits without it. No thread
 //! takes it while holding a lock of the brain.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    clippy::unused_self,
+    reason = "arguments and receivers are as Python calls them"
+)]
+#![allow(clippy::doc_markdown, clippy::doc_lazy_continuation, reason = "docstrings are Python's")]
+
 /// The docstring of a name in `python/llmd_sched/_core.pyi`.
 macro_rules! stub_doc {
     ($name:literal) => {
@@ -13,6 +20,7 @@ macro_rules! stub_doc {
     };
 }
 
+mod cli;
 mod decision;
 mod endpoint;
 mod errors;
@@ -39,6 +47,8 @@ use pyo3::prelude::*;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use crate::cli::run_cli;
     #[pymodule_export]
     use crate::decision::{Decision, Leg};
     #[pymodule_export]

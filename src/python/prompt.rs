@@ -47,7 +47,14 @@ fn column(py: Python<'_>, keys: Vec<BlockKey>) -> Bound<'_, PyArray1<u64>> {
 
 #[doc = stub_doc!("vllm_block_hashes")]
 #[pyfunction]
-#[pyo3(signature = (tokens, *, block_size=16, algorithm="sha256", seed=None, lora=None, cache_salt=None, multimodal=None))]
+#[pyo3(
+    signature = (
+        tokens, *, block_size=16, algorithm="sha256", seed=None, lora=None, cache_salt=None,
+        multimodal=None
+    ),
+    text_signature = "(tokens, *, block_size=16, algorithm='sha256', seed=None, lora=None, \
+        cache_salt=None, multimodal=())"
+)]
 #[expect(clippy::too_many_arguments, reason = "one a keyword of the Python function")]
 pub fn vllm_block_hashes<'py>(
     py: Python<'py>,

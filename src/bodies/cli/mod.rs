@@ -5,7 +5,6 @@ mod engine;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 /// The scheduling brain of distributed LLM inference.
 #[derive(Debug, Parser)]
@@ -22,14 +21,15 @@ enum Command {
 }
 
 /// Runs the command that `args`, of which the first is the program's name, asks for, until it is
-/// done or the process is told to stop. Exit code 2 is a mistake in `args`, 1 any other failure.
-pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+/// done or the process is told to stop, and returns the exit code: 2 is a mistake in `args`, 1 any
+/// other failure.
+pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are "errors" too, on standard output and with code 0.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
     log_to_stderr();
@@ -37,10 +37,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Engine(args) => args.run(),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("llmd-sched: {error}");
-            ExitCode::FAILURE
+            1
         }
     }
 }

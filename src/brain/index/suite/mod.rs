@@ -108,5 +108,5 @@ fn the_sharded_map_never_over_credits_while_engines_write() {
 
 #[test]
 fn the_sharded_map_keeps_no_ghosts_when_slots_change_tenants() {
-    threads::leave_no_ghosts::<Residency>(history_count(10_000).div_ceil(10));
+    threads::leave_no_ghosts::<Residency>(history_count(10_000).div_ceil(50));
 }

@@ -25,7 +25,8 @@ fn hit_tokens(outcomes: &[Outcome]) -> u64 {
 }
 
 fn ttft_p50_ms(outcomes: &[Outcome]) -> f64 {
-    outcomes.iter().map(|outcome| outcome.ttft_percentile_ms(50)).sum::<f64>() / outcomes.len() as f64
+    outcomes.iter().map(|outcome| outcome.ttft_percentile_ms(50)).sum::<f64>()
+        / outcomes.len() as f64
 }
 
 fn assert_default_is_best(scenario: &Scenario) {

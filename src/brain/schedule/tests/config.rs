@@ -144,7 +144,8 @@ fn unknown_keys_are_refused_with_those_that_are_known() {
     let message = refusal(scorers(json!([{"name": "queue-scorer", "max": 1}])));
     assert!(message.contains("unknown field `max`, there are no fields"), "{message}");
 
-    let message = refusal(json!({"profile": {"filters": [{"name": "decode-filter", "weight": 1}]}}));
+    let message =
+        refusal(json!({"profile": {"filters": [{"name": "decode-filter", "weight": 1}]}}));
     assert!(message.contains("only a scorer has a `weight`"), "{message}");
 }
 
@@ -158,14 +159,32 @@ fn a_profile_that_is_not_in_use_is_checked_too() {
 #[test]
 fn values_out_of_range_are_refused_with_the_range() {
     for (entry, expected) in [
-        (json!({"name": "load-aware-scorer", "threshold": 0}), "`threshold` is 0: use a finite number, 1 or more"),
-        (json!({"name": "active-request-scorer", "max_busy_score": 1.5}), "`max_busy_score` is 1.5: use 0 to 1"),
-        (json!({"name": "prefix-cache-scorer", "tier_weights": {"cpu": -1}}), "`tier_weights.cpu` is -1: use 0 to 1"),
-        (json!({"name": "session-affinity-scorer", "max_sessions": 0}), "`max_sessions` is 0: use 1 to 16777216"),
-        (json!({"name": "latency-scorer", "headroom_selection": "best"}), "unknown variant `best`, expected `least` or `most`"),
+        (
+            json!({"name": "load-aware-scorer", "threshold": 0}),
+            "`threshold` is 0: use a finite number, 1 or more",
+        ),
+        (
+            json!({"name": "active-request-scorer", "max_busy_score": 1.5}),
+            "`max_busy_score` is 1.5: use 0 to 1",
+        ),
+        (
+            json!({"name": "prefix-cache-scorer", "tier_weights": {"cpu": -1}}),
+            "`tier_weights.cpu` is -1: use 0 to 1",
+        ),
+        (
+            json!({"name": "session-affinity-scorer", "max_sessions": 0}),
+            "`max_sessions` is 0: use 1 to 16777216",
+        ),
+        (
+            json!({"name": "latency-scorer", "headroom_selection": "best"}),
+            "unknown variant `best`, expected `least` or `most`",
+        ),
         (json!({"name": "foreign", "as": ""}), "`as` is empty: give the scorer a name"),
         (json!({"name": "foreign"}), "missing field `as`"),
-        (json!({"name": "token-load-scorer", "threshold_tokens": "many"}), "invalid type: string \"many\", expected f64"),
+        (
+            json!({"name": "token-load-scorer", "threshold_tokens": "many"}),
+            "invalid type: string \"many\", expected f64",
+        ),
     ] {
         let message = refusal(scorers(json!([entry])));
         assert!(message.ends_with(expected), "{message}");

@@ -79,7 +79,8 @@ struct View {
 
 impl View {
     fn holds(&self, content: u64, now: u64) -> bool {
-        self.held.contains_key(&content) || self.booked.get(&content).is_some_and(|&until| until > now)
+        self.held.contains_key(&content)
+            || self.booked.get(&content).is_some_and(|&until| until > now)
     }
 
     fn see(&mut self, now: u64) {

@@ -38,7 +38,9 @@ pub enum ScheduleError {
         reason: String,
     },
     /// A weight that is negative or not a number.
-    #[error("profile {profile:?}: scorer {name}: weight is {weight}: use a finite number, 0 or more")]
+    #[error(
+        "profile {profile:?}: scorer {name}: weight is {weight}: use a finite number, 0 or more"
+    )]
     Weight {
         /// In which profile.
         profile: String,

@@ -238,9 +238,7 @@ impl Features {
     }
 
     fn signals(&mut self, feature: Feature, signals: &[Signal], view: Freshness) {
-        self.gather(feature, |row| {
-            signals[row].fresh(view.now, view.max_age).unwrap_or(f64::NAN)
-        });
+        self.gather(feature, |row| signals[row].fresh(view.now, view.max_age).unwrap_or(f64::NAN));
     }
 
     fn counts(&mut self, feature: Feature, count: impl Fn(usize) -> u64) {

@@ -19,14 +19,10 @@ use crate::schedule::param::Params;
 use crate::schedule::registry::{self, Plugin};
 use serde::Deserialize;
 
-pub(super) const DECODE: Plugin<dyn Filter> = Plugin {
-    name: "decode-filter",
-    build: |params| build(params, &[Role::Decode, Role::Both]),
-};
-pub(super) const PREFILL: Plugin<dyn Filter> = Plugin {
-    name: "prefill-filter",
-    build: |params| build(params, &[Role::Prefill, Role::Both]),
-};
+pub(super) const DECODE: Plugin<dyn Filter> =
+    Plugin { name: "decode-filter", build: |params| build(params, &[Role::Decode, Role::Both]) };
+pub(super) const PREFILL: Plugin<dyn Filter> =
+    Plugin { name: "prefill-filter", build: |params| build(params, &[Role::Prefill, Role::Both]) };
 pub(super) const ENCODE: Plugin<dyn Filter> =
     Plugin { name: "encode-filter", build: |params| build(params, &[Role::Encode]) };
 

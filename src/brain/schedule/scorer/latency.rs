@@ -27,7 +27,11 @@ pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
         let scorer: Latency = registry::read(params)?;
         in_range("ttft_weight", scorer.ttft_weight, AMOUNT)?;
         in_range("tpot_weight", scorer.tpot_weight, AMOUNT)?;
-        in_range("ttft_weight + tpot_weight", scorer.ttft_weight + scorer.tpot_weight, 1e-9..=f64::MAX)?;
+        in_range(
+            "ttft_weight + tpot_weight",
+            scorer.ttft_weight + scorer.tpot_weight,
+            1e-9..=f64::MAX,
+        )?;
         Ok(Box::new(scorer))
     },
 };
@@ -113,7 +117,8 @@ impl Latency {
     fn score_class(&self, cx: &Context<'_>, class: Class, out: &mut [f64]) {
         let inflight = cx.column(Feature::InflightRequests);
         let member = |row: usize| {
-            Headroom::of(cx, row).map(|headroom| (headroom, class_of(headroom, inflight[row] <= 0.0)))
+            Headroom::of(cx, row)
+                .map(|headroom| (headroom, class_of(headroom, inflight[row] <= 0.0)))
         };
         let (mut ttft, mut tpot) = (Span::EMPTY, Span::EMPTY);
         for (headroom, _) in (0..out.len()).filter_map(member).filter(|(_, of)| *of == class) {

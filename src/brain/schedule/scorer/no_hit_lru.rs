@@ -52,9 +52,10 @@ impl Scorer for NoHitLru {
         }
         out.fill(1.0);
         let steps = out.len().saturating_sub(1).max(1) as f64;
-        let known = self.order.iter().filter_map(|id| {
-            cx.features.row(id.slot).filter(|&row| cx.ids()[row] == *id)
-        });
+        let known = self
+            .order
+            .iter()
+            .filter_map(|id| cx.features.row(id.slot).filter(|&row| cx.ids()[row] == *id));
         // Ranks count down from the one given a cold prompt last.
         let mut rank = out.len();
         for row in known.rev() {

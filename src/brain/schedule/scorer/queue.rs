@@ -13,10 +13,8 @@ use crate::schedule::context::Context;
 use crate::schedule::registry::{self, Plugin};
 use serde::Deserialize;
 
-pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
-    name: "queue-scorer",
-    build: |params| Ok(Box::new(registry::read::<Queue>(params)?)),
-};
+pub(super) const PLUGIN: Plugin<dyn Scorer> =
+    Plugin { name: "queue-scorer", build: |params| Ok(Box::new(registry::read::<Queue>(params)?)) };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

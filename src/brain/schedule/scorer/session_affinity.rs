@@ -56,7 +56,8 @@ impl Scorer for SessionAffinity {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
         let session = cx.request.session_id.as_deref();
         let home = session.and_then(|session| self.home(cx.now, session));
-        let row = home.and_then(|home| cx.features.row(home.slot).filter(|&row| cx.ids()[row] == home));
+        let row =
+            home.and_then(|home| cx.features.row(home.slot).filter(|&row| cx.ids()[row] == home));
         match row {
             Some(row) => {
                 out.fill(0.0);

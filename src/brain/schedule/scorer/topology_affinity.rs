@@ -24,8 +24,12 @@ pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
 struct TopologyAffinity {}
 
 fn nearness(a: &Topology, b: &Topology) -> f64 {
-    let levels =
-        [(&a.host, &b.host, 1.0), (&a.rack, &b.rack, 0.2), (&a.zone, &b.zone, 0.05), (&a.region, &b.region, 0.02)];
+    let levels = [
+        (&a.host, &b.host, 1.0),
+        (&a.rack, &b.rack, 0.2),
+        (&a.zone, &b.zone, 0.05),
+        (&a.region, &b.region, 0.02),
+    ];
     let shared = levels.into_iter().find(|(a, b, _)| !a.is_empty() && a == b);
     shared.map_or(0.0, |(_, _, score)| score)
 }

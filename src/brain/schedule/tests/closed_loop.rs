@@ -17,7 +17,7 @@ const TIGHT: Scenario = Scenario {
 };
 
 fn outcomes(scenario: &Scenario, profile: &str) -> Vec<Outcome> {
-    (1..=3).map(|seed| run(scenario, &named(profile), seed)).collect()
+    (1..=2).map(|seed| run(scenario, &named(profile), seed)).collect()
 }
 
 fn hit_tokens(outcomes: &[Outcome]) -> u64 {
@@ -25,7 +25,8 @@ fn hit_tokens(outcomes: &[Outcome]) -> u64 {
 }
 
 fn ttft_p50_ms(outcomes: &[Outcome]) -> f64 {
-    outcomes.iter().map(|outcome| outcome.ttft_percentile_ms(50)).sum::<f64>() / outcomes.len() as f64
+    outcomes.iter().map(|outcome| outcome.ttft_percentile_ms(50)).sum::<f64>()
+        / outcomes.len() as f64
 }
 
 fn assert_default_is_best(scenario: &Scenario) {

@@ -259,7 +259,8 @@ impl Scorer for PredictedCost {
         let uncached_tokens = prompt_tokens - f64::from(placed.matched_tokens);
         let hit = f64::from(placed.best_matched_tokens) / prompt_tokens;
         self.reuse += (hit - self.reuse) / MEMORY_REQUESTS;
-        self.mean_uncached_tokens += (uncached_tokens - self.mean_uncached_tokens) / MEMORY_REQUESTS;
+        self.mean_uncached_tokens +=
+            (uncached_tokens - self.mean_uncached_tokens) / MEMORY_REQUESTS;
         self.churn.add(placed.now, placed.endpoint.slot, uncached_tokens);
     }
 

@@ -80,7 +80,9 @@ impl Engine {
         let decodes = self.running.iter().filter(|seq| !seq.is_prefilling()).count();
         let mut budget = MAX_BATCH_TOKENS.saturating_sub(decodes);
         for seq in &mut self.running {
-            seq.chunk_tokens = (seq.job.prompt_tokens - seq.computed_tokens.min(seq.job.prompt_tokens)).min(budget);
+            seq.chunk_tokens = (seq.job.prompt_tokens
+                - seq.computed_tokens.min(seq.job.prompt_tokens))
+            .min(budget);
             budget -= seq.chunk_tokens;
         }
         while budget > 0 && self.running.len() < MAX_RUNNING {

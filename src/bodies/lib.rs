@@ -1,3 +1,17 @@
 //! Everything that touches the world: sockets, clocks, files.
+//!
+//! The rooms, each of which imports only those listed above it.
+
+pub mod telemetry;
+
+pub mod http;
 
 pub mod zmtp;
+
+pub mod observe;
+
+pub mod router;
+
+pub mod engine_server;
+
+pub mod cli;

@@ -1,3 +1,5 @@
 //! The `llmd-sched` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    llmd_bodies::cli::run(std::env::args_os()).into()
+}

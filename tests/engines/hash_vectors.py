@@ -1,8 +1,9 @@
 """Block hashes from vLLM's own code, for every algorithm and every kind of extra key.
 
-Runs in the engine's environment. Each request goes through the very bytes that carry it from vLLM's API server to
-its engine core, because two of the algorithms hash a pickle, and a pickle depends on which of its strings are one
-object: only a request that was decoded as the engine decodes it has the engine's hashes.
+Runs in the engine's environment. Each request goes through the very bytes that carry it from vLLM's
+API server to its engine core, because two of the algorithms hash a pickle, and a pickle depends on
+which of its strings are one object: only a request that was decoded as the engine decodes it has
+the engine's hashes.
 """
 
 import itertools
@@ -21,11 +22,15 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 ALGORITHMS = ("sha256", "sha256_cbor", "xxhash", "xxhash_cbor")
 BLOCK_SIZES = (16, 32)
-# None leaves PYTHONHASHSEED unset: the fixed default for sha256*, a random seed (no vector) for xxhash*.
+# None leaves PYTHONHASHSEED unset: the fixed default for sha256*, a random seed (no vector) for
+# xxhash*.
 SEEDS = (None, "0", "42")
 
-# Token ids around every integer width of pickle and CBOR, then a plain run; 100 tokens leave a partial block.
-TOKENS = [0, 1, 23, 24, 255, 256, 65535, 65536, 151935, 2**31 - 1] + [5 + (i * 7) % 900 for i in range(90)]
+# Token ids around every integer width of pickle and CBOR, then a plain run; 100 tokens leave a
+# partial block.
+TOKENS = [0, 1, 23, 24, 255, 256, 65535, 65536, 151935, 2**31 - 1] + [
+    5 + (i * 7) % 900 for i in range(90)
+]
 
 LORA = {"lora_request": LoRARequest(lora_name="my-lora", lora_int_id=1, lora_path="/models/lora1")}
 SALT = {"cache_salt": "tenant-A"}
@@ -36,7 +41,10 @@ def images(*placed: tuple[str, int, int]) -> dict[str, Any]:
     return {
         "mm_features": [
             MultiModalFeatureSpec(
-                data=None, modality="image", identifier=identifier, mm_position=PlaceholderRange(offset, length)
+                data=None,
+                modality="image",
+                identifier=identifier,
+                mm_position=PlaceholderRange(offset, length),
             )
             for identifier, offset, length in placed
         ]
@@ -65,9 +73,16 @@ CASES: dict[str, dict[str, Any]] = {
 def as_the_engine_decodes(fields: dict[str, Any]) -> EngineCoreRequest:
     request = EngineCoreRequest(
         **{
-            "request_id": "r", "prompt_token_ids": TOKENS, "mm_features": None,
-            "sampling_params": SamplingParams(max_tokens=1), "pooling_params": None, "arrival_time": 0.0,
-            "lora_request": None, "cache_salt": None, "data_parallel_rank": None, **fields,
+            "request_id": "r",
+            "prompt_token_ids": TOKENS,
+            "mm_features": None,
+            "sampling_params": SamplingParams(max_tokens=1),
+            "pooling_params": None,
+            "arrival_time": 0.0,
+            "lora_request": None,
+            "cache_salt": None,
+            "data_parallel_rank": None,
+            **fields,
         }
     )
     return MsgpackDecoder(EngineCoreRequest).decode(MsgpackEncoder().encode(request))
@@ -104,7 +119,9 @@ def _in_json(part: str | int | bytes) -> str | int | dict[str, str]:
 
 def vectors() -> dict[str, Any]:
     found = []
-    for algorithm, seed, case, block_size in itertools.product(ALGORITHMS, SEEDS, CASES, BLOCK_SIZES):
+    for algorithm, seed, case, block_size in itertools.product(
+        ALGORITHMS, SEEDS, CASES, BLOCK_SIZES
+    ):
         if seed is None and algorithm.startswith("xxhash"):
             continue
         if seed == "42" and case != "none":

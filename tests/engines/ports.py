@@ -1,4 +1,4 @@
-"""TCP ports from the operating system, handed to a child process without a moment in which another could take them."""
+"""TCP ports from the system for child processes, with no moment in which others could take them."""
 
 import contextlib
 import socket
@@ -7,10 +7,10 @@ import socket
 class PortRange:
     """`count` neighbouring ports that stay ours until `close`.
 
-    Each is held by a socket that is bound but does not listen. With SO_REUSEADDR on both sides, which vLLM's
-    HTTP server and ZeroMQ set, Linux lets a server bind and listen beside such a socket, while `bind(0)` and
-    outgoing connections elsewhere avoid the port. So a server can die and come back on it as often as a test
-    likes.
+    Each is held by a socket that is bound but does not listen. With SO_REUSEADDR on both sides,
+    which vLLM's HTTP server and ZeroMQ set, Linux lets a server bind and listen beside such a
+    socket, while `bind(0)` and outgoing connections elsewhere avoid the port. So a server can die
+    and come back on it as often as a test likes.
     """
 
     def __init__(self, count: int = 1) -> None:

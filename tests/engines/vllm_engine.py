@@ -1,9 +1,11 @@
 """A real vLLM server on CPU as a test's neighbour: start, watch, question, kill, bring back.
 
-Standard library only, so that the tests' environment stays small; vLLM runs in an environment of its own
-(install_vllm.sh) on models of its own (tiny_models.py). One engine costs about 30 CPU-seconds to start and 4 GB.
+Standard library only, so that the tests' environment stays small; vLLM runs in an environment of
+its own (install_vllm.sh) on models of its own (tiny_models.py). One engine costs about 30
+CPU-seconds to start and 4 GB.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -21,8 +23,8 @@ from ports import PortRange
 START_TIMEOUT_S = 300.0
 
 
-class EngineFailed(RuntimeError):
-    """The server died, hung, or answered with an error; the message ends with the telling lines of its log."""
+class EngineError(RuntimeError):
+    """The server died, hung or answered with an error; the message quotes its log."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class Installation:
 
     @classmethod
     def find(cls) -> "Installation":
-        """Reads LLMD_CACHE (default ~/.cache/llmd-sched); raises FileNotFoundError that names the remedy."""
+        """Reads LLMD_CACHE (default ~/.cache/llmd-sched); FileNotFoundError names the remedy."""
         cache = Path(os.environ.get("LLMD_CACHE") or Path.home() / ".cache" / "llmd-sched")
         found = cls(cache)
         if not found.stamps() or not (found.models / "tiny-llama" / "config.json").exists():
-            raise FileNotFoundError(f"no vLLM with models under {cache}: run `make engines` (about 7 GB of disk)")
+            raise FileNotFoundError(
+                f"no vLLM with models under {cache}: run `make engines` (about 7 GB of disk)"
+            )
         return found
 
     def stamps(self) -> list[Path]:
@@ -61,7 +65,9 @@ class EngineConfig:
     num_blocks: int = 512
     max_model_len: int = 4096
     hash_algorithm: str = "sha256"
-    python_hash_seed: str | None = None  # also the seed of vLLM's first parent hash; None leaves vLLM's default
+    python_hash_seed: str | None = (
+        None  # also the seed of vLLM's first parent hash; None leaves vLLM's default
+    )
     integer_hashes: bool = True  # False: events carry the full hash bytes
     data_parallel_size: int = 1
     replay_buffer_steps: int = 10_000
@@ -113,7 +119,8 @@ class MetricsPage:
 
 
 class VllmEngine:
-    """One `vllm serve`. Its ports stay the same over `stop`, `kill` and `start`; `close` gives them back.
+    """One `vllm serve`. Its ports stay the same over `stop`, `kill` and `start`; `close` gives them
+    back.
 
     Start two at once by calling `start` on both and then `wait_healthy` on both.
     """
@@ -122,7 +129,8 @@ class VllmEngine:
         self.installation = installation
         self.config = config
         self.log_path = log_path
-        # One range: HTTP, then an event port a rank, then a replay port a rank (vLLM adds the rank to the base).
+        # One range: HTTP, then an event port a rank, then a replay port a rank (vLLM adds the rank
+        # to the base).
         ranks = config.data_parallel_size
         self._ports = PortRange(1 + 2 * ranks)
         self.http_port = self._ports.first
@@ -131,8 +139,6 @@ class VllmEngine:
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.topic = f"kv@127.0.0.1:{self.http_port}@{config.model}"
         self._process: subprocess.Popen[bytes] | None = None
-
-    # --- life ---------------------------------------------------------------------------------------------------
 
     def command(self) -> list[str]:
         config = self.config
@@ -146,22 +152,51 @@ class VllmEngine:
             "topic": self.topic,
         }
         command = [str(self.installation.environment / "bin" / "vllm"), "serve"]
-        # Model and adapter are named relative to the working directory: vLLM hashes an adapter's path into its
-        # block keys and shows paths to clients, and neither may depend on the machine.
+        # Model and adapter are named relative to the working directory: vLLM hashes an adapter's
+        # path into its block keys and shows paths to clients, and neither may depend on the
+        # machine.
         command += [config.model, "--served-model-name", config.model]
-        command += ["--host", "127.0.0.1", "--port", str(self.http_port), "--enforce-eager", "--dtype", "bfloat16"]
+        command += [
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.http_port),
+            "--enforce-eager",
+            "--dtype",
+            "bfloat16",
+        ]
         command += ["--max-model-len", str(config.max_model_len), "--max-num-seqs", "8"]
-        command += ["--block-size", str(config.block_size), "--num-gpu-blocks-override", str(config.num_blocks)]
+        command += [
+            "--block-size",
+            str(config.block_size),
+            "--num-gpu-blocks-override",
+            str(config.num_blocks),
+        ]
         command += ["--enable-prefix-caching", "--prefix-caching-hash-algo", config.hash_algorithm]
         command += ["--kv-events-config", json.dumps(events)]
         if config.data_parallel_size > 1:
-            command += ["--data-parallel-size", str(config.data_parallel_size), "--api-server-count", "1"]
+            command += [
+                "--data-parallel-size",
+                str(config.data_parallel_size),
+                "--api-server-count",
+                "1",
+            ]
         if config.lora:
-            command += ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"{config.lora}={config.lora}"]
+            command += [
+                "--enable-lora",
+                "--max-lora-rank",
+                "8",
+                "--lora-modules",
+                f"{config.lora}={config.lora}",
+            ]
         return command + list(config.extra_arguments)
 
     def environment(self) -> dict[str, str]:
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VLLM_"))}
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("PYTHON", "VLLM_"))
+        }
         runtime = self.installation.cache / "runtime"
         environment = inherited | {
             "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -183,13 +218,19 @@ class VllmEngine:
     def start(self) -> None:
         """Starts the server and returns at once; `wait_healthy` says when it serves."""
         if self._process is not None:
-            raise EngineFailed(f"{self.url} is already started")
+            raise EngineError(f"{self.url} is already started")
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            # A session of its own: the engine cores are the server's children, and all must go together.
+            # A session of its own: the engine cores are the server's children, and all must go
+            # together.
             self._process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                env=self.environment(), cwd=self.installation.models, start_new_session=True,
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment(),
+                cwd=self.installation.models,
+                start_new_session=True,
             )
 
     def wait_healthy(self, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -211,20 +252,16 @@ class VllmEngine:
         if self._process is None:
             return
         self._process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            pass
         self.kill()
 
     def kill(self) -> None:
         """SIGKILL to the server and its engine cores at once, as a machine that loses power."""
         if self._process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         self._process = None
 
@@ -244,24 +281,33 @@ class VllmEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _failed(self, what: str) -> EngineFailed:
-        lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
-        # The root cause is often an engine core's, hundreds of lines above the server's own traceback.
-        causes = [line for line in lines[:-30] if re.search(r" ERROR .*\w(Error|Exception): ", line)]
+    def _failed(self, what: str) -> EngineError:
+        lines = (
+            self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
+        )
+        # The root cause is often an engine core's, hundreds of lines above the server's own
+        # traceback.
+        causes = [
+            line for line in lines[:-30] if re.search(r" ERROR .*\w(Error|Exception): ", line)
+        ]
         shown = "\n".join([*causes[:5], "...", *lines[-30:]])
-        return EngineFailed(f"vLLM at {self.url} {what}; from {self.log_path}:\n{shown}")
-
-    # --- questions ----------------------------------------------------------------------------------------------
+        return EngineError(f"vLLM at {self.url} {what}; from {self.log_path}:\n{shown}")
 
     def request(
-        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None,
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: dict[str, str] | None = None,
         timeout_s: float = 120.0,
     ) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout_s)
         try:
             connection.request(method, path, *_encoded(body, headers))
             answer = connection.getresponse()
-            return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            return Response(
+                answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+            )
         finally:
             connection.close()
 
@@ -273,15 +319,34 @@ class VllmEngine:
         labels = {} if dp_rank is None else {"engine": str(dp_rank)}
         return int(self.metrics().total("vllm:prefix_cache_hits_total", **labels))
 
+    def wait_idle(self, timeout_s: float = 60.0) -> None:
+        """Returns when no request runs or waits, those included whose clients hung up."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            page = self.metrics()
+            if not page.total("vllm:num_requests_running") + page.total(
+                "vllm:num_requests_waiting"
+            ):
+                return
+            if time.monotonic() > deadline:
+                raise self._failed(f"was not idle after {timeout_s:.0f} s")
+            time.sleep(0.05)
+
     def reset_prefix_cache(self) -> bool:
-        """Empties the prefix cache; False when vLLM refused, which it does while any request holds blocks.
+        """Empties the prefix cache; False when vLLM refused, which it does while any request holds
+        blocks.
 
         The AllBlocksCleared event is published with the next step that the engine runs, not before.
         """
         return bool(self.request("POST", "/reset_prefix_cache").json()["success"])
 
     def complete(
-        self, tokens: list[int], max_tokens: int, *, model: str | None = None, headers: dict[str, str] | None = None,
+        self,
+        tokens: list[int],
+        max_tokens: int,
+        *,
+        model: str | None = None,
+        headers: dict[str, str] | None = None,
         **parameters: object,
     ) -> Completion:
         """Greedy completion of exactly `max_tokens` tokens."""
@@ -291,11 +356,18 @@ class VllmEngine:
             raise self._failed(f"answered {response.status}: {response.body[:500]!r}")
         answer = response.json()
         return Completion(
-            answer["id"], answer["choices"][0]["token_ids"], answer["usage"]["prompt_tokens"], response.headers
+            answer["id"],
+            answer["choices"][0]["token_ids"],
+            answer["usage"]["prompt_tokens"],
+            response.headers,
         )
 
     def stream(self, tokens: list[int], max_tokens: int, **parameters: object) -> Iterator[bytes]:
-        """The data of each server-sent event as it comes; closing the generator hangs up on the engine."""
+        """The data of each server-sent event as it comes; closing the generator hangs up on the
+        engine.
+
+        Raises ConnectionError when the engine hangs up before its last event, `[DONE]`.
+        """
         body = self.completion_body(tokens, max_tokens, stream=True, **parameters)
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=120)
         try:
@@ -303,9 +375,14 @@ class VllmEngine:
             answer = connection.getresponse()
             if answer.status != 200:
                 raise self._failed(f"answered {answer.status}: {answer.read(500)!r}")
+            # http.client reports a chunked body that breaks off between two lines as a proper end.
+            data = b""
             for line in answer:
                 if line.startswith(b"data: "):
-                    yield line[len(b"data: ") :].strip()
+                    data = line[len(b"data: ") :].strip()
+                    yield data
+            if data != b"[DONE]":
+                raise ConnectionError(f"{self.url} hung up in mid-stream, after {data[:80]!r}")
         finally:
             connection.close()
 
@@ -313,8 +390,13 @@ class VllmEngine:
         self, tokens: list[int], max_tokens: int, *, model: str | None = None, **parameters: object
     ) -> dict[str, object]:
         return {
-            "model": model or self.config.model, "prompt": tokens, "max_tokens": max_tokens, "temperature": 0,
-            "ignore_eos": True, "return_token_ids": True, **parameters,
+            "model": model or self.config.model,
+            "prompt": tokens,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "return_token_ids": True,
+            **parameters,
         }
 
 

@@ -1,13 +1,16 @@
-"""A ZMTP 3.0 client (NULL mechanism) on the standard library: the tests' own witness of what an engine publishes.
+"""A ZMTP 3.0 client (NULL mechanism) on the standard library: the tests' own witness of what an
+engine publishes.
 
-It shares no code with the subscriber under test, and it keeps the raw bytes of both directions, so a whole
-dialogue can be stored as a golden. Protocol: https://rfc.zeromq.org/spec/23/.
+It shares no code with the subscriber under test, and it keeps the raw bytes of both directions, so
+a whole dialogue can be stored as a golden. Protocol: https://rfc.zeromq.org/spec/23/.
 """
 
 import socket
 import struct
 
-_GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
+_GREETING = (
+    b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
+)
 _MORE, _LONG, _COMMAND = 1, 2, 4
 
 # The sequence field of the frame that ends a replay: -1 as a signed 64-bit integer.
@@ -15,14 +18,15 @@ REPLAY_END = b"\xff" * 8
 
 
 class ZmtpSocket:
-    """One connection that speaks as a SUB or a DEALER socket. `sent` and `received` hold every byte, greeting included."""
+    """A connection that speaks as a SUB or a DEALER; `sent` and `received` are every byte."""
 
     def __init__(self, kind: str, port: int, timeout_s: float = 30.0) -> None:
         self.sent = bytearray()
         self.received = bytearray()
         self._connection = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         try:
-            # Without this a SUB's subscription waits out the peer's delayed acknowledgement (40 ms) of the handshake.
+            # Without this a SUB's subscription waits out the peer's delayed acknowledgement (40 ms)
+            # of the handshake.
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._write(_GREETING)
             greeting = self._read(64)
@@ -53,7 +57,7 @@ class ZmtpSocket:
         self._write(wire)
 
     def receive(self) -> list[bytes]:
-        """The next message; raises TimeoutError when none comes, ConnectionError when the peer has gone."""
+        """The next message; TimeoutError when none comes, ConnectionError when the peer is gone."""
         frames = []
         while True:
             flags, body = self._read_frame()
@@ -112,11 +116,13 @@ def replay_on(dealer: ZmtpSocket, start_sequence: int) -> list[list[bytes]]:
 
 
 def settled_sequence(port: int, known_sequence: int = -1) -> int:
-    """The sequence of the last batch that the engine had queued for publishing when this was called (-1: none).
+    """The sequence of the last batch that the engine had queued for publishing when this was called
+    (-1: none).
 
-    vLLM's publisher thread answers one replay request, then publishes at most one queued batch, and so on. A
-    single replay can therefore miss batches that the engine queued before it. Two equal answers in a row cannot:
-    between them the queue was found empty. `known_sequence` (a batch already seen) keeps the answers short.
+    vLLM's publisher thread answers one replay request, then publishes at most one queued batch, and
+    so on. A single replay can therefore miss batches that the engine queued before it. Two equal
+    answers in a row cannot: between them the queue was found empty. `known_sequence` (a batch
+    already seen) keeps the answers short.
     """
     with ZmtpSocket("DEALER", port) as dealer:
         while True:

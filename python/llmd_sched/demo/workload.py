@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +129,7 @@ def mooncake(path: Path, *, limit: int, jitter_s: float = 3.0, seed: int = 0) ->
     return Workload(sessions, len(blocks) * MOONCAKE_BLOCK_TOKENS)
 
 
-def _rows(path: Path, limit: int) -> Iterator[dict[str, list[int]]]:
+def _rows(path: Path, limit: int) -> Iterator[dict[str, Any]]:
     with path.open() as lines:
         for number, line in enumerate(lines):
             if number >= limit:

@@ -68,8 +68,8 @@ pub enum ZmtpError {
     /// The peer reads nothing.
     #[error("the peer took no byte for {0} ms")]
     Stalled(u64),
-    /// Connecting and shaking hands took too long.
-    #[error("no ZMTP connection within {0} ms")]
+    /// Connecting and shaking hands, or an answer, took too long.
+    #[error("no answer within {0} ms")]
     Timeout(u64),
     /// A reply for a peer that is gone.
     #[error("the peer to reply to is not connected any more")]

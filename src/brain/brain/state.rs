@@ -277,14 +277,14 @@ impl State {
 
     /// News of a request. What is no longer in the ledger is late, and ignored.
     fn progress(&mut self, now: Time, reservation: ReservationId, output_tokens: u32) {
-        let prefilling = self
-            .fleet
-            .reservation(reservation)
-            .is_some_and(|booked| booked.first_token_at.is_none());
-        if self.fleet.progress(now, reservation, output_tokens).is_err() {
-            self.stats.late_news += 1;
-        } else if prefilling && let Some(booked) = self.fleet.reservation(reservation) {
-            self.predictor.first_token(self.fleet.columns(), booked);
+        match self.fleet.progress(now, reservation, output_tokens) {
+            Ok(true) => {
+                if let Some(booked) = self.fleet.reservation(reservation) {
+                    self.predictor.first_token(self.fleet.columns(), booked);
+                }
+            }
+            Ok(false) => {}
+            Err(_) => self.stats.late_news += 1,
         }
     }
 

@@ -1,9 +1,9 @@
 //! What a brain shows of itself: for people, metrics pages and tests, never for decisions.
 
 use super::Brain;
-use crate::fleet::{Columns, EndpointSpec, Health};
+use crate::fleet::{EndpointSpec, Fleet, Health};
 use crate::index::BlockCounts;
-use crate::{EndpointId, Time};
+use crate::{EndpointId, ReservationId, Time};
 use serde::{Deserialize, Serialize};
 
 /// Counters since the brain was made.
@@ -74,14 +74,20 @@ impl Brain {
     pub fn endpoints(&self, now: Time) -> Vec<EndpointView> {
         let state = self.state.lock();
         let fleet = &state.fleet;
-        fleet.ids().filter_map(|id| self.view(now, id, fleet.spec(id)?, fleet.columns())).collect()
+        fleet.ids().filter_map(|id| self.view(now, id, fleet)).collect()
     }
 
     /// One endpoint; `None` where it is not (or no longer) in the fleet.
     #[must_use]
     pub fn endpoint(&self, now: Time, id: EndpointId) -> Option<EndpointView> {
         let state = self.state.lock();
-        self.view(now, id, state.fleet.spec(id)?, state.fleet.columns())
+        self.view(now, id, &state.fleet)
+    }
+
+    /// Whether the load of a routed request is still booked.
+    #[must_use]
+    pub fn is_reserved(&self, id: ReservationId) -> bool {
+        self.state.lock().fleet.reservation(id).is_some()
     }
 
     /// Counters.
@@ -91,13 +97,8 @@ impl Brain {
         BrainStats { holding_now: state.holding_now(), ..state.stats.clone() }
     }
 
-    fn view(
-        &self,
-        now: Time,
-        id: EndpointId,
-        spec: &EndpointSpec,
-        columns: &Columns,
-    ) -> Option<EndpointView> {
+    fn view(&self, now: Time, id: EndpointId, fleet: &Fleet) -> Option<EndpointView> {
+        let (spec, columns) = (fleet.spec(id)?, fleet.columns());
         let row = id.slot.index();
         let reported = [&columns.kv_usage, &columns.waiting_requests, &columns.running_requests]
             .into_iter()
@@ -105,7 +106,7 @@ impl Brain {
             .max();
         Some(EndpointView {
             id,
-            spec: spec.clone(),
+            spec: EndpointSpec { capacity: fleet.capacity(id)?.clone(), ..spec.clone() },
             health: *columns.health.get(row)?,
             inflight_requests: columns.inflight_requests[row],
             pending_prefill_tokens: columns.pending_prefill_tokens[row],

@@ -160,10 +160,14 @@ impl Fleet {
         }
         let unknown_endpoints = totals.endpoints.len() - loads.len();
         let mut touched = Vec::new();
-        let full = |TooManyPeers| FleetError::TooManyPeers(self.config.max_peers);
-        let applied = self.peers.apply(now, totals, loads, &mut touched).map_err(full)?;
+        let applied = self.peers.apply(now, totals, loads, &mut touched);
         self.refresh_loads(now, &touched);
-        Ok(if applied { PeerOutcome::Applied { unknown_endpoints } } else { PeerOutcome::Late })
+        let full = |TooManyPeers| FleetError::TooManyPeers(self.config.max_peers);
+        Ok(if applied.map_err(full)? {
+            PeerOutcome::Applied { unknown_endpoints }
+        } else {
+            PeerOutcome::Late
+        })
     }
 
     /// Brings the columns and the meter of a slot up to the ledger and the peers.

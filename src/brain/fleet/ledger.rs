@@ -261,9 +261,11 @@ impl Ledger {
             reservation.first_token_at = Some(now);
             row.meter.prefilled(reservation.uncached_tokens, reservation.prefill_pairs());
             entry.decode_start = row.meter.read(now);
+            if row.prefilling.head() == Some(index) {
+                row.head_since = now;
+            }
             self.phase_links.unlink(&mut row.prefilling, index);
             self.phase_links.push_back(&mut row.decoding, index);
-            row.head_since = now;
         }
         reservation.output_tokens = reservation.output_tokens.max(output_tokens).max(1);
         reservation.renewed_at = now;

@@ -77,8 +77,8 @@ impl Add for Load {
 /// the order of arrival, so it is the oldest request without a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefillHead {
-    /// Since when: its booking on an endpoint without pending prefills, or the first token of the
-    /// request before it.
+    /// Since when: its booking on an endpoint without pending prefills, or the first token (or the
+    /// end) of the request before it.
     pub since: Time,
     /// Its uncached tokens.
     pub uncached_tokens: u32,

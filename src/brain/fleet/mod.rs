@@ -119,3 +119,6 @@ pub enum FleetError {
         high: u64,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,7 +92,8 @@ impl Peers {
     }
 
     /// Takes a message in; `loads` are its endpoints that are in the fleet. `touched` gets the
-    /// slots whose sums changed; some more than once. `Ok(false)` is a late message.
+    /// slots whose sums changed, even where it fails; some more than once. `Ok(false)` is a late
+    /// message.
     pub(super) fn apply(
         &mut self,
         now: Time,
@@ -108,8 +109,11 @@ impl Peers {
             peer.sequence = totals.sequence;
             peer.heard_at = now;
         } else {
-            if self.by_router.len() >= self.limit && !self.forget_one(now) {
-                return Err(TooManyPeers);
+            if self.by_router.len() >= self.limit {
+                self.expire(now, touched);
+                if !self.forget_one(now) {
+                    return Err(TooManyPeers);
+                }
             }
             let (epoch, sequence) = (totals.epoch, totals.sequence);
             let peer = Peer { epoch, sequence, heard_at: now, loads: Vec::new() };
@@ -162,7 +166,7 @@ impl Peers {
 
     /// Makes room by forgetting the peer that has been silent for longest, if it is past its time.
     fn forget_one(&mut self, now: Time) -> bool {
-        let silent = |peer: &Peer| peer.loads.is_empty() && peer.heard_at + self.ttl <= now;
+        let silent = |peer: &Peer| peer.heard_at + self.ttl <= now;
         let oldest = self
             .by_router
             .iter()

@@ -13,6 +13,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The endpoints, their reported signals, and what is in flight on them.
+///
+/// ```
+/// use llmd_brain::fleet::{Booking, EndpointSpec, Fleet, FleetConfig};
+/// use llmd_brain::{Ticket, Time};
+///
+/// let mut fleet = Fleet::new(FleetConfig::default());
+/// let a = fleet.join(Time::ZERO, EndpointSpec::new("http://a:8000", "qwen")).unwrap();
+/// let booking = Booking {
+///     ticket: Ticket(1),
+///     prompt_tokens: 1_000,
+///     uncached_tokens: 200,
+///     predicted_ttft_ms: None,
+///     predicted_tpot_ms: None,
+/// };
+/// let reservation = fleet.book(Time::ZERO, a, &booking).unwrap();
+/// assert_eq!(fleet.columns().pending_prefill_tokens, [200]);
+///
+/// fleet.first_token(Time::from_millis_f64(30.0), reservation).unwrap();
+/// assert_eq!(fleet.columns().pending_prefill_tokens, [0]);
+/// assert_eq!(fleet.columns().active_decode_tokens, [1_001]);
+///
+/// assert!(fleet.release(Time::from_millis_f64(900.0), reservation));
+/// assert!(!fleet.release(Time::from_millis_f64(901.0), reservation), "twice is harmless");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Fleet {
     pub(super) config: FleetConfig,

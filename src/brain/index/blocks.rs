@@ -188,6 +188,11 @@ impl Blocks {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slab.len() - self.free.len()
+    }
+
     /// Bytes allocated.
     pub(super) fn memory_bytes(&self) -> usize {
         self.slab.capacity() * std::mem::size_of::<Option<Block>>()

@@ -57,7 +57,7 @@ pub struct BlockRemoved {
     pub block_hashes: Vec<EngineHash>,
     /// From which tier.
     pub tier: Tier,
-    /// From which KV cache group.
+    /// From which KV cache group; `None` where the engine does not say: from each that has it.
     pub group: Option<u32>,
 }
 
@@ -128,13 +128,15 @@ pub struct ApplyOutcome {
     pub removed_blocks: u64,
     /// Times an endpoint was cleared.
     pub cleared: u64,
-    /// Removed by name without ever having been stored (a gap, or another group).
+    /// Removed by name from a tier where no copy is known (a gap).
     pub unknown_removed_blocks: u64,
     /// Stored after a parent that is unknown: their position cannot be known.
     pub orphan_blocks: u64,
-    /// Stored in a group that cannot be matched from the first block (sliding window, recurrent).
+    /// Stored in, or removed from, a group that cannot be matched from the first block (sliding
+    /// window, recurrent).
     pub unindexed_group_blocks: u64,
-    /// The event contradicted itself (token count, block size) and was skipped.
+    /// The event contradicted itself (token count, block size), or named more KV cache groups than
+    /// any engine has, and was skipped.
     pub malformed_events: u64,
     /// Could not be re-chunked to the router's block size.
     pub block_size_mismatch_blocks: u64,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Shards of the map, each behind its own reader-writer lock: enough that a matcher rarely meets
 /// a writer, whatever the number of cores.
-const SHARDS: usize = 256;
+const SHARDS: usize = 64;
 
 /// Words of endpoints that one pass of a match keeps on the stack: 1,024 endpoints.
 const BAND_WORDS: usize = 16;
@@ -21,7 +21,7 @@ struct Holding {
     exact: SlotSet,
     /// Those of `exact` whose fastest tier is below the GPU, by tier; most blocks have none.
     lower: Option<Box<[SlotSet; Tier::COUNT - 1]>>,
-    /// By our bookings; never one that is in `exact`.
+    /// By our bookings; never one that is in `exact`, but for the moment in which events confirm it.
     believed: SlotSet,
 }
 
@@ -112,9 +112,21 @@ impl Holders {
         }
     }
 
+    /// Whether somebody holds the key.
+    pub(super) fn contains(&self, key: BlockKey) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
     /// Number of keys that somebody holds.
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
+    }
+
+    /// Gives memory back where most of it is unused; waits for each shard in turn.
+    pub(super) fn give_back(&self) {
+        if self.by_key.capacity() / 4 > self.by_key.len() {
+            self.by_key.shrink_to_fit();
+        }
     }
 
     /// Bytes allocated: one tag byte a bucket besides the pair, as hashbrown lays it out.

@@ -16,9 +16,10 @@ pub enum MatchSource {
     Exact,
     /// Events, plus our own decisions that the events have not confirmed yet.
     Speculative,
-    /// Our own decisions only: the endpoint sends no events.
+    /// Our own decisions only: the endpoint sends no events, or the prompt is text.
     Approximate,
-    /// Events, but of only some of a hybrid model's groups: an upper bound.
+    /// Events (and maybe our own decisions), but of only some of a hybrid model's groups: an upper
+    /// bound.
     UpperBound,
 }
 
@@ -30,7 +31,7 @@ pub struct Matches {
     /// Longest run of blocks from the first that the endpoint holds on any tier.
     pub depth_blocks: Vec<u32>,
     /// How many of those lie on a tier below the GPU, by tier (`[cpu, storage, remote]`); a block
-    /// held on several tiers counts for the fastest.
+    /// held on several tiers counts for the fastest, one that is only believed for the GPU.
     pub lower_tier_blocks: Vec<[u32; Tier::COUNT - 1]>,
     /// What the depth rests on.
     pub source: Vec<MatchSource>,

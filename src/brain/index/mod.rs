@@ -4,39 +4,60 @@
 //! - *exact*: engine events ([`KvEvent`]) tell what was stored, removed and cleared; and
 //! - *believed*: our own decisions. For an endpoint without events this is all there is
 //!   (approximate: a bounded LRU with a time to live); for one with events it bridges the time
-//!   until the events arrive (speculative: seconds).
+//!   until the events arrive (speculative: seconds). Keys of text are approximate everywhere.
 //!
 //! A match is the longest run of blocks from the first that an endpoint holds on any tier, and is
 //! never over-credited by the exact source: [`oracle`] says what is true, and the shared suite
 //! holds every structure to it under churn, mid-sequence removal and concurrency.
 //!
-//! An engine may keep several physical copies of one block: it says "stored" for each and
-//! "removed" for each, so residency counts copies. What was never stored is ignored when removed.
+//! What an engine's events mean here, each as vLLM 0.32 was seen to mean it:
+//! - It keeps several physical copies of one block and says "stored" for each and "removed" for
+//!   each, so copies are counted. What was never stored is ignored when removed. (A request with
+//!   vLLM's `kv_cache_report_mode: full` has its hits reported as if stored again, which nothing
+//!   in the event tells apart from a new copy: such blocks are credited until the next clear. Do
+//!   not pass that option on.)
+//! - Of a hybrid model only the KV cache groups that keep the whole prefix are matched, and a block
+//!   counts where all of them hold it. Where there are other groups too (sliding window, recurrent
+//!   state) the match is an upper bound and says so ([`MatchSource::UpperBound`]).
+//! - Its block size may be a multiple or a divisor of the router's. A router block of several
+//!   engine blocks is held while all of them are. Where neither divides the other, or where it
+//!   cannot be told which of several router blocks an image covers, blocks are left out and counted
+//!   ([`ApplyOutcome::block_size_mismatch_blocks`]).
 //!
 //! Concurrent: events of different endpoints may be applied from different threads while others
-//! match; a match sees each block either before or after an event, never torn.
+//! match; a match sees each block either before or after an event, never torn, and waits for no
+//! writer longer than for one shard of the map.
 //! Bounded: per endpoint by [`IndexConfig::max_blocks_per_endpoint`]; the oldest stored block goes
-//! first, and is counted.
+//! first, and is counted. What it was a parent of stays: the match just ends at the hole.
 //!
 //! Not here: wire formats (bodies decode), and any judgement of what a match is worth.
 
 mod beliefs;
 mod blocks;
+mod endpoint;
 mod event;
 mod expiry;
 mod hash;
 mod holders;
+mod inspect;
 mod matches;
+pub mod oracle;
+mod publisher;
 mod residency;
 mod slots;
 mod span;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use event::{
     ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch, SpecKind,
 };
+pub use inspect::{BlockCounts, EndpointStats, Held, IndexStats, Source};
 pub use matches::{MatchSource, Matches};
-pub use residency::{BlockCounts, EndpointStats, Held, IndexStats, Residency, Source};
+pub use residency::Residency;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +65,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IndexConfig {
-    /// Most blocks remembered for one endpoint from its events.
+    /// Most blocks remembered for one endpoint from its events, of the router's size or the
+    /// engine's, whichever is smaller.
     pub max_blocks_per_endpoint: usize,
     /// How long a booked prompt counts as resident on an endpoint that sends events, until the
     /// events confirm it, in milliseconds (llm-d: 2000).

@@ -12,125 +12,19 @@
 //! then is its slot vacated. Whoever still holds the old [`Endpoint`] finds it gone, and a new
 //! tenant of the slot cannot join before its bits are clear.
 
-use super::beliefs::Beliefs;
+use super::endpoint::{Endpoint, Shared, State};
 use super::expiry::{Expiry, Turn};
 use super::holders::Holders;
-use super::view::{EngineView, KeySpace, Publisher};
-use super::{ApplyOutcome, IndexConfig, IndexError, KvEventBatch, MatchSource, Matches};
+use super::view::{EngineView, KeySpace};
+use super::{
+    ApplyOutcome, BlockCounts, EndpointStats, Held, IndexConfig, IndexError, IndexStats,
+    KvEventBatch, MatchSource, Matches, Source,
+};
 use crate::prompt::Chain;
-use crate::{BlockKey, EndpointId, Slot, Tier, Time};
+use crate::{BlockKey, EndpointId, Time};
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// How the residency of an endpoint is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// From its events; our bookings bridge the time until they arrive.
-    Events,
-    /// From our bookings only.
-    Approximate {
-        /// Blocks of the router's size that it can hold; 0 where unknown
-        /// ([`IndexConfig::approximate_blocks`] then).
-        capacity_blocks: u64,
-    },
-}
-
-/// Why a block counts as held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Held {
-    /// The engine's events say so; the fastest tier on which it lies.
-    Exact(Tier),
-    /// We booked it and the events have not spoken yet, or never will.
-    Believed,
-}
-
-/// Blocks of one endpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlockCounts {
-    /// Distinct blocks that events say are held, by the fastest tier of each.
-    pub exact: [u64; Tier::COUNT],
-    /// Distinct blocks that only bookings vouch for.
-    pub believed: u64,
-}
-
-/// What the index did and holds, for metrics.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IndexStats {
-    /// Distinct block keys held anywhere.
-    pub keys: u64,
-    /// What applying events did since the start, endpoints that left included.
-    pub applied: ApplyOutcome,
-    /// One row an endpoint, in slot order.
-    pub endpoints: Vec<EndpointStats>,
-}
-
-/// What one endpoint's events did, and what it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointStats {
-    /// Which.
-    pub endpoint: EndpointId,
-    /// How its residency is known.
-    pub source: Source,
-    /// What applying its events did since it joined.
-    pub applied: ApplyOutcome,
-    /// What it holds.
-    pub blocks: BlockCounts,
-}
-
-/// One tenant of a slot.
-#[derive(Debug)]
-struct Endpoint {
-    id: EndpointId,
-    /// Whether it sends no events, and whether its matches are upper bounds: written under the
-    /// mutex, read by matches without it.
-    approximate: AtomicBool,
-    upper_bound: AtomicBool,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// Set when it leaves: whoever comes late finds nothing to change.
-    gone: bool,
-    source: Source,
-    view: EngineView,
-    beliefs: Beliefs,
-    applied: ApplyOutcome,
-}
-
-impl State {
-    /// The view, and where its changes are made known.
-    fn publish<'a>(
-        &'a mut self,
-        holders: &'a Holders,
-        slot: Slot,
-    ) -> (&'a mut EngineView, Publisher<'a>) {
-        (&mut self.view, Publisher { holders, slot, beliefs: &mut self.beliefs })
-    }
-
-    fn block_counts(&self) -> BlockCounts {
-        BlockCounts { exact: self.view.held(), believed: self.beliefs.len() as u64 }
-    }
-}
-
-impl Endpoint {
-    fn match_source(&self, exact: bool) -> MatchSource {
-        if self.approximate.load(Ordering::Relaxed) {
-            MatchSource::Approximate
-        } else if self.upper_bound.load(Ordering::Relaxed) {
-            MatchSource::UpperBound
-        } else if exact {
-            MatchSource::Exact
-        } else {
-            MatchSource::Speculative
-        }
-    }
-}
 
 /// Who has which slot.
 #[derive(Debug, Default)]
@@ -162,7 +56,7 @@ pub struct Residency {
     config: IndexConfig,
     block_size: u32,
     roster: RwLock<Roster>,
-    holders: Holders,
+    shared: Shared,
     expiry: Expiry,
     /// Events of endpoints that left, and those that came for nobody.
     departed: Mutex<ApplyOutcome>,
@@ -180,7 +74,7 @@ impl Residency {
             config,
             block_size,
             roster: RwLock::default(),
-            holders: Holders::new(),
+            shared: Shared { tokens: Holders::new(), text: Holders::new() },
             expiry: Expiry::new(),
             departed: Mutex::default(),
         })
@@ -199,18 +93,8 @@ impl Residency {
     pub fn join(&self, endpoint: EndpointId, model: &str, source: Source) {
         let space = KeySpace { model: model.to_owned(), block_size: self.block_size };
         let max_blocks = self.config.max_blocks_per_endpoint;
-        let joined = Arc::new(Endpoint {
-            id: endpoint,
-            approximate: AtomicBool::new(matches!(source, Source::Approximate { .. })),
-            upper_bound: AtomicBool::new(false),
-            state: Mutex::new(State {
-                gone: false,
-                source,
-                view: EngineView::new(space, max_blocks),
-                beliefs: Beliefs::new(self.capacity(source)),
-                applied: ApplyOutcome::default(),
-            }),
-        });
+        let view = EngineView::new(space, max_blocks);
+        let joined = Arc::new(Endpoint::new(endpoint, source, view, self.capacity(source)));
         let slot = endpoint.slot.index();
         loop {
             let previous = {
@@ -240,7 +124,7 @@ impl Residency {
             let mut state = tenant.state.lock();
             if !state.gone {
                 state.gone = true;
-                self.forget_all(&mut state, endpoint.slot);
+                state.forget_all(&self.shared);
                 *self.departed.lock() += state.applied;
             }
         }
@@ -250,35 +134,35 @@ impl Residency {
             roster.tenants[slot] = None;
             roster.generations[slot] = 0;
         }
+        drop(roster);
+        self.shared.tokens.give_back();
+        self.shared.text.give_back();
     }
 
     /// Applies an engine's events, in order. An endpoint that was approximate is from then on
     /// known by its events.
     pub fn apply(&self, now: Time, endpoint: EndpointId, batch: &KvEventBatch) -> ApplyOutcome {
-        let mut tally = ApplyOutcome::default();
         let applied = self.with_state(endpoint, |tenant, state| {
-            if matches!(state.source, Source::Approximate { .. }) && !batch.events.is_empty() {
-                self.switch(now, tenant, state, Source::Events);
+            if state.source.is_approximate() && !batch.events.is_empty() {
+                self.switch(now, state, Source::Events);
             }
-            let (view, mut out) = state.publish(&self.holders, endpoint.slot);
-            for event in &batch.events {
-                view.apply(event, &mut out, &mut tally);
-            }
-            tenant.upper_bound.store(view.has_unindexed_groups(), Ordering::Relaxed);
-            state.applied += tally;
+            let applied = state.apply(&self.shared, &batch.events);
+            tenant.label(state);
+            applied
         });
-        if applied.is_none() {
-            tally.stale_events = batch.events.len() as u64;
-            *self.departed.lock() += tally;
-        }
-        tally
+        applied.unwrap_or_else(|| {
+            let stale_events = batch.events.len() as u64;
+            let outcome = ApplyOutcome { stale_events, ..ApplyOutcome::default() };
+            *self.departed.lock() += outcome;
+            outcome
+        })
     }
 
     /// What the endpoint holds is no longer known: it restarted, or events were lost for good.
     pub fn clear(&self, endpoint: EndpointId) {
         self.with_state(endpoint, |tenant, state| {
-            self.forget_all(state, endpoint.slot);
-            tenant.upper_bound.store(false, Ordering::Relaxed);
+            state.forget_all(&self.shared);
+            tenant.label(state);
         });
     }
 
@@ -286,38 +170,47 @@ impl Residency {
     /// is kept only as far as the new one can vouch for it: bookings live on as long as the new
     /// source lets them, events are forgotten by an approximate endpoint.
     pub fn set_source(&self, now: Time, endpoint: EndpointId, source: Source) {
-        self.with_state(endpoint, |tenant, state| self.switch(now, tenant, state, source));
+        self.with_state(endpoint, |tenant, state| {
+            self.switch(now, state, source);
+            tenant.label(state);
+        });
     }
 
     /// The capacity of an endpoint without events became known, in blocks of the router's size
     /// (0: unknown again). Does nothing for one that sends events.
     pub fn set_capacity(&self, endpoint: EndpointId, capacity_blocks: u64) {
         self.with_state(endpoint, |_, state| {
-            if matches!(state.source, Source::Approximate { .. }) {
+            if state.source.is_approximate() {
                 state.source = Source::Approximate { capacity_blocks };
-                state.beliefs.set_capacity(self.capacity(state.source));
-                state.publish(&self.holders, endpoint.slot).1.disbelieve_excess();
+                state.set_capacity(&self.shared, self.capacity(state.source));
             }
         });
     }
 
-    /// A request with these blocks was sent to the endpoint, which is believed to hold them from
-    /// now on: until its events say otherwise or the time to live is over.
+    /// A request with these blocks of token ids was sent to the endpoint, which is believed to
+    /// hold them from now on: until its events say otherwise or the time to live is over.
     ///
     /// Believed blocks are bounded for each endpoint; the least recently booked goes first, and of
     /// one prompt its last block, as engines evict.
     pub fn book(&self, now: Time, endpoint: EndpointId, keys: &[BlockKey]) {
-        let first_expiry = self.with_state(endpoint, |_, state| {
-            let expiry = now + self.time_to_live(state.source);
-            let (view, mut out) = state.publish(&self.holders, endpoint.slot);
-            for &key in keys.iter().rev() {
-                if view.fastest(key).is_none() {
-                    out.believe(key, expiry);
-                }
-            }
-            state.beliefs.first_expiry()
+        let first = self.with_state(endpoint, |_, state| {
+            state.book(&self.shared, keys, now + self.time_to_live(state.source));
+            state.first_expiry()
         });
-        self.expiry.note(first_expiry.flatten());
+        self.expiry.note(first.flatten());
+    }
+
+    /// As [`Self::book`], for blocks of text ([`crate::prompt::text`]). No event can name them, so
+    /// bookings are all that is known of them even where an endpoint sends events: they live for
+    /// [`IndexConfig::approximate_ttl_ms`], have a bound of their own of the same size, and a match
+    /// of them is [`MatchSource::Approximate`].
+    pub fn book_text(&self, now: Time, endpoint: EndpointId, keys: &[BlockKey]) {
+        let first = self.with_state(endpoint, |_, state| {
+            let lifetime = Duration::from_millis(self.config.approximate_ttl_ms);
+            state.book_text(&self.shared, keys, now + lifetime);
+            state.first_expiry()
+        });
+        self.expiry.note(first.flatten());
     }
 
     /// For each endpoint the longest run of `keys` from the first that it holds, on which tiers,
@@ -336,15 +229,19 @@ impl Residency {
         let slots = roster.tenants.len();
         out.reset(slots, u32::try_from(keys.len()).unwrap_or(u32::MAX));
         out.generation.copy_from_slice(&roster.generations);
+        // Keys of text and of token ids never meet: the first tells where to look for all.
+        let text = keys.first().is_some_and(|&first| self.shared.text.contains(first));
+        let holders = if text { &self.shared.text } else { &self.shared.tokens };
         let (depths, sources) = (&mut out.depth_blocks, &mut out.source);
         let lower = &mut out.lower_tier_blocks;
-        self.holders.walk(
+        holders.walk(
             keys,
             slots,
             |slot, depth, exact| {
                 if let Some(tenant) = roster.tenants.get(slot).and_then(Option::as_ref) {
                     depths[slot] = depth;
-                    sources[slot] = tenant.match_source(exact);
+                    sources[slot] =
+                        if text { MatchSource::Approximate } else { tenant.match_source(exact) };
                 }
             },
             |slot, tier| {
@@ -372,10 +269,7 @@ impl Residency {
     /// Whether, and why, the endpoint counts as holding the block.
     #[must_use]
     pub fn holds(&self, endpoint: EndpointId, key: BlockKey) -> Option<Held> {
-        self.with_state(endpoint, |_, state| match state.view.fastest(key) {
-            Some(tier) => Some(Held::Exact(tier)),
-            None => state.beliefs.contains(key).then_some(Held::Believed),
-        })?
+        self.with_state(endpoint, |_, state| state.holds(key))?
     }
 
     /// How many blocks the endpoint holds; `None` for a stale id.
@@ -387,11 +281,9 @@ impl Residency {
     /// Bytes that the index keeps allocated, estimated from the capacity of its tables.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let endpoints = self.endpoints().into_iter().map(|endpoint| {
-            let state = endpoint.state.lock();
-            state.view.memory_bytes() + state.beliefs.memory_bytes()
-        });
-        endpoints.sum::<usize>() + self.holders.memory_bytes()
+        let endpoints = self.endpoints();
+        let each = endpoints.iter().map(|endpoint| endpoint.state.lock().memory_bytes());
+        each.sum::<usize>() + self.shared.tokens.memory_bytes() + self.shared.text.memory_bytes()
     }
 
     /// Totals for metrics.
@@ -408,7 +300,14 @@ impl Residency {
             })
         });
         let endpoints: Vec<_> = rows.inspect(|row| applied += row.applied).collect();
-        IndexStats { keys: self.holders.len() as u64, applied, endpoints }
+        let keys = (self.shared.tokens.len() + self.shared.text.len()) as u64;
+        IndexStats { keys, applied, endpoints }
+    }
+
+    /// Entries of the endpoint's view.
+    #[cfg(test)]
+    pub(super) fn view_entries(&self, endpoint: EndpointId) -> usize {
+        self.with_state(endpoint, |_, state| state.view.entries()).unwrap_or_default()
     }
 
     /// The endpoint with this very id.
@@ -451,8 +350,8 @@ impl Residency {
             let first = match lock(&tenant) {
                 None => Some(now), // Busy: still due.
                 Some(mut state) => {
-                    state.publish(&self.holders, tenant.id.slot).1.disbelieve_expired(now);
-                    state.beliefs.first_expiry()
+                    state.expire(&self.shared, now);
+                    state.first_expiry()
                 }
             };
             next = next.into_iter().chain(first).min();
@@ -460,25 +359,10 @@ impl Residency {
         turn.finish(next);
     }
 
-    fn forget_all(&self, state: &mut State, slot: Slot) {
-        let (view, mut out) = state.publish(&self.holders, slot);
-        view.reset(&mut out);
-        out.disbelieve_all();
-    }
-
-    fn switch(&self, now: Time, tenant: &Endpoint, state: &mut State, source: Source) {
-        state.source = source;
-        state.beliefs.set_capacity(self.capacity(source));
-        state.beliefs.cap_expiry(now + self.time_to_live(source));
-        let (view, mut out) = state.publish(&self.holders, tenant.id.slot);
-        out.disbelieve_excess();
-        let approximate = matches!(source, Source::Approximate { .. });
-        if approximate {
-            view.reset(&mut out);
-            tenant.upper_bound.store(false, Ordering::Relaxed);
-        }
-        tenant.approximate.store(approximate, Ordering::Relaxed);
-        self.expiry.note(state.beliefs.first_expiry());
+    fn switch(&self, now: Time, state: &mut State, source: Source) {
+        let latest = now + self.time_to_live(source);
+        state.set_source(&self.shared, source, self.capacity(source), latest);
+        self.expiry.note(state.first_expiry());
     }
 
     fn capacity(&self, source: Source) -> usize {
@@ -496,5 +380,32 @@ impl Residency {
             Source::Events => self.config.speculative_ttl_ms,
             Source::Approximate { .. } => self.config.approximate_ttl_ms,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Slot;
+
+    #[test]
+    fn a_match_does_not_wait_for_a_writer_and_what_it_left_stays_due() {
+        let index = Residency::new(IndexConfig::default(), 16).unwrap();
+        let endpoint = EndpointId { slot: Slot(0), generation: 1 };
+        index.join(endpoint, "model", Source::Events);
+        index.book(Time::ZERO, endpoint, &[BlockKey(1)]);
+        let late = Time::from_millis_f64(3_000.0);
+        let mut out = Matches::new();
+
+        let tenant = index.tenant(endpoint).unwrap();
+        let writing = tenant.state.lock();
+        index.matches(late, &[BlockKey(1)], &mut out);
+        assert_eq!(out.depth_blocks, [1]);
+        assert!(index.next_expiry().is_some_and(|next| next <= late));
+
+        drop(writing);
+        index.matches(late, &[BlockKey(1)], &mut out);
+        assert_eq!(out.depth_blocks, [0]);
+        assert_eq!(index.next_expiry(), None);
     }
 }

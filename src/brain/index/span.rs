@@ -30,7 +30,7 @@ pub(super) struct Piece<'a> {
 
 /// What a block depends on besides its tokens, while it is gathered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Gathered {
+struct Gathered {
     texts: Vec<String>,
     multimodal: Vec<(String, i64)>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Gathered {
 impl Gathered {
     /// Adds what an engine block depends on that starts `start_tokens` into the router block. vLLM
     /// lists the LoRA name first, which the chain's root knows already.
-    pub(super) fn add(&mut self, keys: &[ExtraKey], lora: Option<&str>, start_tokens: i64) {
+    fn add(&mut self, keys: &[ExtraKey], lora: Option<&str>, start_tokens: i64) {
         for (position, key) in keys.iter().enumerate() {
             match key {
                 ExtraKey::Text(text) if position == 0 && lora == Some(text) => {}
@@ -54,7 +54,7 @@ impl Gathered {
         }
     }
 
-    pub(super) fn hash(&self) -> Option<BlockExtra> {
+    fn hash(&self) -> Option<BlockExtra> {
         BlockExtra::new(
             self.texts.iter().map(String::as_str),
             self.multimodal.iter().map(|(identifier, offset)| (identifier.as_str(), *offset)),

@@ -6,70 +6,20 @@
 //! was not told of). A key is held on a tier or a faster one where, in every indexed KV cache
 //! group, some name of it is.
 //!
-//! Memory: about 140 bytes a block, bounded by `IndexConfig::max_blocks_per_endpoint`.
+//! Memory: 110 to 190 bytes a block (tables double as they grow), and at most
+//! `IndexConfig::max_blocks_per_endpoint` blocks.
 
-use super::beliefs::Beliefs;
 use super::blocks::{Block, BlockId, Blocks, Copies, Keys};
 use super::hash::BuildNameHasher;
-use super::holders::Holders;
+use super::publisher::Publisher;
 use super::span::{Cursor, Piece, Span, cut};
 use super::{ApplyOutcome, BlockRemoved, BlockStored, GroupSpec, KvEvent, SpecKind};
 use crate::prompt::Chain;
-use crate::{BlockKey, EngineHash, Slot, Tier, Time};
+use crate::{BlockKey, EngineHash, Tier};
 use std::collections::{BTreeSet, HashMap};
 
 /// Most KV cache groups of one engine, of either sort; the largest hybrid models have a dozen.
 const MAX_GROUPS: usize = 64;
-
-/// Where one endpoint's changes are made known. Its mutex is held.
-pub(super) struct Publisher<'a> {
-    pub(super) holders: &'a Holders,
-    pub(super) slot: Slot,
-    pub(super) beliefs: &'a mut Beliefs,
-}
-
-impl Publisher<'_> {
-    /// The key's fastest tier is `to` now. Events that speak of a block settle what we believed of
-    /// it; exact first, so that no match finds it gone in between.
-    fn set_tier(&mut self, key: BlockKey, to: Option<Tier>) {
-        self.holders.set_tier(key, self.slot, to);
-        if to.is_some() {
-            self.disbelieve(key);
-        }
-    }
-
-    /// Believes a block that no event speaks of.
-    pub(super) fn believe(&mut self, key: BlockKey, expiry: Time) {
-        if self.beliefs.book(key, expiry) {
-            self.holders.set_believed(key, self.slot, true);
-            self.disbelieve_excess();
-        }
-    }
-
-    fn disbelieve(&mut self, key: BlockKey) {
-        if self.beliefs.remove(key) {
-            self.holders.set_believed(key, self.slot, false);
-        }
-    }
-
-    pub(super) fn disbelieve_excess(&mut self) {
-        while let Some(key) = self.beliefs.pop_excess() {
-            self.holders.set_believed(key, self.slot, false);
-        }
-    }
-
-    pub(super) fn disbelieve_expired(&mut self, now: Time) {
-        while let Some(key) = self.beliefs.pop_expired(now) {
-            self.holders.set_believed(key, self.slot, false);
-        }
-    }
-
-    pub(super) fn disbelieve_all(&mut self) {
-        while let Some(key) = self.beliefs.pop_oldest() {
-            self.holders.set_believed(key, self.slot, false);
-        }
-    }
-}
 
 /// What the endpoint's keys are rooted in.
 #[derive(Debug)]
@@ -222,6 +172,13 @@ impl EngineView {
         self.blocks.memory_bytes() + maps.sum::<usize>()
     }
 
+    /// Entries of all tables, those included that only others keep known.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        let tables = self.groups.iter().map(|group| group.by_name.len() + group.support.len());
+        tables.sum::<usize>() + self.blocks.len()
+    }
+
     fn stored(&mut self, event: &BlockStored, out: &mut Publisher<'_>, tally: &mut ApplyOutcome) {
         let count = event.block_hashes.len();
         let index = event.group.as_ref().map_or(0, |group| group.index);
@@ -232,17 +189,16 @@ impl EngineView {
             tally.unindexed_group_blocks += count as u64;
             return;
         }
-        let block_tokens = event.block_size as usize;
-        let fits = event.token_ids.is_empty()
-            || block_tokens > 0 && count.checked_mul(block_tokens) == Some(event.token_ids.len());
-        let extras_fit = event.extra_keys.is_empty() || event.extra_keys.len() == count;
         let chain = Chain::new(&self.space.model, event.lora.as_deref(), self.space.block_size);
-        let (true, true, Ok(chain), Some(group)) =
-            (fits, extras_fit, chain, self.join_group(index, out))
-        else {
+        let (true, Ok(chain)) = (is_consistent(event), chain) else {
             tally.malformed_events += 1;
             return;
         };
+        let Some(group) = self.join_group(index, out) else {
+            tally.malformed_events += 1;
+            return;
+        };
+        let block_tokens = event.block_size as usize;
 
         let mut end = match event.parent {
             None => Ok(Cursor { base: chain.root(), tail: None }),
@@ -529,4 +485,12 @@ impl EngineView {
             block.keys = keys;
         }
     }
+}
+
+/// Whether tokens and extra keys are as many as the blocks want, or left out.
+fn is_consistent(event: &BlockStored) -> bool {
+    let (count, block_tokens) = (event.block_hashes.len(), event.block_size as usize);
+    let tokens = event.token_ids.len();
+    (tokens == 0 || block_tokens > 0 && count.checked_mul(block_tokens) == Some(tokens))
+        && [0, count].contains(&event.extra_keys.len())
 }

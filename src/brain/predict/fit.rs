@@ -1,7 +1,9 @@
 //! Three non-negative coefficients, learned online from noisy sums.
 
-/// How many observations the last coefficients weigh, in directions that the data tell about.
-const PROXIMAL: f64 = 0.05;
+/// How much the last coefficients weigh, relative to the data on each.
+const PROXIMAL: f64 = 0.01;
+/// How much they weigh where there are no data at all: enough to keep the equations regular.
+const LEAST_PROXIMAL: f64 = 1e-9;
 /// Residuals beyond this many times their usual size are outliers.
 const OUTLIER: f64 = 3.0;
 /// An observation this many times its prediction has its residual taken relative to itself, so
@@ -17,10 +19,13 @@ const LEAST_MS: f64 = 1e-3;
 /// Exponentially weighted least squares on relative residuals. With forgetting, what recent data
 /// do not excite (every prompt of one length, say) would drift or blow up; so each solution is
 /// pulled towards the one before, not towards the prior: where the data are silent, coefficients
-/// stay (a proximal point iteration, Rockafellar 1976; its fixed point is the least-squares
-/// solution). Outliers have Huber's weight (Huber 1964) by the running mean of absolute residuals.
+/// stay (a proximal point iteration, Rockafellar 1976, with Marquardt's scaling, 1963; its fixed
+/// point is the least-squares solution). Outliers have Huber's weight (Huber 1964) by the running mean of absolute residuals.
 /// Negative coefficients make no sense, so the most negative is set to zero and the rest solved
 /// again.
+///
+/// NOTE: a pull of a fixed weight in units of the prior kept a coefficient whose prior was a
+/// thousand times too low from ever growing: its data weigh a millionth in those units.
 ///
 /// Everything is in units of the prior: feature `i` is the milliseconds that the prior gives it,
 /// and a coefficient is the factor by which the prior errs. That conditions the equations: raw,
@@ -107,10 +112,11 @@ impl Fit {
         let mut free = [true; 3];
         loop {
             let mut matrix = self.gram;
-            let mut right: [f64; 3] =
-                std::array::from_fn(|i| self.moment[i] + PROXIMAL * self.factor[i]);
-            for i in 0..3 {
-                matrix[i][i] += PROXIMAL;
+            let mut right = self.moment;
+            for (i, row) in matrix.iter_mut().enumerate() {
+                let pull = PROXIMAL * row[i] + LEAST_PROXIMAL;
+                row[i] += pull;
+                right[i] += pull * self.factor[i];
             }
             for fixed in (0..3).filter(|&i| !free[i]) {
                 matrix[fixed] = [0.0; 3];

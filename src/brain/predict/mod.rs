@@ -17,11 +17,13 @@
 //! Not here: what a latency is worth (see [`crate::schedule`]), and waits that no queue of ours
 //! explains (an engine whose KV cache is full): they count as outliers.
 
+mod config;
 mod fit;
 mod predictor;
 mod profile;
 
-pub use predictor::{PredictConfig, PredictError, Predictor, Timing};
+pub use config::{PredictConfig, PredictError};
+pub use predictor::{Predictor, Timing};
 pub use profile::{EngineProfile, PROFILES};
 
 #[cfg(test)]

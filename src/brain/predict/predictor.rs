@@ -1,7 +1,7 @@
 //! Latency of every endpoint, predicted and learned.
 
-use super::EngineProfile;
 use super::fit::{Fit, dot};
+use super::{EngineProfile, PredictConfig, PredictError};
 use crate::fleet::{Ahead, Columns, DecodeWindow, Reservation, prefill_pairs};
 use crate::{Slot, Time};
 use serde::{Deserialize, Serialize};
@@ -14,60 +14,10 @@ const LEAST_STEPS: u32 = 8;
 const LEAST_OWN_SHARE: f64 = 0.25;
 /// Prefills are taken to occupy at most this share of an engine's time.
 const MOST_PREFILL_SHARE: f64 = 0.75;
+/// No engine steps faster, whatever has been learned.
+const LEAST_STEP_MS: f64 = 1e-3;
 /// Longer latencies are broken clocks.
 const DAY_MS: f64 = 86_400_000.0;
-
-/// How latency models are learned and when they speak.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PredictConfig {
-    /// Observations before a learned model speaks.
-    pub min_observations: u32,
-    /// Observations after which one counts for 1/e of a new one.
-    pub memory_observations: u32,
-    /// Engine profile that speaks for endpoints of which nothing better is known; none if empty.
-    pub prior_profile: String,
-    /// Over how long the share of time spent on prefills is averaged, in milliseconds.
-    pub prefill_share_ms: u64,
-}
-
-impl Default for PredictConfig {
-    fn default() -> Self {
-        Self {
-            min_observations: 16,
-            memory_observations: 256,
-            prior_profile: String::new(),
-            prefill_share_ms: 10_000,
-        }
-    }
-}
-
-/// Why a configuration of the predictor was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PredictError {
-    /// No such profile.
-    #[error("predict: prior_profile is {name:?}: leave it empty, or give one of {}", names())]
-    UnknownProfile {
-        /// What was given.
-        name: String,
-    },
-    /// A value that cannot work.
-    #[error("predict: {field} is {value}: give it {low} to {high}")]
-    Config {
-        /// Which.
-        field: &'static str,
-        /// What it was.
-        value: u64,
-        /// Least that works.
-        low: u64,
-        /// Most that works.
-        high: u64,
-    },
-}
-
-fn names() -> String {
-    EngineProfile::names().collect::<Vec<_>>().join(", ")
-}
 
 /// The coefficients of an endpoint's models, see [`EngineProfile`] for the formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -128,14 +78,37 @@ struct Pool {
     models: Models,
 }
 
-/// Prefill work of the recent past, exponentially weighted.
+/// Prefills of the recent past, exponentially weighted.
 #[derive(Debug, Clone, Copy, Default)]
-struct PrefillShare {
+struct RecentPrefills {
     at: Time,
     work_ms: f64,
+    steps: f64,
+}
+
+impl RecentPrefills {
+    /// What is left of the weight at `now`.
+    fn fade(&self, now: Time, span_ms: f64) -> f64 {
+        libm::exp(-now.millis_since(self.at) / span_ms)
+    }
 }
 
 /// Latency models of all endpoints, one row a [`Slot`].
+///
+/// ```
+/// use llmd_brain::fleet::{EndpointSpec, Fleet, FleetConfig};
+/// use llmd_brain::predict::{EngineProfile, PredictConfig, Predictor};
+/// use llmd_brain::Time;
+///
+/// let mut fleet = Fleet::new(FleetConfig::default());
+/// let a = fleet.join(Time::ZERO, EndpointSpec::new("http://a:8000", "qwen")).unwrap();
+/// let mut predictor = Predictor::new(PredictConfig::default()).unwrap();
+/// let model = fleet.columns().model[a.slot.index()];
+/// predictor.admit(a.slot, model, EngineProfile::named("qwen3-32b_h100_tp2"));
+///
+/// let ttft = predictor.ttft_ms(Time::ZERO, a.slot, fleet.columns(), 2_000, 500).unwrap();
+/// assert!((ttft - (3.52 + 0.05025 * 1_500.0 + 1.6e-6 * 1_500.0 * 1_250.0)).abs() < 1e-6);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Predictor {
     config: PredictConfig,
@@ -143,7 +116,7 @@ pub struct Predictor {
     occupied: Vec<bool>,
     pool: Vec<u32>,
     models: Vec<Models>,
-    shares: Vec<PrefillShare>,
+    recent: Vec<RecentPrefills>,
     pools: Vec<Pool>,
 }
 
@@ -156,22 +129,10 @@ impl Predictor {
     /// # Errors
     /// [`PredictError`] where a value of `config` cannot work.
     pub fn new(config: PredictConfig) -> Result<Self, PredictError> {
-        let within = |field, value: u64, low, high| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(PredictError::Config { field, value, low, high })
-            }
-        };
-        within("min_observations", config.min_observations.into(), 1, 1_000_000)?;
-        within("memory_observations", config.memory_observations.into(), 2, 1_000_000)?;
-        within("prefill_share_ms", config.prefill_share_ms, 1, 3_600_000)?;
-        let generic = if config.prior_profile.is_empty() {
-            Models::from_profile(&super::PROFILES[GENERIC_PROFILE], false)
-        } else {
-            let profile = EngineProfile::named(&config.prior_profile);
-            let unknown = || PredictError::UnknownProfile { name: config.prior_profile.clone() };
-            Models::from_profile(profile.ok_or_else(unknown)?, true)
+        config.validate()?;
+        let generic = match EngineProfile::named(&config.prior_profile) {
+            Some(profile) => Models::from_profile(profile, true),
+            None => Models::from_profile(&super::PROFILES[GENERIC_PROFILE], false),
         };
         Ok(Self {
             config,
@@ -179,7 +140,7 @@ impl Predictor {
             occupied: Vec::new(),
             pool: Vec::new(),
             models: Vec::new(),
-            shares: Vec::new(),
+            recent: Vec::new(),
             pools: Vec::new(),
         })
     }
@@ -193,7 +154,7 @@ impl Predictor {
             self.occupied.push(false);
             self.pool.push(0);
             self.models.push(self.generic);
-            self.shares.push(PrefillShare::default());
+            self.recent.push(RecentPrefills::default());
         }
         while self.pools.len() <= model as usize {
             self.pools.push(Pool { members: 0, models: self.generic });
@@ -207,7 +168,7 @@ impl Predictor {
         self.occupied[row] = true;
         self.pool[row] = model;
         self.models[row] = own.unwrap_or(self.generic);
-        self.shares[row] = PrefillShare::default();
+        self.recent[row] = RecentPrefills::default();
     }
 
     /// An endpoint leaves. The last of its model takes the pooled observations with it.
@@ -234,11 +195,8 @@ impl Predictor {
         let cached = matched_tokens.min(prompt_tokens);
         let ahead = columns.ahead(slot);
         let features = prefill_features(&ahead, prompt_tokens - cached, cached);
-        let progress = ahead.head.map_or(0.0, |head| {
-            let head_ms =
-                prefill[1] * f64::from(head.uncached_tokens) + prefill[2] * head.pairs as f64;
-            now.millis_since(head.since).min(head_ms)
-        });
+        let in_hand = step_in_hand_ms(slot, columns, &ahead, &prefill);
+        let progress = ahead.head.map_or(0.0, |head| now.millis_since(head.since).min(in_hand));
         let work = (dot(&prefill, &features) - progress).max(0.0);
         Some(work + self.decode_drag_ms(slot, columns, &ahead, features[1]))
     }
@@ -260,8 +218,14 @@ impl Predictor {
         let batch = load.inflight_requests.saturating_add(1);
         let batch = if most == 0 { batch } else { batch.min(most) };
         let context = load.inflight_context_tokens as f64 + f64::from(prompt_tokens);
-        let step = dot(&decode, &[1.0, f64::from(batch), context]);
-        Some(step / (1.0 - self.prefill_share(now, slot)))
+        let step_ms = dot(&decode, &[1.0, f64::from(batch), context]).max(LEAST_STEP_MS);
+        // Of the recent past the part that prefills left went into steps that only decode, each a
+        // token; and each step with a prefill in it made a token, too.
+        let span_ms = self.config.prefill_window_ms as f64;
+        let recent = &self.recent[slot.index()];
+        let fade = recent.fade(now, span_ms);
+        let share = (fade * recent.work_ms / span_ms).min(MOST_PREFILL_SHARE);
+        Some(1.0 / ((1.0 - share) / step_ms + fade * recent.steps / span_ms))
     }
 
     /// Learns from the first token of a request that is still reserved.
@@ -286,7 +250,9 @@ impl Predictor {
         let own_ms = prefill[0]
             + prefill[1] * f64::from(reservation.uncached_tokens)
             + prefill[2] * reservation.prefill_pairs() as f64;
-        self.add_prefill_work(at, slot, own_ms);
+        let tokens = f64::from(reservation.uncached_tokens);
+        let steps = libm::ceil(tokens / batch_tokens(slot, columns)).max(1.0);
+        self.add_prefill(at, slot, own_ms, steps);
     }
 
     /// Learns from an output, by what it was like to decode it.
@@ -382,29 +348,38 @@ impl Predictor {
         let decode = fit.coefficients();
         let batch = f64::from(load.decoding_requests);
         let beside = decode[1] * batch + decode[2] * load.active_decode_tokens as f64;
-        let most = columns.max_batch_tokens.get(slot.index()).copied().unwrap_or_default();
-        let most = if most == 0 { DEFAULT_BATCH_TOKENS } else { most };
-        let steps = libm::ceil(work_tokens / f64::from(most)).max(1.0);
+        let steps = libm::ceil(work_tokens / batch_tokens(slot, columns)).max(1.0);
         let current = if ahead.head.is_none() { (decode[0] + beside) / 2.0 } else { 0.0 };
         current + steps * beside
     }
 
-    /// Share of the recent past that went into prefills.
-    fn prefill_share(&self, now: Time, slot: Slot) -> f64 {
-        let span_ms = self.config.prefill_share_ms as f64;
-        let share = &self.shares[slot.index()];
-        let faded = share.work_ms * libm::exp(-now.millis_since(share.at) / span_ms);
-        (faded / span_ms).min(MOST_PREFILL_SHARE)
+    fn add_prefill(&mut self, at: Time, slot: Slot, work_ms: f64, steps: f64) {
+        let span_ms = self.config.prefill_window_ms as f64;
+        let recent = &mut self.recent[slot.index()];
+        let at = at.max(recent.at);
+        let fade = recent.fade(at, span_ms);
+        recent.work_ms = fade * recent.work_ms + work_ms;
+        recent.steps = fade * recent.steps + steps;
+        recent.at = at;
     }
+}
 
-    fn add_prefill_work(&mut self, at: Time, slot: Slot, work_ms: f64) {
-        let span_ms = self.config.prefill_share_ms as f64;
-        let share = &mut self.shares[slot.index()];
-        let at = at.max(share.at);
-        share.work_ms *= libm::exp(-at.millis_since(share.at) / span_ms);
-        share.work_ms += work_ms;
-        share.at = at;
-    }
+/// What the engine works on now takes this long: the first prefill of the queue, and those
+/// behind it that fit into one step with it. More progress than that it cannot have made.
+fn step_in_hand_ms(slot: Slot, columns: &Columns, ahead: &Ahead, prefill: &[f64; 3]) -> f64 {
+    let Some(head) = ahead.head else { return 0.0 };
+    let pending_tokens = ahead.load.pending_prefill_tokens as f64;
+    let step_tokens = pending_tokens.min(batch_tokens(slot, columns));
+    let share = if pending_tokens > 0.0 { step_tokens / pending_tokens } else { 0.0 };
+    let step_pairs = share * ahead.load.pending_prefill_pairs as f64;
+    let head_ms = prefill[1] * f64::from(head.uncached_tokens) + prefill[2] * head.pairs as f64;
+    head_ms.max(prefill[1] * step_tokens + prefill[2] * step_pairs)
+}
+
+/// Most tokens in one step of the engine.
+fn batch_tokens(slot: Slot, columns: &Columns) -> f64 {
+    let most = columns.max_batch_tokens.get(slot.index()).copied().unwrap_or_default();
+    f64::from(if most == 0 { DEFAULT_BATCH_TOKENS } else { most })
 }
 
 /// What a prefill takes, in the units of the coefficients: once the base, every token of the queue

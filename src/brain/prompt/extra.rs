@@ -7,6 +7,9 @@ use super::{Extras, MultimodalItem};
 ///
 /// vLLM orders a block's extra keys LoRA, multimodal items by offset, salt, prompt embeddings, and
 /// so does this: items first, then texts. The LoRA adapter is not in it but in the chain's root.
+///
+/// [`Chain::block_keys`](super::Chain::block_keys) makes one for each block of a request that has
+/// any; for a block of an engine's event it is made from the extra keys that the event lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockExtra(pub(super) u64);
 
@@ -15,6 +18,23 @@ impl BlockExtra {
     /// on `multimodal` items, each an identifier and the offset of the item's first placeholder
     /// from the block's first token: negative where the item began in an earlier block. `None`
     /// where there is neither. Order matters.
+    ///
+    /// Events list texts untagged, and the adapter's name first if the event has an adapter: leave
+    /// that one out, and what is left gives the key that a request with the same salt and items
+    /// has.
+    ///
+    /// ```
+    /// use llmd_brain::prompt::{BlockExtra, Chain, Extras};
+    ///
+    /// let chain = Chain::new("qwen3-32b", None, 4)?;
+    /// let mut of_request = Vec::new();
+    /// let extras = Extras { cache_salt: Some("tenant-a"), ..Extras::default() };
+    /// chain.block_keys(&[1, 2, 3, 4], extras, &mut of_request);
+    ///
+    /// let extra = BlockExtra::new(["tenant-a"].into_iter(), std::iter::empty());
+    /// assert_eq!(chain.next(chain.root(), &[1, 2, 3, 4], extra), of_request[0]);
+    /// # Ok::<(), llmd_brain::prompt::PromptError>(())
+    /// ```
     pub fn new<'a>(
         texts: impl Iterator<Item = &'a str>,
         multimodal: impl Iterator<Item = (&'a str, i64)>,
@@ -27,22 +47,6 @@ impl BlockExtra {
             hash.text(text);
         }
         hash.finish()
-    }
-
-    /// The extra of a block as an engine's event lists it, where texts are untagged and the first
-    /// of them is the LoRA adapter's name if there is an adapter: dropped, since it is in the
-    /// chain's root. Equals what [`Chain::block_keys`](super::Chain::block_keys) mixes in for a
-    /// request with the same salt and items.
-    pub fn from_event<'a>(
-        lora: Option<&str>,
-        texts: impl Iterator<Item = &'a str>,
-        multimodal: impl Iterator<Item = (&'a str, i64)>,
-    ) -> Option<Self> {
-        let mut texts = texts.peekable();
-        if lora.is_some() && texts.peek().copied() == lora {
-            texts.next();
-        }
-        Self::new(texts, multimodal)
     }
 }
 

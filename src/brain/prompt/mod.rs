@@ -7,7 +7,7 @@
 //! no key: no engine caches it.
 //!
 //! The same chain is computed from a request ([`token_keys`]) and from the token ids of an
-//! engine's events ([`Chain::next`] with [`BlockExtra::from_event`]), so the engine's own hash
+//! engine's events ([`Chain::next`] with [`BlockExtra::new`]), so the engine's own hash
 //! function, seed and block size need not be known. [`vllm`] reproduces vLLM's own block hashes
 //! all the same: they are what names a block *to* the engine.
 //!

@@ -50,6 +50,7 @@ pub use profile::{builtin_profile, builtin_profiles};
 pub use registry::Family;
 pub use request::{ForeignScore, Request, Slo};
 pub use scheduler::{Choice, ScheduleCounters, Scheduler};
+pub use scorer::builtin_scorers;
 
 #[cfg(test)]
 mod tests;

@@ -48,8 +48,11 @@ pub struct Slo {
 /// Scores that code outside the brain gave, one a candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ForeignScore {
-    /// Name of the scorer in the profile.
+    /// Name of the scorer, as the profile lists it.
     pub name: String,
+    /// Where the profile does not list it: its weight in the sum, after all others. `None` where
+    /// it counts only if it is listed.
+    pub weight: Option<f64>,
     /// The candidates that were scored, in slot order.
     pub candidates: Vec<EndpointId>,
     /// A score for each of them; clamped to `[0, 1]`.

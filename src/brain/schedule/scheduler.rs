@@ -1,13 +1,13 @@
 //! One decision: eligible endpoints, filters, scorers, picker.
 
-use super::compiled::Profile;
+use super::compiled::{Profile, is_weight};
 use super::config::{ProfileChoice, ScheduleConfig};
 use super::context::{Context, Placed, Predictions};
 use super::decision::{Explanation, FilterStep, Predicted, ScoreColumn};
 use super::features::{Feature, Features, Freshness};
 use super::filter::{Eligible, eligible};
 use super::profile::{builtin_profile, builtin_profiles};
-use super::scorer::NEUTRAL;
+use super::scorer::{Degraded, NEUTRAL, foreign_column};
 use super::{ForeignScore, NoCandidate, Request, ScheduleError};
 use crate::fleet::Fleet;
 use crate::index::{MatchSource, Matches};
@@ -281,38 +281,69 @@ impl Scheduler {
     }
 
     fn run_scorers(&mut self, inputs: &Inputs<'_>, explanation: &mut Explanation) {
-        let Scratch { features, column, totals, .. } = &mut self.scratch;
+        let Self { profile, counters, scratch, .. } = self;
+        let Scratch { features, column, totals, .. } = scratch;
         let cx = inputs.over(features);
         totals.clear();
         totals.resize(features.len(), 0.0);
-        for entry in &self.profile.scorers {
-            column.clear();
-            column.resize(features.len(), 0.0);
-            if let Err(reason) = entry.scorer.score(&cx, column) {
-                column.fill(NEUTRAL);
-                self.counters.degraded_scorers += 1;
-                match &mut explanation.fallback {
-                    Some(reasons) => {
-                        reasons.push_str("; ");
-                        reasons.push_str(&reason);
-                    }
-                    none => *none = Some(reason),
-                }
-            }
-            for (score, total) in column.iter_mut().zip(totals.iter_mut()) {
-                if score.is_nan() {
-                    self.counters.nan_scores += 1;
-                    *score = 0.0;
-                }
-                *score = score.clamp(0.0, 1.0);
-                *total += entry.weight * *score;
-            }
-            explanation.scores.push(ScoreColumn {
-                name: entry.name.clone(),
-                weight: entry.weight,
-                values: column.clone(),
-            });
+        let mut sum = Sum { column, totals, counters, explanation };
+        for entry in &profile.scorers {
+            sum.add(&entry.name, entry.weight, |column| entry.scorer.score(&cx, column));
         }
+        for given in inputs.foreign {
+            let is_listed = profile.scorers.iter().any(|entry| entry.name == given.name);
+            match given.weight.filter(|_| !is_listed) {
+                Some(weight) if is_weight(weight) => {
+                    sum.add(&given.name, weight, |column| foreign_column(given, &cx, column));
+                }
+                Some(weight) => sum.add(&given.name, 0.0, |_| {
+                    let name = &given.name;
+                    Err(format!("foreign scorer {name:?} has weight {weight}: use 0 or more"))
+                }),
+                None => {}
+            }
+        }
+    }
+}
+
+/// The weighted sum of columns, as it grows.
+struct Sum<'a> {
+    column: &'a mut Vec<f64>,
+    totals: &'a mut [f64],
+    counters: &'a mut ScheduleCounters,
+    explanation: &'a mut Explanation,
+}
+
+impl Sum<'_> {
+    fn add(
+        &mut self,
+        name: &str,
+        weight: f64,
+        score: impl FnOnce(&mut [f64]) -> Result<(), Degraded>,
+    ) {
+        self.column.clear();
+        self.column.resize(self.totals.len(), 0.0);
+        if let Err(reason) = score(self.column) {
+            self.column.fill(NEUTRAL);
+            self.counters.degraded_scorers += 1;
+            match &mut self.explanation.fallback {
+                Some(reasons) => {
+                    reasons.push_str("; ");
+                    reasons.push_str(&reason);
+                }
+                none => *none = Some(reason),
+            }
+        }
+        for (score, total) in self.column.iter_mut().zip(self.totals.iter_mut()) {
+            if score.is_nan() {
+                self.counters.nan_scores += 1;
+                *score = 0.0;
+            }
+            *score = score.clamp(0.0, 1.0);
+            *total += weight * *score;
+        }
+        let values = self.column.clone();
+        self.explanation.scores.push(ScoreColumn { name: name.to_owned(), weight, values });
     }
 }
 

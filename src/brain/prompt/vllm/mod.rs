@@ -25,6 +25,8 @@ mod cbor;
 mod extra;
 mod full_hash;
 mod pickle;
+#[cfg(test)]
+mod tests;
 
 pub use extra::{ExtraKey, LoraAdapter, RequestExtras};
 pub use full_hash::{FullHash, HashLengthError};

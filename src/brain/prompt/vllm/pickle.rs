@@ -187,7 +187,7 @@ impl<'o, 'k> Pickler<'o, 'k> {
         let is_shared =
             chars.next().is_none_or(|first| (first as u32) < 256 && chars.next().is_none());
         if is_shared {
-            self.shared_text(text)
+            self.shared_text(text);
         } else {
             self.boundary();
             self.fresh_text(text);

@@ -8,6 +8,7 @@
 //! callable failed), the whole column is neutral, which is counted and said in the explanation.
 
 use super::{Degraded, Scorer};
+use crate::schedule::ForeignScore;
 use crate::schedule::context::Context;
 use crate::schedule::registry::{self, Plugin};
 use serde::Deserialize;
@@ -30,31 +31,38 @@ struct Foreign {
     name: String,
 }
 
+/// The scores given for the candidates that remain.
+pub(in crate::schedule) fn column(
+    given: &ForeignScore,
+    cx: &Context<'_>,
+    out: &mut [f64],
+) -> Result<(), Degraded> {
+    let name = &given.name;
+    if given.values.len() != given.candidates.len() {
+        let (values, candidates) = (given.values.len(), given.candidates.len());
+        return Err(format!(
+            "foreign scorer {name:?} gave {values} scores for {candidates} candidates"
+        ));
+    }
+    // Both lists are in slot order.
+    let mut scores = given.candidates.iter().zip(&given.values);
+    for (out, id) in out.iter_mut().zip(cx.ids()) {
+        let Some((_, &score)) = scores.find(|(candidate, _)| *candidate == id) else {
+            return Err(format!(
+                "foreign scorer {name:?} gave no score for {id}: the candidates changed"
+            ));
+        };
+        *out = score;
+    }
+    Ok(())
+}
+
 impl Scorer for Foreign {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
-        let Some(given) = cx.foreign.iter().find(|scores| scores.name == self.name) else {
-            return Err(format!("foreign scorer {:?} gave no scores", self.name));
-        };
-        if given.values.len() != given.candidates.len() {
-            return Err(format!(
-                "foreign scorer {:?} gave {} scores for {} candidates",
-                self.name,
-                given.values.len(),
-                given.candidates.len()
-            ));
+        match cx.foreign.iter().find(|scores| scores.name == self.name) {
+            Some(given) => column(given, cx, out),
+            None => Err(format!("foreign scorer {:?} gave no scores", self.name)),
         }
-        // Both lists are in slot order.
-        let mut scores = given.candidates.iter().zip(&given.values);
-        for (out, id) in out.iter_mut().zip(cx.ids()) {
-            let Some((_, &score)) = scores.find(|(candidate, _)| *candidate == id) else {
-                return Err(format!(
-                    "foreign scorer {:?} gave no score for {id}: the candidates changed",
-                    self.name
-                ));
-            };
-            *out = score;
-        }
-        Ok(())
     }
 
     fn foreign_name(&self) -> Option<&str> {

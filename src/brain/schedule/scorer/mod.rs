@@ -27,6 +27,8 @@ mod session_hash;
 mod token_load;
 mod topology_affinity;
 
+pub(super) use foreign::column as foreign_column;
+
 use super::context::{Context, Placed, Predictions};
 use super::registry::Plugin;
 use crate::Slot;
@@ -60,6 +62,11 @@ pub trait Scorer: Send {
 
     /// The tenant of a slot left.
     fn left(&mut self, _slot: Slot) {}
+}
+
+/// Names of all scorers.
+pub fn builtin_scorers() -> impl Iterator<Item = &'static str> {
+    SCORERS.iter().map(|plugin| plugin.name)
 }
 
 /// Every scorer, in the order in which messages list them.

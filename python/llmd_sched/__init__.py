@@ -1,0 +1,105 @@
+"""The scheduling brain of distributed LLM inference, in your process.
+
+A :class:`Router` knows which engine holds which KV cache block and how loaded each one is, and
+picks an endpoint for a prompt in microseconds:
+
+>>> import llmd_sched
+>>> router = llmd_sched.Router()
+>>> _ = router.add_endpoint("http://10.0.0.1:8000")
+>>> _ = router.add_endpoint("http://10.0.0.2:8000")
+>>> with router.route(range(1000)) as first:  # send the request to first.address
+...     router.first_token(first)
+True
+>>> second = router.route(range(1000))  # the same prompt goes where its KV blocks are
+>>> second.address == first.address, second.matched_tokens
+(True, 992)
+"""
+
+from llmd_sched._core import (
+    Decision,
+    Endpoint,
+    Explanation,
+    Features,
+    FilterStep,
+    KvPosition,
+    Leg,
+    Matches,
+    ReplayReport,
+    Router,
+    __version__,
+    block_keys,
+    replay,
+    text_block_keys,
+    vllm_block_hashes,
+)
+from llmd_sched._errors import (
+    ConfigError,
+    EndpointError,
+    EngineError,
+    KvTimeoutError,
+    LlmdError,
+    NoEndpointError,
+    PromptError,
+    ReplayError,
+    RouterClosedError,
+    ScoreError,
+    UnknownEndpointError,
+)
+from llmd_sched._remote import RemoteRouter, attach
+from llmd_sched._types import (
+    Capacity,
+    ConfigSource,
+    EndpointRef,
+    HashAlgorithm,
+    HealthName,
+    MatchSourceName,
+    PromptOptions,
+    RequestOptions,
+    RoleName,
+    Scorer,
+    Tokens,
+    Topology,
+)
+
+__all__ = [
+    "Capacity",
+    "ConfigError",
+    "ConfigSource",
+    "Decision",
+    "Endpoint",
+    "EndpointError",
+    "EndpointRef",
+    "EngineError",
+    "Explanation",
+    "Features",
+    "FilterStep",
+    "HashAlgorithm",
+    "HealthName",
+    "KvPosition",
+    "KvTimeoutError",
+    "Leg",
+    "LlmdError",
+    "MatchSourceName",
+    "Matches",
+    "NoEndpointError",
+    "PromptError",
+    "PromptOptions",
+    "RemoteRouter",
+    "ReplayError",
+    "ReplayReport",
+    "RequestOptions",
+    "RoleName",
+    "Router",
+    "RouterClosedError",
+    "ScoreError",
+    "Scorer",
+    "Tokens",
+    "Topology",
+    "UnknownEndpointError",
+    "__version__",
+    "attach",
+    "block_keys",
+    "replay",
+    "text_block_keys",
+    "vllm_block_hashes",
+]

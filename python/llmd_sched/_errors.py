@@ -1,0 +1,63 @@
+"""What can go wrong, as one small tree under :class:`LlmdError`.
+
+Each message says what was wrong, with the value, and what to do about it. Where Python has a
+built-in exception for the kind of mistake, the class is also that one, so that code which does
+not know llmd-sched still catches it.
+"""
+
+
+class LlmdError(Exception):
+    """Anything that llmd-sched raises on purpose."""
+
+
+class ConfigError(LlmdError, ValueError):
+    """A configuration that cannot be: an unknown key, a wrong type, a value out of range."""
+
+
+class PromptError(LlmdError, ValueError):
+    """A prompt or a request option that cannot be: empty, or a token id out of range."""
+
+
+class EndpointError(LlmdError, ValueError):
+    """An endpoint that cannot be: two with one address and rank, or a field out of range."""
+
+
+class UnknownEndpointError(EndpointError, LookupError):
+    """No endpoint of the fleet is meant: it never joined, or it has left."""
+
+
+class NoEndpointError(LlmdError):
+    """No endpoint can serve the request now; the message says what ruled them out.
+
+    ``reason`` is one of ``"empty-fleet"``, ``"no-candidate"``, ``"not-booked"`` (too many
+    reservations), ``"not-held"`` (too many held requests), ``"hold-expired"`` and ``"closed"``.
+    """
+
+    reason: str
+
+    def __init__(self, message: str, reason: str = "no-candidate") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["NoEndpointError"], tuple[str, str]]:
+        return type(self), (str(self), self.reason)
+
+
+class ScoreError(LlmdError, ValueError):
+    """Scores given to :meth:`Router.commit` that do not fit the candidates."""
+
+
+class EngineError(LlmdError, ConnectionError):
+    """A live engine or router could not be reached, or did not answer as one."""
+
+
+class KvTimeoutError(LlmdError, TimeoutError):
+    """An engine's KV events did not reach the wanted sequence number in time."""
+
+
+class ReplayError(LlmdError, ValueError):
+    """A decision log that cannot be read: another format, another version, or damaged."""
+
+
+class RouterClosedError(LlmdError, RuntimeError):
+    """The router was closed."""

@@ -1,0 +1,108 @@
+"""Types of arguments: what a caller may pass, spelled out for type checkers."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from llmd_sched._core import Endpoint, Features
+
+Tokens = Union[
+    "npt.NDArray[np.integer[Any]]", "array[int]", memoryview, bytes, bytearray, Sequence[int]
+]
+"""Token ids of one prompt, each 0 to 4294967295, one-dimensional.
+
+A contiguous ``uint32`` numpy array is read in place. Other integer arrays, ``array.array`` and
+``memoryview`` are converted with a range check, ``bytes`` is taken as little-endian ``uint32``,
+and any other sequence is read element by element.
+"""
+
+EndpointRef = Union["Endpoint", str]
+"""An :class:`~llmd_sched.Endpoint`, its ``id`` (such as ``"3.1"``), or its address where only one
+rank has that address."""
+
+Scorer = Callable[["Features"], npt.ArrayLike]
+"""Called with the features of all candidates; returns one score in [0, 1] for each, in order."""
+
+ConfigSource = Union[Mapping[str, Any], str, "os.PathLike[str]"]
+"""A mapping, or the path of a ``.toml``, ``.yaml``, ``.yml`` or ``.json`` file."""
+
+RoleName = Literal["both", "prefill", "decode", "encode"]
+"""Which phases of a request an endpoint serves."""
+
+HealthName = Literal["ready", "cordoned", "draining", "unreachable", "left"]
+"""Whether an endpoint may be given new requests."""
+
+MatchSourceName = Literal["none", "exact", "speculative", "approximate", "upperbound"]
+"""What the belief in matched tokens rests on: the engine's events (``exact``), those and our own
+recent decisions (``speculative``), our own decisions only (``approximate``), or events of only
+some of a hybrid model's groups (``upperbound``)."""
+
+HashAlgorithm = Literal["sha256", "sha256_cbor", "xxhash", "xxhash_cbor"]
+"""vLLM's ``--prefix-caching-hash-algo``."""
+
+
+class Topology(TypedDict, total=False):
+    """Where an endpoint or a client stands; what is left out is unknown."""
+
+    host: str
+    rack: str
+    zone: str
+    region: str
+
+
+class Capacity(TypedDict, total=False):
+    """What an endpoint can hold; what is left out is learned from its metrics where they say."""
+
+    kv_blocks: int
+    block_size: int
+    max_running_requests: int
+    max_batch_tokens: int
+    max_model_len: int
+    max_loras: int
+
+
+class PromptOptions(TypedDict, total=False):
+    """What, besides its tokens, decides whether two prompts share KV blocks.
+
+    - ``model``: name that the endpoints were registered with; empty matches any.
+    - ``lora``: name of the LoRA adapter.
+    - ``cache_salt``: tenants with different salts never share blocks.
+    - ``multimodal``: ``(identifier, offset_tokens, length_tokens)`` of each item, where
+      ``identifier`` is the engine's hash of the content (vLLM: ``mm_hash``).
+    """
+
+    model: str
+    lora: str | None
+    cache_salt: str | None
+    multimodal: Sequence[tuple[str, int, int]]
+
+
+class RequestOptions(PromptOptions, total=False):
+    """What a caller may say about a request, besides its prompt.
+
+    - ``session_id``: conversation that it belongs to.
+    - ``priority``: higher is more important; default 0, negative may be shed.
+    - ``ttft_slo_ms``, ``tpot_slo_ms``: latency objectives.
+    - ``max_output_tokens``: limit on the output, where the client gave one.
+    - ``allowed``: only these endpoints.
+    - ``required_labels``: only endpoints with these labels.
+    - ``origin``: where the client or the data stands, for topology scoring.
+    - ``hold_ms``: how long to wait where no endpoint can take it now; default 0, not at all.
+    """
+
+    session_id: str | None
+    priority: int
+    ttft_slo_ms: float | None
+    tpot_slo_ms: float | None
+    max_output_tokens: int | None
+    allowed: Sequence[EndpointRef] | None
+    required_labels: Mapping[str, str]
+    origin: Topology
+    hold_ms: int

@@ -1,0 +1,58 @@
+//! One command tree, for the `llmd-sched` binary and for the wheel's console script. One file a
+//! command: its options, and what it does with them.
+
+mod engine;
+
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+/// The scheduling brain of distributed LLM inference.
+#[derive(Debug, Parser)]
+#[command(name = "llmd-sched", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve an embedded engine: a vLLM without model and GPU.
+    Engine(engine::EngineArgs),
+}
+
+/// Runs the command that `args`, of which the first is the program's name, asks for, until it is
+/// done or the process is told to stop, and returns the exit code: 2 is a mistake in `args`, 1 any
+/// other failure.
+pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" too, on standard output and with code 0.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    log_to_stderr();
+    let outcome = match cli.command {
+        Command::Engine(args) => args.run(),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("llmd-sched: {error}");
+            1
+        }
+    }
+}
+
+/// What a command fails with: a message for whoever typed it.
+type CommandError = Box<dyn std::error::Error>;
+
+/// `RUST_LOG` says what is logged; by default warnings. A program that has set up its own log
+/// keeps it.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

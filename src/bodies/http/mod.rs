@@ -1,0 +1,12 @@
+//! A small HTTP/1.1 client for what a router reads from engines: metrics pages and descriptions.
+//!
+//! Every read has a deadline for the whole exchange and a limit on the body, so that an engine that
+//! hangs or sends without end costs a timeout or a counted error, never memory. Connections are
+//! pooled. Plain HTTP only: engines are reached inside the cluster; put a TLS proxy in between
+//! where that does not hold.
+//!
+//! Not here: requests of clients, which a gateway relays and streams.
+
+mod client;
+
+pub use client::{HttpClient, HttpError};

@@ -1,0 +1,574 @@
+//! The walk over a KV event payload that vLLM and SGLang share.
+//!
+//! A batch is `[timestamp, [event...], dp_rank]` (newer engines may send it as a map). An event is
+//! a map tagged `"type"`, or in older releases an array whose first element is the type and whose
+//! fields follow in the order of the engine's struct, fewer in older ones. A [`Dialect`] names that
+//! order.
+//!
+//! What an event depends on decides whether a block may ever be matched, so a value that is not
+//! understood is never dropped from a block's identity: an odd extra key becomes a text that no
+//! request carries.
+
+use super::msgpack::{MsgpackError, Reader, Scalar};
+use llmd_brain::index::{
+    BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch, SpecKind,
+};
+use llmd_brain::{EngineHash, Tier};
+
+/// Bounds on one payload, so that a few bytes cannot ask for much memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Most events in a batch.
+    pub max_events: usize,
+    /// Most blocks in an event.
+    pub max_blocks: usize,
+    /// Most tokens in an event.
+    pub max_tokens: usize,
+    /// Longest name, salt or identifier, in bytes.
+    pub max_text_bytes: usize,
+}
+
+impl Default for DecodeLimits {
+    /// 65,536 events, 1,048,576 blocks, 16,777,216 tokens (a long context holds a million), 4 KiB.
+    fn default() -> Self {
+        Self {
+            max_events: 1 << 16,
+            max_blocks: 1 << 20,
+            max_tokens: 1 << 24,
+            max_text_bytes: 4 << 10,
+        }
+    }
+}
+
+/// Why a payload was refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not msgpack, or not of the shape of an event batch.
+    #[error("KV event payload: {context}: {source}")]
+    Msgpack {
+        /// What was being read.
+        context: &'static str,
+        /// What was wrong.
+        source: MsgpackError,
+    },
+    /// A value that the format does not allow, in a place that cannot be skipped.
+    #[error("KV event payload: {field} is {value}")]
+    Value {
+        /// Of which field.
+        field: &'static str,
+        /// What it was.
+        value: String,
+    },
+    /// The batch has fewer fields than any release sends.
+    #[error("KV event payload: {0} is missing")]
+    Missing(&'static str),
+}
+
+/// What was left out of a batch, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Events of a type that this version does not know.
+    pub unknown_events: u64,
+    /// Fields that this version does not know.
+    pub unknown_fields: u64,
+    /// Events about a medium that this version does not know.
+    pub unknown_mediums: u64,
+    /// Stores whose values cannot be (token ids beyond 32 bits, say): the blocks go unknown.
+    pub malformed_stores: u64,
+    /// Stores of blocks named by pairs of tokens, as SGLang sends under EAGLE speculative
+    /// decoding: such a block also depends on the token after it, which no block key expresses.
+    pub paired_token_stores: u64,
+}
+
+impl std::ops::AddAssign for Skipped {
+    fn add_assign(&mut self, rhs: Self) {
+        self.unknown_events += rhs.unknown_events;
+        self.unknown_fields += rhs.unknown_fields;
+        self.unknown_mediums += rhs.unknown_mediums;
+        self.malformed_stores += rhs.malformed_stores;
+        self.paired_token_stores += rhs.paired_token_stores;
+    }
+}
+
+/// A batch and what was left out of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The events that were understood, in order.
+    pub batch: KvEventBatch,
+    /// What was not.
+    pub skipped: Skipped,
+}
+
+/// How one engine's payloads differ from another's.
+pub(super) struct Dialect {
+    /// Fields of a positional BlockStored after its type.
+    pub stored: &'static [Field],
+    /// Fields of a positional BlockRemoved after its type.
+    pub removed: &'static [Field],
+}
+
+/// The fields of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Type,
+    BlockHashes,
+    ParentBlockHash,
+    TokenIds,
+    BlockSize,
+    LoraId,
+    Medium,
+    LoraName,
+    ExtraKeys,
+    GroupIdx,
+    SpecKind,
+    SlidingWindow,
+    Locality,
+    CacheSalt,
+    /// Known, and of no use here.
+    Ignored,
+}
+
+impl Field {
+    fn named(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"type" => Self::Type,
+            b"block_hashes" => Self::BlockHashes,
+            b"parent_block_hash" => Self::ParentBlockHash,
+            b"token_ids" => Self::TokenIds,
+            b"block_size" => Self::BlockSize,
+            b"lora_id" => Self::LoraId,
+            b"medium" => Self::Medium,
+            b"lora_name" => Self::LoraName,
+            b"extra_keys" => Self::ExtraKeys,
+            b"group_idx" => Self::GroupIdx,
+            b"kv_cache_spec_kind" => Self::SpecKind,
+            b"kv_cache_spec_sliding_window" => Self::SlidingWindow,
+            b"locality" => Self::Locality,
+            b"cache_salt" => Self::CacheSalt,
+            b"ownership" | b"session_id" => Self::Ignored,
+            _ => return None,
+        })
+    }
+}
+
+/// Most fields of a batch or an event: far more than any has.
+const MAX_FIELDS: usize = 64;
+
+pub(super) fn decode(
+    payload: &[u8],
+    dialect: &Dialect,
+    limits: &DecodeLimits,
+) -> Result<Decoded, DecodeError> {
+    let mut walk = Walk { at: Reader::new(payload), dialect, limits, skipped: Skipped::default() };
+    let batch = walk.batch()?;
+    Ok(Decoded { batch, skipped: walk.skipped })
+}
+
+/// Attaches what was being read.
+trait Context<T> {
+    fn reading(self, context: &'static str) -> Result<T, DecodeError>;
+}
+
+impl<T> Context<T> for Result<T, MsgpackError> {
+    fn reading(self, context: &'static str) -> Result<T, DecodeError> {
+        self.map_err(|source| DecodeError::Msgpack { context, source })
+    }
+}
+
+struct Walk<'a> {
+    at: Reader<'a>,
+    dialect: &'a Dialect,
+    limits: &'a DecodeLimits,
+    skipped: Skipped,
+}
+
+/// An event's fields as they come, before it is known what they mean together.
+#[derive(Default)]
+struct Fields<'a> {
+    kind: Option<&'a [u8]>,
+    block_hashes: Vec<EngineHash>,
+    parent: Option<EngineHash>,
+    token_ids: Vec<u32>,
+    block_size: Option<u32>,
+    lora_id: Option<u64>,
+    lora_name: Option<String>,
+    medium: Option<&'a [u8]>,
+    extra_keys: Vec<Vec<ExtraKey>>,
+    group: Option<u32>,
+    spec_kind: Option<&'a [u8]>,
+    sliding_window: Option<u32>,
+    is_remote: bool,
+    cache_salt: Option<String>,
+    /// A field that makes no sense; only the first is told.
+    broken: Option<DecodeError>,
+    has_paired_tokens: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn batch(&mut self) -> Result<KvEventBatch, DecodeError> {
+        let mut batch = KvEventBatch { timestamp_s: 0.0, dp_rank: None, events: Vec::new() };
+        if self.at.next_is_map() {
+            let mut has_events = false;
+            for _ in 0..self.at.map("a batch", MAX_FIELDS).reading("the batch")? {
+                match self.at.text().reading("a field name of the batch")? {
+                    b"ts" => batch.timestamp_s = self.at.number("a timestamp").reading("ts")?,
+                    b"events" => {
+                        batch.events = self.events()?;
+                        has_events = true;
+                    }
+                    b"data_parallel_rank" | b"attn_dp_rank" => batch.dp_rank = self.dp_rank()?,
+                    _ => self.unknown_field()?,
+                }
+            }
+            return if has_events { Ok(batch) } else { Err(DecodeError::Missing("events")) };
+        }
+        let fields = self.at.array("a batch", MAX_FIELDS).reading("the batch")?;
+        if fields < 2 {
+            return Err(DecodeError::Missing("events"));
+        }
+        batch.timestamp_s = self.at.number("a timestamp").reading("ts")?;
+        batch.events = self.events()?;
+        if fields > 2 {
+            batch.dp_rank = self.dp_rank()?;
+        }
+        for _ in 3..fields {
+            self.unknown_field()?;
+        }
+        Ok(batch)
+    }
+
+    fn dp_rank(&mut self) -> Result<Option<u32>, DecodeError> {
+        if self.at.nil() {
+            return Ok(None);
+        }
+        let rank = self.at.unsigned("a rank").reading("data_parallel_rank")?;
+        match u32::try_from(rank) {
+            Ok(rank) => Ok(Some(rank)),
+            Err(_) => Err(value("data_parallel_rank", rank)),
+        }
+    }
+
+    fn events(&mut self) -> Result<Vec<KvEvent>, DecodeError> {
+        let count = self.at.array("events", self.limits.max_events).reading("events")?;
+        // A batch mostly holds one or a few; a declared count is not worth an allocation.
+        let mut events = Vec::with_capacity(count.min(8));
+        for _ in 0..count {
+            if let Some(event) = self.event()? {
+                events.push(event);
+            }
+        }
+        Ok(events)
+    }
+
+    fn event(&mut self) -> Result<Option<KvEvent>, DecodeError> {
+        let mut fields = Fields::default();
+        if self.at.next_is_map() {
+            for _ in 0..self.at.map("an event", MAX_FIELDS).reading("an event")? {
+                let name = self.at.text().reading("a field name of an event")?;
+                match Field::named(name) {
+                    Some(field) => self.field(field, &mut fields)?,
+                    None => self.unknown_field()?,
+                }
+            }
+        } else {
+            let count = self.at.array("an event", MAX_FIELDS).reading("an event")?;
+            if count == 0 {
+                return Err(DecodeError::Missing("the type of an event"));
+            }
+            let kind = self.at.text().reading("the type of an event")?;
+            fields.kind = Some(kind);
+            let order = match kind {
+                b"BlockStored" => self.dialect.stored,
+                b"BlockRemoved" => self.dialect.removed,
+                _ => &[],
+            };
+            for i in 0..count - 1 {
+                match order.get(i) {
+                    Some(&field) => self.field(field, &mut fields)?,
+                    None if order.is_empty() => self.at.skip().reading("an event")?,
+                    None => self.unknown_field()?,
+                }
+            }
+        }
+        self.assemble(fields)
+    }
+
+    fn unknown_field(&mut self) -> Result<(), DecodeError> {
+        self.skipped.unknown_fields += 1;
+        self.at.skip().reading("an unknown field")
+    }
+
+    /// Reads one field's value. A value of the wrong kind marks the event as broken; bytes that
+    /// are not msgpack are an error, since nothing after them can be found.
+    fn field(&mut self, field: Field, into: &mut Fields<'a>) -> Result<(), DecodeError> {
+        let start = self.at;
+        let outcome = self.field_value(field, into);
+        if let Err(error) = outcome {
+            self.at = start;
+            self.at.skip().reading("a field of an event")?;
+            into.broken.get_or_insert(error);
+        }
+        Ok(())
+    }
+
+    fn field_value(&mut self, field: Field, into: &mut Fields<'a>) -> Result<(), DecodeError> {
+        if self.at.nil() {
+            return Ok(());
+        }
+        match field {
+            Field::Type => into.kind = Some(self.at.text().reading("type")?),
+            Field::BlockHashes => into.block_hashes = self.block_hashes()?,
+            Field::ParentBlockHash => into.parent = Some(self.hash("parent_block_hash")?),
+            Field::TokenIds => into.token_ids = self.token_ids(&mut into.has_paired_tokens)?,
+            Field::BlockSize => into.block_size = Some(self.small("block_size")?),
+            Field::LoraId => into.lora_id = Some(self.at.unsigned("an id").reading("lora_id")?),
+            Field::Medium => into.medium = Some(self.at.text().reading("medium")?),
+            Field::LoraName => into.lora_name = Some(self.name("lora_name")?),
+            Field::ExtraKeys => into.extra_keys = self.extra_keys()?,
+            Field::GroupIdx => into.group = Some(self.small("group_idx")?),
+            Field::SpecKind => into.spec_kind = Some(self.at.text().reading("spec kind")?),
+            Field::SlidingWindow => into.sliding_window = Some(self.small("sliding window")?),
+            Field::Locality => {
+                into.is_remote =
+                    self.at.text().reading("locality")?.eq_ignore_ascii_case(b"remote");
+            }
+            Field::CacheSalt => into.cache_salt = Some(self.name("cache_salt")?),
+            Field::Ignored => self.at.skip().reading("an event")?,
+        }
+        Ok(())
+    }
+
+    fn small(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+        let wide = self.at.unsigned("a small integer").reading(field)?;
+        u32::try_from(wide).map_err(|_| value(field, wide))
+    }
+
+    fn name(&mut self, field: &'static str) -> Result<String, DecodeError> {
+        let text = self.at.text().reading(field)?;
+        self.short(field, text)?;
+        std::str::from_utf8(text)
+            .map(str::to_owned)
+            .map_err(|_| value(field, String::from_utf8_lossy(text)))
+    }
+
+    fn short(&self, field: &'static str, text: &[u8]) -> Result<(), DecodeError> {
+        if text.len() > self.limits.max_text_bytes {
+            return Err(value(field, format_args!("{} bytes long", text.len())));
+        }
+        Ok(())
+    }
+
+    fn block_hashes(&mut self) -> Result<Vec<EngineHash>, DecodeError> {
+        let count =
+            self.at.array("block_hashes", self.limits.max_blocks).reading("block_hashes")?;
+        let mut hashes = Vec::with_capacity(count);
+        for _ in 0..count {
+            hashes.push(self.hash("block_hashes")?);
+        }
+        Ok(hashes)
+    }
+
+    /// An engine's name of a block: an integer of 64 bits, signed or not, or the raw hash, of
+    /// which the last eight bytes are that integer (vLLM's own rule).
+    fn hash(&mut self, field: &'static str) -> Result<EngineHash, DecodeError> {
+        match self.at.scalar().reading(field)? {
+            Scalar::Unsigned(hash) => Ok(EngineHash(hash)),
+            Scalar::Negative(hash) => Ok(EngineHash(hash.cast_unsigned())),
+            Scalar::Bytes(raw) => match raw.last_chunk() {
+                Some(last) => Ok(EngineHash(u64::from_be_bytes(*last))),
+                None => Err(value(field, format_args!("{} raw bytes, fewer than 8", raw.len()))),
+            },
+            other => Err(value(field, format_args!("{other:?}"))),
+        }
+    }
+
+    fn token_ids(&mut self, has_pairs: &mut bool) -> Result<Vec<u32>, DecodeError> {
+        let count = self.at.array("token_ids", self.limits.max_tokens).reading("token_ids")?;
+        if count > 0 && self.at.next_is_array() {
+            *has_pairs = true;
+            for _ in 0..count {
+                self.at.skip().reading("token_ids")?;
+            }
+            return Ok(Vec::new());
+        }
+        let mut tokens = Vec::with_capacity(count);
+        for _ in 0..count {
+            tokens.push(self.small("token_ids")?);
+        }
+        Ok(tokens)
+    }
+
+    fn extra_keys(&mut self) -> Result<Vec<Vec<ExtraKey>>, DecodeError> {
+        let blocks = self.at.array("extra_keys", self.limits.max_blocks).reading("extra_keys")?;
+        // Nearly always nil for every block, which is said by saying nothing.
+        let mut keys = Vec::new();
+        for block in 0..blocks {
+            if self.at.nil() {
+                continue;
+            }
+            let count = self.at.array("extra_keys", MAX_FIELDS).reading("extra_keys")?;
+            if keys.is_empty() {
+                keys.resize_with(blocks, Vec::new);
+            }
+            for _ in 0..count {
+                let key = self.extra_key()?;
+                keys[block].push(key);
+            }
+        }
+        Ok(keys)
+    }
+
+    fn extra_key(&mut self) -> Result<ExtraKey, DecodeError> {
+        let start = self.at;
+        if self.at.next_is_array() {
+            let count = self.at.array("an extra key", MAX_FIELDS).reading("extra_keys")?;
+            if count == 2
+                && let Ok(Scalar::Text(identifier)) = self.at.scalar()
+                && let Ok(offset) = self.at.scalar()
+                && let Some(offset) = as_offset(offset)
+            {
+                self.short("extra_keys", identifier)?;
+                let identifier = String::from_utf8_lossy(identifier).into_owned();
+                return Ok(ExtraKey::Multimodal { identifier, offset });
+            }
+            self.at = start;
+        } else {
+            match self.at.scalar() {
+                Ok(Scalar::Text(text)) => {
+                    self.short("extra_keys", text)?;
+                    return Ok(ExtraKey::Text(String::from_utf8_lossy(text).into_owned()));
+                }
+                Ok(Scalar::Bytes(digest)) => {
+                    self.short("extra_keys", digest)?;
+                    return Ok(ExtraKey::Text(hex(digest)));
+                }
+                _ => self.at = start,
+            }
+        }
+        self.at.skip().reading("extra_keys")?;
+        let raw = &start.rest()[..start.rest().len() - self.at.rest().len()];
+        self.short("extra_keys", raw)?;
+        Ok(ExtraKey::Text(format!("msgpack:{}", hex(raw))))
+    }
+
+    fn assemble(&mut self, fields: Fields<'_>) -> Result<Option<KvEvent>, DecodeError> {
+        let Some(kind) = fields.kind else {
+            return Err(fields.broken.unwrap_or(DecodeError::Missing("the type of an event")));
+        };
+        if !matches!(kind, b"BlockStored" | b"BlockRemoved" | b"AllBlocksCleared") {
+            self.skipped.unknown_events += 1;
+            return Ok(None);
+        }
+        if kind == b"AllBlocksCleared" {
+            return Ok(Some(KvEvent::Cleared));
+        }
+        let is_stored = kind == b"BlockStored";
+        if let Some(error) = fields.broken {
+            // A store that is not believed only means blocks that go unknown. A removal that is
+            // not carried out would leave blocks credited that are gone.
+            if is_stored {
+                self.skipped.malformed_stores += 1;
+                return Ok(None);
+            }
+            return Err(error);
+        }
+        if fields.has_paired_tokens {
+            self.skipped.paired_token_stores += 1;
+            return Ok(None);
+        }
+        let Some(tier) = tier(fields.medium, fields.is_remote) else {
+            self.skipped.unknown_mediums += 1;
+            return Ok(None);
+        };
+        if !is_stored {
+            return Ok(Some(KvEvent::Removed(BlockRemoved {
+                block_hashes: fields.block_hashes,
+                tier,
+                group: fields.group,
+            })));
+        }
+        let Some(block_size) = fields.block_size else {
+            self.skipped.malformed_stores += 1;
+            return Ok(None);
+        };
+        let group = fields.group.map(|index| GroupSpec {
+            index,
+            kind: fields.spec_kind.map_or(SpecKind::Unstated, spec_kind),
+            sliding_window_tokens: fields.sliding_window,
+        });
+        let mut extra_keys = fields.extra_keys;
+        if let (Some(salt), None, true) = (fields.cache_salt, fields.parent, extra_keys.is_empty())
+        {
+            // SGLang's form of what vLLM writes into the first block's extra keys.
+            extra_keys.resize_with(fields.block_hashes.len(), Vec::new);
+            if let Some(first) = extra_keys.first_mut() {
+                first.push(ExtraKey::Text(salt));
+            }
+        }
+        // Releases before lora_name: an adapter that cannot be named must still not pass for none.
+        let lora = fields.lora_name.or_else(|| fields.lora_id.map(|id| format!("lora_id:{id}")));
+        Ok(Some(KvEvent::Stored(BlockStored {
+            block_hashes: fields.block_hashes,
+            parent: fields.parent,
+            token_ids: fields.token_ids,
+            block_size,
+            tier,
+            lora,
+            extra_keys,
+            group,
+        })))
+    }
+}
+
+fn value(field: &'static str, value: impl std::fmt::Display) -> DecodeError {
+    DecodeError::Value { field, value: value.to_string() }
+}
+
+fn as_offset(scalar: Scalar<'_>) -> Option<i64> {
+    match scalar {
+        Scalar::Unsigned(offset) => i64::try_from(offset).ok(),
+        Scalar::Negative(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// vLLM: GPU, CPU, STORAGE, with locality LOCAL or REMOTE. SGLang: GPU, CPU_PINNED, DISK, EXTERNAL.
+/// Releases that name no medium know only the GPU.
+fn tier(medium: Option<&[u8]>, is_remote: bool) -> Option<Tier> {
+    if is_remote {
+        return Some(Tier::Remote);
+    }
+    let Some(medium) = medium else { return Some(Tier::Gpu) };
+    let is = |name: &str| medium.eq_ignore_ascii_case(name.as_bytes());
+    if is("GPU") {
+        Some(Tier::Gpu)
+    } else if is("CPU") || is("CPU_PINNED") {
+        Some(Tier::Cpu)
+    } else if is("STORAGE") || is("DISK") {
+        Some(Tier::Storage)
+    } else if is("EXTERNAL") || is("REMOTE") {
+        Some(Tier::Remote)
+    } else {
+        None
+    }
+}
+
+fn spec_kind(name: &[u8]) -> SpecKind {
+    match name {
+        b"full_attention" => SpecKind::FullAttention,
+        b"mla_attention" => SpecKind::Mla,
+        b"sink_full_attention" => SpecKind::SinkFullAttention,
+        b"sliding_window" | b"sliding_window_mla" => SpecKind::SlidingWindow,
+        b"chunked_local_attention" => SpecKind::ChunkedLocal,
+        b"mamba" => SpecKind::Mamba,
+        _ => SpecKind::Other,
+    }
+}

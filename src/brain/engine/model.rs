@@ -1,0 +1,437 @@
+use super::kv_cache::KeyHasher;
+use super::memory::Memory;
+use super::sequence::Sequence;
+use super::{
+    Admission, BlockIdentity, EngineConfig, EngineConfigError, EngineRequest, RequestId, Step,
+};
+use crate::{BlockKey, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasherDefault;
+use std::time::Duration;
+
+/// The engine. [`begin_step`](Self::begin_step) and [`finish_step`](Self::finish_step) alternate;
+/// requests may be submitted and aborted between and during steps.
+///
+/// ```
+/// use llmd_brain::engine::{EngineConfig, EngineModel, EngineRequest, RequestId};
+/// use llmd_brain::{BlockKey, Time, predict::EngineProfile};
+///
+/// let profile = *EngineProfile::named("llama-3.1-8b_h100_tp1").unwrap();
+/// let mut engine = EngineModel::new(EngineConfig::new(profile))?;
+/// let keys = vec![BlockKey(1), BlockKey(2)];
+/// engine.submit(EngineRequest { id: RequestId(1), prompt_tokens: 40, output_tokens: 1, keys })?;
+/// let step = engine.step(Time::ZERO).unwrap();
+/// assert_eq!(step.finished, [RequestId(1)]);
+/// assert!(step.duration_ms >= profile.decode_base_ms);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct EngineModel<K = BlockKey> {
+    config: EngineConfig,
+    memory: Memory<K>,
+    waiting: VecDeque<Sequence<K>>,
+    /// In admission order. At most the last one has an unfinished prefill: nothing is admitted
+    /// behind a prefill that filled the step.
+    running: Vec<Sequence<K>>,
+    /// Names in `waiting` and `running`. Never iterated.
+    known: HashSet<RequestId, BuildHasherDefault<KeyHasher>>,
+    /// The step in flight.
+    flight: Option<Flight>,
+    now: Time,
+    counters: Counters,
+}
+
+/// A step that has begun.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Planned {
+    /// When it began.
+    pub started: Time,
+    /// When it will end.
+    pub ends: Time,
+    /// How long it takes, milliseconds.
+    pub duration_ms: f64,
+}
+
+/// What the step in flight does.
+#[derive(Debug, Clone)]
+struct Flight {
+    planned: Planned,
+    work: Work,
+    admitted: Vec<Admission>,
+    preempted: Vec<RequestId>,
+}
+
+/// What a step's duration depends on.
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
+    prefill_tokens: u32,
+    prefill_pairs: f64,
+    decode_requests: u32,
+    context_tokens: u64,
+    host_tokens: u32,
+}
+
+/// Totals since the engine began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Steps finished.
+    pub steps: u64,
+    /// Requests that generated everything they were to.
+    pub finished_requests: u64,
+    /// Requests aborted.
+    pub aborted_requests: u64,
+    /// Times a running request went back to the queue.
+    pub preemptions: u64,
+    /// Prompt tokens of admitted requests, resumptions not counted: what was looked up.
+    pub prefix_queries_tokens: u64,
+    /// Those found in the KV cache.
+    pub prefix_hits_tokens: u64,
+    /// Those not found there, and looked up on the host tier; 0 without one.
+    pub host_queries_tokens: u64,
+    /// Those found there.
+    pub host_hits_tokens: u64,
+    /// Prompt tokens of requests that have generated their first token.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+}
+
+/// How busy the engine is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Requests admitted and not finished.
+    pub running_requests: u32,
+    /// Requests in the queue.
+    pub waiting_requests: u32,
+    /// Blocks that a running request references.
+    pub used_blocks: u32,
+    /// All blocks.
+    pub total_blocks: u32,
+}
+
+impl Load {
+    /// Share of the KV cache that running requests reference, 0 to 1.
+    #[must_use]
+    pub fn kv_usage(&self) -> f64 {
+        f64::from(self.used_blocks) / f64::from(self.total_blocks.max(1))
+    }
+}
+
+/// Why a request cannot be queued.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Nothing to compute.
+    #[error("request {}: the prompt is empty: give at least one token", .0.0)]
+    EmptyPrompt(RequestId),
+    /// Nothing to generate.
+    #[error("request {}: output_tokens is 0: an engine generates at least one token", .0.0)]
+    EmptyOutput(RequestId),
+    /// Two requests of one name.
+    #[error("request {} is in the engine already: give each request its own id", .0.0)]
+    DuplicateId(RequestId),
+    /// It would never end.
+    #[error(
+        "request {}: {tokens} tokens do not fit the KV cache of {kv_tokens} tokens: shorten the \
+         request or raise kv_blocks", id.0
+    )]
+    TooLong {
+        /// Which.
+        id: RequestId,
+        /// Prompt and output.
+        tokens: u64,
+        /// What there is.
+        kv_tokens: u64,
+    },
+}
+
+impl<K: BlockIdentity> EngineModel<K> {
+    /// An idle engine with nothing cached.
+    ///
+    /// # Errors
+    /// [`EngineConfigError`] for sizes and costs that cannot be.
+    pub fn new(config: EngineConfig) -> Result<Self, EngineConfigError> {
+        config.validate()?;
+        Ok(Self {
+            memory: Memory::new(&config),
+            config,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            known: HashSet::default(),
+            flight: None,
+            now: Time::ZERO,
+            counters: Counters::default(),
+        })
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Queues a request, behind all others.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; the engine is as it was.
+    pub fn submit(&mut self, request: EngineRequest<K>) -> Result<(), SubmitError> {
+        let id = request.id;
+        if request.prompt_tokens == 0 {
+            return Err(SubmitError::EmptyPrompt(id));
+        }
+        if request.output_tokens == 0 {
+            return Err(SubmitError::EmptyOutput(id));
+        }
+        let tokens = u64::from(request.prompt_tokens) + u64::from(request.output_tokens);
+        // The last token generated is never an input: it needs no room.
+        if tokens - 1 > self.config.kv_tokens().min(u64::from(u32::MAX - 1)) {
+            return Err(SubmitError::TooLong { id, tokens, kv_tokens: self.config.kv_tokens() });
+        }
+        if !self.known.insert(id) {
+            return Err(SubmitError::DuplicateId(id));
+        }
+        let (block_size, cache_output) = (self.config.block_size, self.config.cache_output);
+        self.waiting.push_back(Sequence::new(request, block_size, cache_output));
+        Ok(())
+    }
+
+    /// Drops a request; `false` where it is not, or no longer, in the engine. What the step in
+    /// flight computes for it stays hittable.
+    pub fn abort(&mut self, id: RequestId) -> bool {
+        if !self.known.contains(&id) {
+            return false;
+        }
+        if let Some(at) = self.waiting.iter().position(|sequence| sequence.id == id) {
+            self.waiting.remove(at);
+        } else if let Some(at) = self.running.iter().position(|sequence| sequence.id == id) {
+            let sequence = &mut self.running[at];
+            if self.flight.is_some() {
+                return !std::mem::replace(&mut sequence.aborted, true);
+            }
+            self.memory.release(sequence);
+            self.running.remove(at);
+        }
+        self.known.remove(&id);
+        self.counters.aborted_requests += 1;
+        true
+    }
+
+    /// Whether the request is in the queue, runs, or leaves with the step in flight.
+    #[must_use]
+    pub fn contains(&self, id: RequestId) -> bool {
+        self.known.contains(&id)
+    }
+
+    /// Begins a step at `now`; `None` when there is nothing to do. While a step is in flight, says
+    /// which.
+    pub fn begin_step(&mut self, now: Time) -> Option<Planned> {
+        if let Some(flight) = &self.flight {
+            return Some(flight.planned);
+        }
+        self.now = self.now.max(now);
+        let mut work = Work::default();
+        let mut budget = self.config.max_batch_tokens;
+        let preempted = self.schedule_running(&mut work, &mut budget);
+        // A step that had to take blocks away has none to give (vLLM's rule).
+        let admitted =
+            if preempted.is_empty() { self.admit(&mut work, budget) } else { Vec::new() };
+        if self.running.is_empty() {
+            return None;
+        }
+        let duration_ms = self.config.profile.step_ms(
+            u64::from(work.prefill_tokens),
+            work.prefill_pairs,
+            u64::from(work.decode_requests),
+            work.context_tokens,
+        ) + self.config.host_ms_per_token * f64::from(work.host_tokens);
+        let duration = Duration::from_nanos((duration_ms * 1e6) as u64);
+        let planned = Planned { started: self.now, ends: self.now + duration, duration_ms };
+        self.flight = Some(Flight { planned, work, admitted, preempted });
+        Some(planned)
+    }
+
+    /// Ends the step in flight into `step`, whose memory is reused; `false`, with an empty `step`,
+    /// when none is.
+    pub fn finish_step(&mut self, step: &mut Step<K>) -> bool {
+        step.clear();
+        let Some(Flight { planned, work, admitted, preempted }) = self.flight.take() else {
+            return false;
+        };
+        self.now = self.now.max(planned.ends);
+        self.counters.steps += 1;
+        step.started = planned.started;
+        step.ended = planned.ends;
+        step.duration_ms = planned.duration_ms;
+        step.prefill_tokens = work.prefill_tokens;
+        step.decode_requests = work.decode_requests;
+        step.host_tokens = work.host_tokens;
+        step.admitted = admitted;
+        step.preempted = preempted;
+        let mut running = std::mem::take(&mut self.running);
+        running.retain_mut(|sequence| self.end_of_step(sequence, step));
+        self.running = running;
+        self.memory.swap_changes(&mut step.changes);
+        true
+    }
+
+    /// A whole step: for callers whose time is virtual.
+    pub fn step(&mut self, now: Time) -> Option<Step<K>> {
+        self.begin_step(now)?;
+        let mut step = Step::default();
+        self.finish_step(&mut step).then_some(step)
+    }
+
+    /// Drops all cached blocks; does nothing and says `false` while requests run. The change is
+    /// reported with the next step.
+    pub fn reset_prefix_cache(&mut self) -> bool {
+        self.memory.clear()
+    }
+
+    /// Totals.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether a step would do something.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !(self.running.is_empty() && self.waiting.is_empty())
+    }
+
+    /// How busy it is: during a step, with that step's requests.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let total_blocks = self.memory.total_blocks();
+        Load {
+            running_requests: self.running.len() as u32,
+            waiting_requests: self.waiting.len() as u32,
+            used_blocks: total_blocks - self.memory.free_blocks(),
+            total_blocks,
+        }
+    }
+
+    /// Gives every running request its tokens of this step, oldest first, and sends the youngest
+    /// back to the queue while there is no block for an older one. Says who went.
+    fn schedule_running(&mut self, work: &mut Work, budget: &mut u32) -> Vec<RequestId> {
+        let mut preempted = Vec::new();
+        let mut position = 0;
+        while position < self.running.len() {
+            let sequence = &mut self.running[position];
+            let chunk = sequence.uncomputed_tokens().min(*budget);
+            sequence.scheduled = 0;
+            if self.memory.grow(sequence, sequence.computed + chunk) {
+                sequence.scheduled = chunk;
+                work.add(sequence);
+                *budget -= chunk;
+                position += 1;
+            } else {
+                preempted.extend(self.preempt_youngest());
+            }
+        }
+        preempted
+    }
+
+    fn preempt_youngest(&mut self) -> Option<RequestId> {
+        let mut sequence = self.running.pop()?;
+        self.memory.release(&mut sequence);
+        sequence.scheduled = 0;
+        sequence.resumed = true;
+        self.counters.preemptions += 1;
+        let id = sequence.id;
+        self.waiting.push_front(sequence);
+        Some(id)
+    }
+
+    fn admit(&mut self, work: &mut Work, mut budget: u32) -> Vec<Admission> {
+        let mut admitted = Vec::new();
+        while budget > 0 && self.running.len() < self.config.max_sequences as usize {
+            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            let Some(hit) = self.memory.reserve(&mut sequence) else {
+                self.waiting.push_front(sequence);
+                break;
+            };
+            sequence.scheduled = sequence.uncomputed_tokens().min(budget);
+            budget -= sequence.scheduled;
+            work.add(&sequence);
+            work.host_tokens += hit.host_tokens;
+            let resumed = sequence.resumed;
+            if !resumed {
+                self.count_lookup(sequence.prompt_tokens, hit.cached_tokens, hit.host_tokens);
+            }
+            admitted.push(Admission {
+                id: sequence.id,
+                hit_tokens: hit.cached_tokens,
+                host_hit_tokens: hit.host_tokens,
+                resumed,
+            });
+            self.running.push(sequence);
+        }
+        admitted
+    }
+
+    fn count_lookup(&mut self, prompt_tokens: u32, cached_tokens: u32, host_tokens: u32) {
+        self.counters.prefix_queries_tokens += u64::from(prompt_tokens);
+        self.counters.prefix_hits_tokens += u64::from(cached_tokens);
+        if self.config.host_blocks > 0 {
+            self.counters.host_queries_tokens += u64::from(prompt_tokens - cached_tokens);
+            self.counters.host_hits_tokens += u64::from(host_tokens);
+        }
+    }
+
+    /// What the end of a step does to one request; `false` when it leaves.
+    fn end_of_step(&mut self, sequence: &mut Sequence<K>, step: &mut Step<K>) -> bool {
+        sequence.computed += std::mem::take(&mut sequence.scheduled);
+        self.memory.publish(sequence);
+        if sequence.aborted {
+            self.counters.aborted_requests += 1;
+            step.aborted.push(sequence.id);
+        } else if sequence.uncomputed_tokens() == 0 {
+            if sequence.is_first_token() {
+                self.counters.prompt_tokens += u64::from(sequence.prompt_tokens);
+                step.first_tokens.push(sequence.id);
+            }
+            sequence.tokens += 1;
+            self.counters.generated_tokens += 1;
+            step.tokens.push(sequence.id);
+            if sequence.tokens == sequence.final_tokens {
+                self.counters.finished_requests += 1;
+                step.finished.push(sequence.id);
+            }
+        }
+        let stays = !sequence.aborted && sequence.tokens < sequence.final_tokens;
+        if !stays {
+            self.known.remove(&sequence.id);
+            self.memory.release(sequence);
+        }
+        stays
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> &Memory<K> {
+        &self.memory
+    }
+
+    #[cfg(test)]
+    pub(super) fn running(&self) -> &[Sequence<K>] {
+        &self.running
+    }
+}
+
+impl Work {
+    /// A request that generates a token a step is a decode; one that still has a prefix to compute
+    /// is a prefill, and so is a prompt's last token.
+    fn add<K>(&mut self, sequence: &Sequence<K>) {
+        if sequence.scheduled == 0 {
+            return;
+        }
+        if sequence.computed >= sequence.prompt_tokens && sequence.uncomputed_tokens() == 1 {
+            self.decode_requests += 1;
+            self.context_tokens += u64::from(sequence.tokens);
+        } else {
+            let (chunk, past) = (f64::from(sequence.scheduled), f64::from(sequence.computed));
+            self.prefill_tokens += sequence.scheduled;
+            self.prefill_pairs += chunk * (past + chunk / 2.0);
+        }
+    }
+}

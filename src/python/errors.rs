@@ -1,0 +1,68 @@
+//! Rust's errors as the exceptions of `llmd_sched._errors`.
+
+use llmd_bodies::router::RouterError;
+use llmd_brain::brain::{BrainError, RejectReason};
+use llmd_brain::fleet::FleetError;
+use llmd_brain::prompt;
+use pyo3::exceptions::PyOSError;
+use pyo3::{PyErr, import_exception};
+use std::io;
+
+import_exception!(llmd_sched._errors, ConfigError);
+import_exception!(llmd_sched._errors, EndpointError);
+import_exception!(llmd_sched._errors, EngineError);
+import_exception!(llmd_sched._errors, KvTimeoutError);
+import_exception!(llmd_sched._errors, NoEndpointError);
+import_exception!(llmd_sched._errors, PromptError);
+import_exception!(llmd_sched._errors, ReplayError);
+import_exception!(llmd_sched._errors, RouterClosedError);
+import_exception!(llmd_sched._errors, ScoreError);
+import_exception!(llmd_sched._errors, UnknownEndpointError);
+
+/// What a router refused, for Python.
+pub fn router(error: RouterError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        RouterError::Closed => RouterClosedError::new_err(message),
+        RouterError::Prompt(_) | RouterError::OnePrompt => PromptError::new_err(message),
+        RouterError::Rejected(reason) => rejected(&reason),
+        RouterError::UnknownEndpoint(_)
+        | RouterError::AmbiguousAddress { .. }
+        | RouterError::Brain(BrainError::Fleet(FleetError::Unknown(_))) => {
+            UnknownEndpointError::new_err(message)
+        }
+        RouterError::NoKvEvents(_)
+        | RouterError::KvAddress(_)
+        | RouterError::Brain(BrainError::Fleet(_)) => EndpointError::new_err(message),
+        RouterError::Discovery(_) => EngineError::new_err(message),
+        RouterError::Config(_) | RouterError::Brain(_) => ConfigError::new_err(message),
+        RouterError::Record { source, .. }
+        | RouterError::Listen { source, .. }
+        | RouterError::Runtime(source) => os(&source, message),
+    }
+}
+
+/// Nobody can serve a request.
+pub fn rejected(reason: &RejectReason) -> PyErr {
+    let word = match reason {
+        RejectReason::EmptyFleet => "empty-fleet",
+        RejectReason::NoCandidate(_) => "no-candidate",
+        RejectReason::HoldExpired(_) => "hold-expired",
+        RejectReason::NotBooked(_) => "not-booked",
+        RejectReason::NotHeld(_) => "not-held",
+    };
+    NoEndpointError::new_err((reason.to_string(), word))
+}
+
+/// A prompt that cannot be.
+pub fn prompt(error: &prompt::PromptError) -> PyErr {
+    PromptError::new_err(error.to_string())
+}
+
+/// What the system refused: the subclass of `OSError` that its number means.
+fn os(error: &io::Error, message: String) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, message)),
+        None => PyOSError::new_err(message),
+    }
+}

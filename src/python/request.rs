@@ -1,0 +1,245 @@
+//! What a `Router` does with requests.
+
+use crate::decision::Decision;
+use crate::errors::{self, PromptError};
+use crate::explanation::Explanation;
+use crate::matches::Matches;
+use crate::options::{self, Options};
+use crate::router::{Router, one_prompt};
+use crate::tokens::Tokens;
+use crate::waiting;
+use llmd_bodies::router::{ExplainRequest, LiveRouter, Placement, Prompt, RouterError, Scratch};
+use llmd_brain::schedule::Request;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Lends the thread's buffers. A call from within a call (a scorer that routes) gets new ones.
+pub fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    let mut scratch = SCRATCH.take();
+    let result = work(&mut scratch);
+    SCRATCH.set(scratch);
+    result
+}
+
+/// Reads options and keys of a request.
+pub fn prepare(
+    live: &LiveRouter,
+    prompt: Prompt<'_>,
+    options: Option<&Bound<'_, PyDict>>,
+    scratch: &mut Scratch,
+) -> PyResult<Request> {
+    let Options { scope, mut request, allowed } = Options::read(options)?;
+    if let Some(names) = allowed {
+        let found: Result<_, RouterError> = names.iter().map(|name| live.find(name)).collect();
+        request.allowed = Some(found.map_err(errors::router)?);
+    }
+    live.prepare(prompt, &scope, &mut request, scratch).map_err(|error| errors::prompt(&error))?;
+    Ok(request)
+}
+
+impl Router {
+    /// Places a request, by the scorers too, or holds it.
+    fn place(
+        &self,
+        py: Python<'_>,
+        live: &Arc<LiveRouter>,
+        request: &Request,
+        scratch: &mut Scratch,
+    ) -> PyResult<Placement> {
+        if self.scorers.is_empty() {
+            return live.place(request, &[], scratch).map_err(errors::router);
+        }
+        self.place_scored(py, live, request, scratch)
+    }
+}
+
+#[pymethods]
+impl Router {
+    #[doc = stub_doc!("Router.route")]
+    #[pyo3(signature = (tokens=None, *, text=None, **options))]
+    fn route(
+        &self,
+        py: Python<'_>,
+        tokens: Option<Tokens<'_>>,
+        text: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Decision> {
+        let live = self.live()?;
+        with_scratch(|scratch| {
+            let request = prepare(&live, one_prompt(tokens.as_ref(), text)?, options, scratch)?;
+            match self.place(py, &live, &request, scratch)? {
+                Placement::Placed(placed) => Ok(Decision::new(live, placed, request.prompt_tokens)),
+                Placement::Held(ticket) => {
+                    let placed = waiting::wait(py, &live, ticket)?;
+                    Ok(Decision::new(live, placed, request.prompt_tokens))
+                }
+            }
+        })
+    }
+
+    #[doc = stub_doc!("Router.route_async")]
+    #[pyo3(signature = (tokens=None, *, text=None, **options))]
+    fn route_async<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: Option<Tokens<'py>>,
+        text: Option<&str>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        // Before anything is booked: it raises where no event loop runs.
+        let future = waiting::future(py)?;
+        let live = self.live()?;
+        with_scratch(|scratch| {
+            let request = prepare(&live, one_prompt(tokens.as_ref(), text)?, options, scratch)?;
+            match self.place(py, &live, &request, scratch)? {
+                Placement::Placed(placed) => {
+                    let decision = Decision::new(live, placed, request.prompt_tokens);
+                    future.call_method1("set_result", (decision,))?;
+                }
+                Placement::Held(ticket) => {
+                    waiting::await_on(&future, &live, ticket, request.prompt_tokens)?;
+                }
+            }
+            Ok(future)
+        })
+    }
+
+    #[doc = stub_doc!("Router.route_many")]
+    #[pyo3(signature = (prompts, **options))]
+    fn route_many(
+        &self,
+        py: Python<'_>,
+        prompts: &Bound<'_, PyAny>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<Decision>> {
+        let mut decisions = Vec::new();
+        for (position, tokens) in prompts.try_iter()?.enumerate() {
+            let routed = tokens
+                .and_then(|tokens| tokens.extract::<Tokens<'_>>())
+                .and_then(|tokens| self.route(py, Some(tokens), None, options));
+            match routed {
+                Ok(decision) => decisions.push(decision),
+                Err(error) => {
+                    decisions.iter().map(Decision::tell_cancelled).for_each(drop);
+                    return Err(at_position(py, position, error));
+                }
+            }
+        }
+        Ok(decisions)
+    }
+
+    #[doc = stub_doc!("Router.first_token")]
+    fn first_token(&self, decision: &Decision) -> bool {
+        decision.tell_first_token()
+    }
+
+    #[doc = stub_doc!("Router.progress")]
+    fn progress(&self, decision: &Decision, output_tokens: u32) -> bool {
+        decision.tell_progress(output_tokens)
+    }
+
+    #[doc = stub_doc!("Router.finish")]
+    #[pyo3(signature = (decision, output_tokens=None))]
+    fn finish(&self, decision: &Decision, output_tokens: Option<u32>) -> bool {
+        decision.tell_finished(output_tokens)
+    }
+
+    #[doc = stub_doc!("Router.cancel")]
+    fn cancel(&self, decision: &Decision) -> bool {
+        decision.tell_cancelled()
+    }
+
+    #[doc = stub_doc!("Router.match")]
+    #[pyo3(name = "match", signature = (tokens=None, *, text=None, **options))]
+    fn matches(
+        &self,
+        tokens: Option<Tokens<'_>>,
+        text: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Matches> {
+        let live = self.live()?;
+        let scope = options::scope(options)?;
+        with_scratch(|scratch| {
+            let prompt = one_prompt(tokens.as_ref(), text)?;
+            live.prepare(prompt, &scope, &mut Request::default(), scratch)
+                .map_err(|error| errors::prompt(&error))?;
+            live.brain().matches(live.now(), &scratch.keys, &mut scratch.matches);
+            Ok(Matches::of(&live, &scratch.matches))
+        })
+    }
+
+    #[doc = stub_doc!("Router.explain")]
+    #[pyo3(signature = (tokens=None, *, text=None, **options))]
+    fn explain(
+        &self,
+        py: Python<'_>,
+        tokens: Option<Tokens<'_>>,
+        text: Option<&str>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Explanation> {
+        let live = self.live()?;
+        with_scratch(|scratch| {
+            let request = prepare(&live, one_prompt(tokens.as_ref(), text)?, options, scratch)?;
+            let foreign = self.foreign_scores(py, &live, &request, scratch)?;
+            Ok(Explanation::new(live.explanation(&request, &foreign, scratch)))
+        })
+    }
+}
+
+#[doc = stub_doc!("explain_body")]
+#[pyfunction]
+#[pyo3(signature = (tokens=None, *, text=None, **options))]
+pub fn explain_body<'py>(
+    py: Python<'py>,
+    tokens: Option<Tokens<'py>>,
+    text: Option<&str>,
+    options: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let Options { scope, request, allowed } = Options::read(options)?;
+    let (tokens, text) = match one_prompt(tokens.as_ref(), text)? {
+        Prompt::Tokens(tokens) => (Some(tokens.to_vec()), None),
+        Prompt::Text(text) => (None, Some(text.to_owned())),
+    };
+    let asked = ExplainRequest {
+        tokens,
+        text,
+        model: scope.model,
+        lora: scope.lora,
+        cache_salt: scope.cache_salt,
+        multimodal: scope.multimodal,
+        session_id: request.session_id,
+        priority: request.priority,
+        slo: request.slo,
+        max_output_tokens: request.max_output_tokens,
+        allowed: allowed.map(|names| names.iter().map(ToString::to_string).collect()),
+        required_labels: request.required_labels,
+        origin: request.origin,
+    };
+    let body =
+        serde_json::to_vec(&asked).map_err(|error| PromptError::new_err(error.to_string()))?;
+    Ok(PyBytes::new(py, &body))
+}
+
+/// The same exception with the prompt's position before its message.
+fn at_position(py: Python<'_>, position: usize, error: PyErr) -> PyErr {
+    let value = error.value(py);
+    let message = format!("prompt {position}: {value}");
+    let same = match value.getattr("reason") {
+        Ok(reason) => value.get_type().call1((message, reason)),
+        Err(_) => value.get_type().call1((message,)),
+    };
+    match same {
+        Ok(same) => {
+            let renamed = PyErr::from_value(same);
+            renamed.set_cause(py, Some(error));
+            renamed
+        }
+        Err(_) => error,
+    }
+}

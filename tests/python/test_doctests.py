@@ -1,0 +1,34 @@
+"""Every example in a docstring does what it says."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+from stub import declarations
+
+import llmd_sched
+from llmd_sched import _core, _remote
+
+DOCSTRINGS = {
+    "llmd_sched": llmd_sched.__doc__,
+    "attach": _remote.attach.__doc__,
+    **{it.qualified_name: it.at_runtime(_core).__doc__ for it in declarations()},
+}
+EXAMPLES = [
+    test
+    for name, docstring in DOCSTRINGS.items()
+    if (test := doctest.DocTestParser().get_doctest(docstring or "", {}, name, None, None)).examples
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda it: it.name)
+def test_example(example: doctest.DocTest) -> None:
+    report: list[str] = []
+    doctest.DocTestRunner().run(example, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_the_main_classes_have_examples() -> None:
+    shown = {test.name for test in EXAMPLES}
+    assert {"llmd_sched", "Router", "Router.route", "Decision", "Explanation"} <= shown

@@ -433,9 +433,9 @@ fn foreign() {
     let mut scheduler = Scheduler::new(&super::fixture::scorer(config), 1).unwrap();
     let given = crate::schedule::ForeignScore {
         name: "mine".into(),
+        weight: None,
         candidates: ids,
         values: vec![0.25, -3.0, 7.0],
-        weight: None,
     };
 
     let choice = world.choose_with(&mut scheduler, &prompt(100), &[given]).unwrap();

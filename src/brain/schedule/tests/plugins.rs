@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! The suite that every filter, scorer and picker passes, by walking the registries: a plugin that
 //! is added is tested with no line here.
 
@@ -295,4 +292,3 @@ fn names_are_listed_once() {
     assert_distinct(&FILTERS.iter().map(|plugin| plugin.name).collect::<Vec<_>>());
     assert_distinct(&PICKERS.iter().map(|plugin| plugin.name).collect::<Vec<_>>());
 }
->>>>>>> schedule

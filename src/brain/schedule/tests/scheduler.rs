@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! What a scheduler does with its plugins, whatever they are.
 
 use super::fixture::{NOW, World, inline, named, prompt, scorer, spec};
@@ -324,6 +321,7 @@ fn weighted_random_follows_the_totals_and_power_of_two_avoids_the_worst() {
 fn given(world: &World, rows: &[usize], values: &[f64]) -> ForeignScore {
     ForeignScore {
         name: "mine".into(),
+        weight: None,
         candidates: rows.iter().map(|&row| world.ids[row]).collect(),
         values: values.to_vec(),
     }
@@ -366,6 +364,24 @@ fn foreign_scores_that_are_missing_or_stale_are_neutral_counted_and_said() {
         "foreign scorer \"mine\" gave 1 scores for 3 candidates"
     );
     assert_eq!(scheduler.counters().degraded_scorers, 3);
+}
+
+#[test]
+fn foreign_scores_that_the_profile_does_not_list_bring_their_weight() {
+    let world = World::alike(2);
+    let mut scheduler = scheduler("least-request");
+    let mut totals = |weight| {
+        let scores = ForeignScore { weight, ..given(&world, &[0, 1], &[0.25, 0.75]) };
+        let choice = world.choose_with(&mut scheduler, &prompt(10), &[scores]).unwrap();
+        (choice.explanation.totals, choice.explanation.fallback)
+    };
+
+    assert_eq!(totals(None), (vec![1.0, 1.0], None));
+    assert_eq!(totals(Some(2.0)), (vec![1.5, 2.5], None));
+    let (without, fallback) = totals(Some(-1.0));
+    assert_eq!(without, [1.0, 1.0]);
+    assert_eq!(fallback.unwrap(), "foreign scorer \"mine\" has weight -1: use 0 or more");
+    assert_eq!(totals(Some(f64::NAN)).0, [1.0, 1.0]);
 }
 
 #[test]
@@ -486,4 +502,3 @@ fn time_before_the_first_sample_is_no_trouble() {
 
     assert_ne!(choice.endpoint, world.ids[2]);
 }
->>>>>>> schedule

@@ -130,8 +130,10 @@ async def column(options: argparse.Namespace, workload: Workload, profile: str) 
 
 
 def show_progress(profile: str, outcome: Outcome, workload: Workload) -> None:
-    """One line that is rewritten as answers end."""
+    """One line that is rewritten as answers end; in a file, only the last one."""
     done = len(outcome.ttft_s)
+    if done < workload.requests and not sys.stderr.isatty():
+        return
     spread = " ".join(str(n) for _, n in sorted(outcome.requests_by_endpoint.items()))
     sys.stderr.write(
         f"\r{profile:>16}: {done}/{workload.requests} answers, "

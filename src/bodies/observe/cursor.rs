@@ -95,7 +95,7 @@ impl EventCursor {
 
     fn digest_of(&self, sequence: u64) -> Option<Digest> {
         let back = usize::try_from(self.applied?.checked_sub(sequence)?).ok()?;
-        let index = self.recent.len().checked_sub(back + 1)?;
+        let index = self.recent.len().checked_sub(back.checked_add(1)?)?;
         self.recent.get(index).copied()
     }
 }

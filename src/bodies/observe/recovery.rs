@@ -347,7 +347,7 @@ impl Recovery {
                 Some(_) if !self.is_verified && sequence >= self.cursor.expected() => {
                     let expected = self.cursor.expected();
                     // One past the last applied still leaves open whose the last was.
-                    let oldest = sequence.max(expected + 1);
+                    let oldest = sequence.max(expected.saturating_add(1));
                     self.lose(LostReason::TooOld { expected, oldest });
                     self.is_verified = true;
                     self.cursor.jump(sequence);

@@ -12,7 +12,7 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Dealer, ZmtpError>> + Send>
 
 enum State {
     Connecting(Connecting),
-    Receiving(Dealer),
+    Receiving(Box<Dealer>),
 }
 
 /// A replay under way; dropping it calls it off.
@@ -61,7 +61,7 @@ impl Replay {
                 State::Connecting(connecting) => {
                     let mut dealer = connecting.await?;
                     dealer.send(&self.request);
-                    self.state = State::Receiving(dealer);
+                    self.state = State::Receiving(Box::new(dealer));
                     Ok(ReplayItem::Connected)
                 }
                 State::Receiving(dealer) => dealer.recv().await.map(ReplayItem::Message),

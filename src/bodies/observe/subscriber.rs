@@ -18,6 +18,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// The sequence, -1 to the engine, by which it ends a replay.
+const END_OF_REPLAY: u64 = u64::MAX;
+
 /// Whose event format a stream has.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize,
@@ -328,7 +331,8 @@ impl Task {
 
     fn live(&mut self, message: &Message) {
         match parse(message) {
-            Some((sequence, payload)) if message.len() == 3 => {
+            // A number that no engine reaches, and that ends a replay.
+            Some((sequence, payload)) if message.len() == 3 && sequence < END_OF_REPLAY => {
                 self.backoff.reset();
                 self.recovery.on_live(sequence, payload);
             }
@@ -339,8 +343,7 @@ impl Task {
     fn replayed(&mut self, item: Result<ReplayItem, ZmtpError>) {
         match item {
             Ok(ReplayItem::Message(message)) => match parse(&message) {
-                // The engine ends with a sequence of -1.
-                Some((u64::MAX, _)) => {
+                Some((END_OF_REPLAY, _)) => {
                     self.replay = None;
                     self.backoff.reset();
                     let end = self.recovery.on_replay_end();

@@ -52,6 +52,8 @@ pub(super) struct Link {
     /// When the last byte went, or there was none to go.
     moved: Instant,
     pinged: Option<Instant>,
+    /// The peer sends no more; what it sent is still to be read.
+    ended: bool,
 }
 
 impl Link {
@@ -100,6 +102,7 @@ impl Link {
             heard: now,
             moved: now,
             pinged: None,
+            ended: false,
         };
         match link.next().await? {
             Event::Ready(peer) => Ok((link, peer)),
@@ -131,9 +134,10 @@ impl Link {
         }
     }
 
-    /// Sends all that is queued. Cancel-safe: what is left stays queued.
+    /// Sends all that is queued, unless the peer closes first: [`next`](Self::next) then tells, after
+    /// what came before. Cancel-safe: what is left stays queued.
     pub async fn flush(&mut self) -> Result<(), ZmtpError> {
-        while self.output_bytes() > 0 {
+        while self.output_bytes() > 0 && !self.ended {
             self.turn().await?;
         }
         Ok(())
@@ -141,6 +145,9 @@ impl Link {
 
     /// One read, one write or one deadline, whichever comes first. Cancel-safe.
     pub async fn turn(&mut self) -> Result<(), ZmtpError> {
+        if self.ended {
+            return Err(ZmtpError::Closed { partial_bytes: self.session.partial_bytes() });
+        }
         let deadline = self.deadline();
         let (mut reader, mut writer) = self.stream.split();
         let (input, output) = self.session.buffers();
@@ -153,7 +160,7 @@ impl Link {
         tokio::select! {
             read = reader.read_buf(input) => {
                 match read.map_err(|e| ZmtpError::io("cannot read", e))? {
-                    0 => return Err(ZmtpError::Closed { partial_bytes: self.session.partial_bytes() }),
+                    0 => self.ended = true,
                     _ => self.heard = Instant::now(),
                 }
             }

@@ -21,7 +21,7 @@ fn folder() -> PathBuf {
 fn captured(file: &str) -> Vec<Vec<Vec<u8>>> {
     let bytes = std::fs::read(folder().join(file)).unwrap();
     let mut rest = &bytes[..];
-    let mut word = |rest: &mut &[u8]| {
+    let word = |rest: &mut &[u8]| {
         let (head, tail) = rest.split_first_chunk::<4>().unwrap();
         *rest = tail;
         u32::from_le_bytes(*head) as usize

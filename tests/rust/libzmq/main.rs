@@ -3,6 +3,8 @@
 //! Needs a Python with pyzmq: `LLMD_TEST_PYTHON`, else the repository's `.venv`, else `python3`.
 //! Skips with a reason without one, and fails instead where `LLMD_REQUIRE` names `pyzmq`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use bytes::{Buf, Bytes};
 use llmd_bodies::zmtp::{
     Dealer, Endpoint, LinkConfig, RouterServer, Subscription, ZmtpError, ZmtpPublisher,

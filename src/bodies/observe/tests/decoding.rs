@@ -24,6 +24,7 @@ fn stored(event: impl Into<Value>) -> BlockStored {
 }
 
 /// A store with everything plain but the given fields.
+#[allow(clippy::needless_pass_by_value)] // So that calls read store_with(json!(..)).
 fn store_with(fields: serde_json::Value) -> serde_json::Value {
     let mut event = json!({"type": "BlockStored", "block_hashes": [1, 2], "parent_block_hash": null,
         "token_ids": [10, 11, 12, 13], "block_size": 2, "lora_id": null, "medium": "GPU", "lora_name": null});
@@ -57,7 +58,7 @@ fn a_batch_is_an_array_or_a_map() {
         "data_parallel_rank": 7, "new_field": {"a": [1, 2]}}));
     for (payload, unknown_fields) in [(array, 0), (map, 1)] {
         let decoded = vllm::decode(&payload, &DecodeLimits::default()).unwrap();
-        assert_eq!(decoded.batch.timestamp_s, 2.5);
+        assert_eq!(decoded.batch.timestamp_s.to_bits(), 2.5f64.to_bits());
         assert_eq!(decoded.batch.dp_rank, Some(7));
         assert_eq!(decoded.batch.events, [KvEvent::Cleared]);
         assert_eq!(decoded.skipped.unknown_fields, unknown_fields);

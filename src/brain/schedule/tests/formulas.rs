@@ -353,7 +353,8 @@ fn latency_prefers_the_idle_then_the_least_missed_objective() {
     let slow =
         |ttft_ms| Request { slo: Slo { ttft_ms: Some(ttft_ms), tpot_ms: None }, ..prompt(1_000) };
 
-    assert_close(&world.scores(scorer("latency-scorer"), &slow(1.0)), &[1.0, 0.0, 0.0]);
+    // Alone in its class there is nothing to scale by: 0.01 + 0.99 * 0.5.
+    assert_close(&world.scores(scorer("latency-scorer"), &slow(1.0)), &[0.505, 0.0, 0.0]);
 
     world.book(0, 8_000);
     assert_close(&world.scores(scorer("latency-scorer"), &slow(1.0))[1..], &[1.0, 0.01]);
@@ -444,12 +445,32 @@ fn predicted_cost_in_tokens() {
 
     let scores = world.scores(scorer("predicted-cost-scorer"), &prompt(1_000));
 
-    // Reuse starts at 0.5, so with nothing stored yet a token costs 12 * 0.5 * 0.5 = 3 for what it
-    // will push out. Cold and idle: 1,000 + 3 * 1,000.
-    let cold = 1_000.0 + 3_000.0;
-    // 800 held, behind 300: 300 + 200, 0.1 * 200 * 1 in the way of one request, 3 * 200.
-    let warm = 500.0 + 20.0 + 600.0;
-    assert_close(&scores, &[(warm + 1.0) / (cold + 1.0), 1.0]);
+    // Cold and idle: 1,000. 800 held, behind 300: 300 + 200, and 0.1 * 200 * 1 in the way of one.
+    assert_close(&scores, &[521.0 / 1_001.0, 1.0]);
+}
+
+#[test]
+fn predicted_cost_of_what_is_pushed_out() {
+    let sized = |number| {
+        let mut spec = spec(number);
+        spec.capacity.kv_blocks = 1_000;
+        spec.capacity.block_size = 16;
+        spec
+    };
+    let world = World::new((0..2).map(sized));
+    let mut scheduler =
+        Scheduler::new(&super::fixture::scorer(scorer("predicted-cost-scorer")), 1).unwrap();
+    let stored = world.choose(&mut scheduler, &prompt(3_200)).unwrap();
+    scheduler.committed(NOW, &prompt(3_200), &stored);
+
+    let choice = world.choose(&mut scheduler, &prompt(1_000)).unwrap();
+
+    // A fifth of the cache was stored just now, so what it pushes out is half young; and of 128
+    // requests one has hit nothing, so that reuse is 127/128 of a half.
+    let pushed_out = 10.0 * (0.5 * 127.0 / 128.0) * 0.5 * 1_000.0;
+    let scores = choice.explanation.totals;
+    let row = stored.endpoint.slot.index();
+    assert_close(&[scores[row], scores[1 - row]], &[1_001.0 / (1_001.0 + pushed_out), 1.0]);
 }
 
 #[test]
@@ -468,7 +489,7 @@ fn predicted_cost_of_kv_that_must_be_waited_for() {
     let scores = world.scores(scorer("predicted-cost-scorer"), &prompt(1_000));
 
     // 0.9 * 16,000 + 1,000 tokens are 4,200 more than 0.7 * 16,000.
-    assert_close(&scores, &[1.0, 4_001.0 / 8_201.0]);
+    assert_close(&scores, &[1.0, 1_001.0 / 5_201.0]);
 }
 
 #[test]
@@ -512,6 +533,7 @@ fn foreign() {
         name: "mine".into(),
         candidates: ids,
         values: vec![0.25, -3.0, 7.0],
+        weight: None,
     };
 
     let choice = world.choose_with(&mut scheduler, &prompt(100), &[given]).unwrap();

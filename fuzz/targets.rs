@@ -1,0 +1,146 @@
+//! What is fuzzed: one function a decoder of foreign bytes. Each panics where a promise is broken.
+//! Shared by libFuzzer (`fuzz_targets/`) and by the mutating test (`tests/rust/fuzz.rs`).
+
+use bytes::Bytes;
+use llmd_bodies::observe::metrics::{self, SeriesFilter};
+use llmd_bodies::observe::{DecodeLimits, Decoded, EventFormat, Recovery, RecoveryConfig, Step};
+use llmd_bodies::zmtp::{Session, SessionConfig, SocketType};
+use llmd_brain::index::KvEvent;
+
+/// vLLM's KV event payloads.
+pub fn vllm_events(data: &[u8]) {
+    events(EventFormat::Vllm, data);
+}
+
+/// SGLang's KV event payloads.
+pub fn sglang_events(data: &[u8]) {
+    events(EventFormat::Sglang, data);
+}
+
+/// Decoding never panics, is a function of the bytes, and yields no more than they hold.
+fn events(format: EventFormat, data: &[u8]) {
+    let limits = DecodeLimits::default();
+    let Ok(decoded) = format.decode(data, &limits) else { return };
+    let again = format.decode(data, &limits).map(|again| format!("{again:?}"));
+    assert_eq!(again.as_deref(), Ok(format!("{decoded:?}").as_str()));
+    let Decoded { batch, .. } = decoded;
+    let mut elements = batch.events.len();
+    for event in &batch.events {
+        elements += match event {
+            KvEvent::Stored(stored) => {
+                let keys: usize = stored.extra_keys.iter().map(Vec::len).sum();
+                assert!(stored.token_ids.len() <= limits.max_tokens);
+                assert!(stored.block_hashes.len() <= limits.max_blocks);
+                stored.block_hashes.len() + stored.token_ids.len() + keys
+            }
+            KvEvent::Removed(removed) => removed.block_hashes.len(),
+            KvEvent::Cleared => 0,
+        };
+    }
+    assert!(elements <= data.len(), "{elements} elements out of {} bytes", data.len());
+}
+
+/// A ZMTP connection. The first byte says which socket type we are, whether the handshake has been
+/// made, and in which pieces the rest arrives.
+pub fn zmtp_session(data: &[u8]) {
+    let Some((&first, data)) = data.split_first() else { return };
+    let (ours, theirs) = [
+        (SocketType::Sub, SocketType::Pub),
+        (SocketType::Pub, SocketType::Sub),
+        (SocketType::Dealer, SocketType::Router),
+        (SocketType::Router, SocketType::Dealer),
+    ][usize::from(first & 3)];
+    let mut session = Session::new(SessionConfig::new(ours));
+    if first & 4 != 0 {
+        let mut peer = Session::new(SessionConfig::new(theirs));
+        for _ in 0..2 {
+            session.input().extend_from_slice(&peer.output().split());
+            let _ = session.poll();
+            peer.input().extend_from_slice(&session.output().split());
+            let _ = peer.poll();
+        }
+    }
+    let limits = SessionConfig::new(ours).limits;
+    for piece in data.chunks(1 + usize::from(first >> 3)) {
+        session.input().extend_from_slice(piece);
+        loop {
+            match session.poll() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+        assert!(session.partial_bytes() <= data.len());
+        // A greeting's answer, and a pong no longer than its ping.
+        assert!(session.output().len() <= 256 + data.len());
+        assert!(session.input().capacity() <= 2 * limits.max_message_bytes);
+    }
+}
+
+/// A metrics page, read for one rank and for all.
+pub fn metrics_page(data: &[u8]) {
+    let page = String::from_utf8_lossy(data);
+    for dp_rank in [None, Some(1)] {
+        let filter = SeriesFilter { dp_rank, ..SeriesFilter::default() };
+        let mut unreadable = 0;
+        let sample = metrics::parse(&page, &filter, &mut unreadable);
+        assert!(unreadable <= page.lines().count() as u64);
+        for names in [sample.running_loras, sample.waiting_loras].into_iter().flatten() {
+            assert!(names.len() <= data.len());
+        }
+    }
+}
+
+/// Any order of events of a stream: what is applied is a run until it is said to be lost, and
+/// nothing that happens asks for more than one replay at a time without end.
+pub fn recovery(data: &[u8]) {
+    let Some((&first, data)) = data.split_first() else { return };
+    let config = RecoveryConfig {
+        has_replay: first & 1 == 0,
+        max_held_messages: 8,
+        max_held_bytes: 64,
+        ..RecoveryConfig::default()
+    };
+    let mut recovery = Recovery::new(config);
+    let mut previous: Option<u64> = None;
+    for pair in data.chunks_exact(2) {
+        let sequence = match pair[1] {
+            255 => u64::MAX,
+            254 => u64::MAX - 1,
+            small => u64::from(small),
+        };
+        let payload = Bytes::from(vec![pair[0] >> 4; 1 + usize::from(pair[1] & 7)]);
+        match pair[0] & 15 {
+            0 => recovery.on_connected(),
+            1 => recovery.on_disconnected(),
+            2..=6 => recovery.on_live(sequence, payload),
+            7..=10 => recovery.on_replayed(sequence, payload),
+            11 | 12 => {
+                let _ = recovery.on_replay_end();
+            }
+            13 => recovery.on_replay_failed(),
+            14 => recovery.on_process_start(f64::from(pair[1])),
+            _ => {
+                let _ = recovery.probe();
+            }
+        }
+        let mut steps = 0;
+        while let Some(step) = recovery.next_step() {
+            steps += 1;
+            match step {
+                Step::Apply { sequence, .. } => {
+                    if let Some(previous) = previous {
+                        assert_eq!(sequence, previous.saturating_add(1));
+                    }
+                    previous = Some(sequence);
+                }
+                Step::Lost(reason) => {
+                    assert!(!reason.to_string().is_empty());
+                    previous = None;
+                }
+                Step::Replay { .. } => {}
+            }
+        }
+        assert!(steps <= 32, "{steps} steps for one event");
+    }
+}

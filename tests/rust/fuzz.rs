@@ -1,0 +1,171 @@
+//! Fuzzing without a fuzzer: captured bytes, mutated at random, through every decoder of foreign
+//! bytes (`fuzz/targets.rs`). A few seconds each, or as many as `LLMD_FUZZ_SECONDS` says; the
+//! same mutations for the same `LLMD_FUZZ_SEED`. For coverage-guided fuzzing see `fuzz/README.md`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../fuzz/targets.rs"]
+mod targets;
+
+use llmd_brain::rng::Rng;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Bytes that begin or end something in msgpack, ZMTP or a metrics page.
+const TELLING_BYTES: &[u8] =
+    b"\x00\x01\x02\x04\x06\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc4\xc6\xc7\
+    \xc9\xcb\xcc\xcf\xd0\xd3\xd4\xd8\xd9\xdb\xdc\xdd\xde\xdf\xe0\xff\n \"\\{}=,#";
+/// Longest input that mutation grows.
+const MAX_INPUT_BYTES: usize = 64 << 10;
+
+fn variable(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: use a number")),
+        Err(_) => default,
+    }
+}
+
+fn goldens(folder: &str, suffix: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(folder);
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.to_str().unwrap().ends_with(suffix)).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no golden file ends in {suffix}");
+    files
+}
+
+/// The payloads of captured event messages: `[u32 LE frames]([u32 LE length][bytes])*`, repeated.
+fn payloads(engine: &str) -> Vec<Vec<u8>> {
+    let mut payloads = Vec::new();
+    for path in goldens(engine, ".bin") {
+        if path.to_str().unwrap().contains(".zmtp.") {
+            continue;
+        }
+        let file = std::fs::read(path).unwrap();
+        let mut at = 0;
+        let number = |at: &mut usize| {
+            *at += 4;
+            u32::from_le_bytes(file[*at - 4..*at].try_into().unwrap()) as usize
+        };
+        while at < file.len() {
+            let frames = number(&mut at);
+            for frame in 1..=frames {
+                let length = number(&mut at);
+                if frame == frames {
+                    payloads.push(file[at..at + length].to_vec());
+                }
+                at += length;
+            }
+        }
+    }
+    payloads
+}
+
+fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], input: &mut Vec<u8>) {
+    let below = |rng: &mut Rng, bound: usize| rng.below(bound as u64) as usize;
+    for _ in 0..1 + rng.below(6) {
+        let at = below(rng, input.len() + 1);
+        let to = (at + 1 + below(rng, 16)).min(input.len()).max(at);
+        match rng.below(8) {
+            0 if at < input.len() => input[at] ^= 1 << rng.below(8),
+            1 if at < input.len() => input[at] = TELLING_BYTES[below(rng, TELLING_BYTES.len())],
+            2 if at < input.len() => input[at] = rng.next_u64() as u8,
+            3 => input.truncate(at),
+            4 => drop(input.drain(at..to)),
+            5 => {
+                let byte = TELLING_BYTES[below(rng, TELLING_BYTES.len())];
+                input.insert(at, byte);
+            }
+            6 => {
+                // A length far beyond the bytes that follow.
+                let length = rng.next_u64().to_be_bytes();
+                let width = 1 << rng.below(4);
+                input.splice(at..at, length.into_iter().take(width));
+            }
+            _ => {
+                let other = &seeds[below(rng, seeds.len())];
+                let from = below(rng, other.len() + 1);
+                let until = (from + below(rng, 64)).min(other.len());
+                input.splice(at..to, other[from..until].iter().copied());
+            }
+        }
+    }
+    input.truncate(MAX_INPUT_BYTES);
+}
+
+/// Runs `target` on the seeds and then on what mutation makes of them.
+fn fuzz(name: &str, seeds: &[Vec<u8>], target: fn(&[u8])) {
+    let seed = variable("LLMD_FUZZ_SEED", 0x6c6c_6d64);
+    let time = Duration::from_secs(variable("LLMD_FUZZ_SECONDS", 2));
+    for input in seeds {
+        target(input);
+    }
+    let mut rng = Rng::new(seed);
+    let mut inputs = 0u64;
+    let start = Instant::now();
+    while start.elapsed() < time {
+        for _ in 0..256 {
+            let mut input = seeds[rng.below(seeds.len() as u64) as usize].clone();
+            mutate(&mut rng, seeds, &mut input);
+            inputs += 1;
+            if std::panic::catch_unwind(|| target(&input)).is_err() {
+                let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+                panic!("{name} breaks on input {inputs} of LLMD_FUZZ_SEED={seed}: {hex}");
+            }
+        }
+    }
+    eprintln!("{name}: {inputs} inputs in {:.0} s, none breaks it", start.elapsed().as_secs_f64());
+}
+
+#[test]
+fn vllm_events() {
+    fuzz("vllm_events", &payloads("vllm"), targets::vllm_events);
+}
+
+#[test]
+fn sglang_events() {
+    fuzz("sglang_events", &payloads("sglang"), targets::sglang_events);
+}
+
+#[test]
+fn zmtp_session() {
+    let mut seeds = Vec::new();
+    for path in goldens("vllm", ".zmtp.bin") {
+        let captured = std::fs::read(path).unwrap();
+        // Every socket type, with the greeting and, the handshake being made, without.
+        for first in [0, 1, 2, 3, 0xf8, 0xfb] {
+            seeds.push([&[first], &captured[..]].concat());
+        }
+        for first in [4, 5, 6, 7, 0xfc] {
+            seeds.push([&[first], &captured[captured.len().min(64)..]].concat());
+        }
+    }
+    fuzz("zmtp_session", &seeds, targets::zmtp_session);
+}
+
+#[test]
+fn metrics_page() {
+    let page = |path| String::from_utf8(std::fs::read(path).unwrap()).unwrap();
+    // A few kilobytes each, so that a mutation hits something.
+    let seeds: Vec<_> = goldens("vllm", ".metrics.txt")
+        .into_iter()
+        .flat_map(|path| {
+            let page = page(path);
+            let lines: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
+            lines.chunks(20).map(|lines| lines.join("\n").into_bytes()).collect::<Vec<_>>()
+        })
+        .collect();
+    fuzz("metrics_page", &seeds, targets::metrics_page);
+}
+
+#[test]
+fn recovery() {
+    // Connect, replay 0 to 3, follow, miss one, replay, reconnect, replay from another engine.
+    let story = [
+        0, 0, 0, 7, 0, 7, 1, 7, 2, 7, 3, 11, 0, 2, 4, 2, 6, 7, 4, 7, 5, 7, 6, 11, 0, 1, 0, 0, 0, 2,
+        7, 0x17, 6, 11, 0, 0x17, 0, 0x17, 1, 11, 0, 14, 9, 14, 99, 15, 0, 13, 0,
+    ];
+    let seeds = [story.to_vec(), (0..200).collect(), vec![0; 64]];
+    fuzz("recovery", &seeds, targets::recovery);
+}

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ PROMPT = np.arange(1000, dtype=np.uint32)
 
 
 @pytest.fixture
-def remote(router: Router) -> Iterator[RemoteRouter]:
+def remote(router: Router) -> RemoteRouter:
     router.finish(router.route(PROMPT, model="m", allowed=["http://b"]))
-    yield attach(router.serve_admin())
+    return attach(router.serve_admin())
 
 
 def test_the_fleet_is_shown(router: Router, remote: RemoteRouter) -> None:
@@ -113,7 +112,7 @@ def test_a_refusal_reaches_the_caller(remote: RemoteRouter) -> None:
 
 def test_nobody_there_is_said_with_a_remedy(router: Router, remote: RemoteRouter) -> None:
     router.close()
-    with pytest.raises(EngineError, match="start one there with Router.serve_admin"):
+    with pytest.raises(EngineError, match=r"start one there with Router\.serve_admin"):
         remote.stats()
     with pytest.raises(EngineError):
         attach(remote.url)

@@ -43,8 +43,8 @@ class Router:
     - ``record``: path of a new file that gets the decision log; :func:`replay` reads it.
 
     Safe to share between threads and with asyncio. Importing or making one starts no thread:
-    the first request (its timer), subscription, scrape or admin server does. After a ``fork`` the child has
-    the same endpoints, with fresh subscriptions and nothing in flight.
+    the first request (its timer), subscription, scrape or admin server does. After a ``fork`` the
+    child has the same endpoints, with fresh subscriptions and nothing in flight.
 
     Raises :class:`ConfigError` for a configuration that cannot be, naming the key.
 

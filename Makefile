@@ -82,7 +82,7 @@ demo-embedded:
 # --- the wheel ----------------------------------------------------------------------------------
 
 wheel: $(VENV)/.stamp
-	$(BIN)/maturin build -q --profile dist --zig --compatibility manylinux_2_28 --out dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build -q --profile dist --zig --compatibility manylinux_2_28 --out dist
 
 .PHONY: wheel-test
 wheel-test: wheel

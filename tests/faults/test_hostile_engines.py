@@ -28,8 +28,8 @@ from llmd_sched import EngineError, KvPosition, Router
 PROMPT = list(range(100, 180))
 BLOCK = 16
 # A page is read until it is given up at 8 MiB.
-MOST_FOR_A_PAGE = 24 * MIB
-MOST_FOR_FRAMES = 8 * MIB
+MOST_FOR_A_PAGE = 16 * MIB
+MOST_FOR_FRAMES = 4 * MIB
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@
 
 use llmd_bodies::observe::{DecodeLimits, Skipped, vllm};
 use llmd_brain::index::{
-    ApplyOutcome, IndexConfig, KvEvent, KvEventBatch, MatchSource, Matches, Residency, Source,
+    ApplyOutcome, BlockStored, ExtraKey, IndexConfig, KvEvent, KvEventBatch, MatchSource, Matches,
+    Residency, Source,
 };
 use llmd_brain::prompt::{Scope, token_keys};
-use llmd_brain::{EndpointId, Slot, Time};
+use llmd_brain::{EndpointId, EngineHash, Slot, Time};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 const MODEL: &str = "tiny-llama";
@@ -155,6 +156,86 @@ impl Follower {
     }
 }
 
+/// What a block is, written out: the block before it, its tokens, and what else it depends on.
+fn content(parent: Option<EngineHash>, tokens: &[u32], extra: &[ExtraKey]) -> String {
+    format!("{parent:?} {tokens:?} {extra:?}")
+}
+
+/// What one rank announced, read naively and by the engine's own names: copies of each block.
+#[derive(Default)]
+struct Copies {
+    names: HashMap<String, EngineHash>,
+    copies: HashMap<EngineHash, u32>,
+}
+
+impl Copies {
+    fn apply(&mut self, batch: &KvEventBatch) {
+        for event in &batch.events {
+            match event {
+                KvEvent::Cleared => self.copies.clear(),
+                KvEvent::Removed(removed) => {
+                    for name in &removed.block_hashes {
+                        *self.copies.get_mut(name).unwrap() -= 1;
+                    }
+                }
+                KvEvent::Stored(stored) => self.store(stored),
+            }
+        }
+    }
+
+    fn store(&mut self, stored: &BlockStored) {
+        let mut parent = stored.parent;
+        let tokens = stored.token_ids.chunks(stored.block_size as usize);
+        for (i, (&name, tokens)) in stored.block_hashes.iter().zip(tokens).enumerate() {
+            let extra = stored.extra_keys.get(i).map_or(&[][..], |keys| keys);
+            self.names.insert(content(parent, tokens, extra), name);
+            *self.copies.entry(name).or_default() += 1;
+            parent = Some(name);
+        }
+    }
+
+    /// Blocks with a copy at least.
+    fn blocks(&self) -> u64 {
+        self.copies.values().filter(|&&copies| copies > 0).count() as u64
+    }
+
+    /// Tokens of the prompt in its longest run of blocks with a copy each.
+    fn held_tokens(&self, step: &Step) -> u32 {
+        let (mut parent, mut held) = (None, 0);
+        for tokens in step.prompt.chunks_exact(ENGINE_BLOCK as usize) {
+            let salt = step.cache_salt.iter().filter(|_| held == 0);
+            let extra: Vec<_> =
+                step.model.iter().chain(salt).cloned().map(ExtraKey::Text).collect();
+            parent = self.names.get(&content(parent, tokens, &extra)).copied();
+            match parent.and_then(|name| self.copies.get(&name)) {
+                Some(&copies) if copies > 0 => held += ENGINE_BLOCK,
+                _ => break,
+            }
+        }
+        held
+    }
+}
+
+/// What has been heard of an engine so far.
+struct World {
+    /// One for each of [`ROUTER_BLOCKS`].
+    followers: [Follower; 3],
+    /// One for each rank.
+    copies: Vec<Copies>,
+}
+
+impl World {
+    fn new(ranks: usize) -> Self {
+        let followers = ROUTER_BLOCKS.map(|size| Follower::new(size, ranks));
+        Self { followers, copies: (0..ranks).map(|_| Copies::default()).collect() }
+    }
+
+    fn apply(&mut self, rank: u32, batch: &KvEventBatch) {
+        self.followers.iter().for_each(|follower| follower.apply(rank, batch));
+        self.copies[rank as usize].apply(batch);
+    }
+}
+
 /// What a replayed step was asked and answered: matched tokens at each of [`ROUTER_BLOCKS`].
 struct Asked<'a> {
     step: &'a Step,
@@ -169,12 +250,8 @@ impl Asked<'_> {
 
 /// Plays a capture into an index of each router block size, calls `check` with each request as it
 /// stood when the engine looked its prompt up, and returns what applying its events did.
-fn replay(
-    capture: &Capture,
-    mut check: impl FnMut(&Asked<'_>, &[Follower; 3]),
-) -> [ApplyOutcome; 3] {
-    let followers = ROUTER_BLOCKS.map(|size| Follower::new(size, capture.batches.len()));
-    let apply = |rank, batch: &KvEventBatch| followers.iter().for_each(|f| f.apply(rank, batch));
+fn replay(capture: &Capture, mut check: impl FnMut(&Asked<'_>, &World)) -> [ApplyOutcome; 3] {
+    let mut world = World::new(capture.batches.len());
     let mut reset_is_due = vec![false; capture.batches.len()];
     for step in &capture.steps {
         if step.is_reset() {
@@ -190,16 +267,18 @@ fn replay(
             // An idle engine says nothing: vLLM announces a reset with the next step that it runs,
             // before what that step stored. The lookup came in between.
             assert_eq!(caused[0].events.remove(0), KvEvent::Cleared);
-            apply(rank, &KvEventBatch { events: vec![KvEvent::Cleared], ..caused[0].clone() });
+            let cleared = KvEventBatch { events: vec![KvEvent::Cleared], ..caused[0].clone() };
+            world.apply(rank, &cleared);
         }
 
         let scope = step.scope();
-        let matched = [0, 1, 2].map(|i: usize| followers[i].matched(rank, &step.prompt, &scope));
-        check(&Asked { step, matched }, &followers);
+        let matched =
+            [0, 1, 2].map(|i: usize| world.followers[i].matched(rank, &step.prompt, &scope));
+        check(&Asked { step, matched }, &world);
 
-        caused.iter().for_each(|batch| apply(rank, batch));
+        caused.iter().for_each(|batch| world.apply(rank, batch));
     }
-    followers.map(|follower| follower.index.stats().applied)
+    world.followers.map(|follower| follower.index.stats().applied)
 }
 
 fn is_hybrid(name: &str) -> bool {
@@ -240,10 +319,33 @@ fn every_step_matches_what_the_engine_hit() {
 }
 
 #[test]
+fn every_prompt_is_matched_while_a_copy_of_each_block_is_left() {
+    let mut held_in_part = 0;
+    for (name, capture) in Capture::all().iter().filter(|(name, _)| !is_hybrid(name)) {
+        replay(capture, |asked, world| {
+            for (rank, copies) in (0..).zip(&world.copies) {
+                let same = &world.followers[1];
+                let counts = same.index.blocks(endpoint(rank)).unwrap();
+                assert_eq!(counts.exact, [copies.blocks(), 0, 0, 0], "{name}: {}", asked.step.step);
+                for step in capture.steps.iter().filter(|step| !step.is_reset()) {
+                    let (matched, _) = same.matched(rank, &step.prompt, &step.scope());
+                    let held = copies.held_tokens(step);
+                    let when = &asked.step.step;
+                    assert_eq!(matched, held, "{name}: {}, before {when}", step.step);
+                    held_in_part += u32::from(held > 0 && held < step.most_hit_tokens());
+                }
+            }
+        });
+    }
+    assert!(held_in_part > 20, "only {held_in_part}");
+}
+
+#[test]
 fn an_adapter_s_blocks_are_its_own() {
     let capture = Capture::read("llama_sha256");
     let mut seen = 0;
-    replay(&capture, |asked, [_, same, _]| {
+    replay(&capture, |asked, world| {
+        let same = &world.followers[1];
         if asked.step.step == "an adapter" {
             let of_base = Scope { lora: None, ..asked.step.scope() };
             assert_eq!(same.matched(0, &asked.step.prompt, &of_base).0, 64);

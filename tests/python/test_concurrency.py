@@ -6,6 +6,8 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -24,6 +26,21 @@ PROMPT = np.arange(512, dtype=np.uint32)
 
 def inflight(router: Router) -> int:
     return sum(endpoint.inflight_requests for endpoint in router.endpoints())
+
+
+def test_no_thread_starts_before_one_is_needed() -> None:
+    program = (
+        "import os, numpy\n"
+        "threads = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = threads()\n"
+        "import llmd_sched\n"
+        "router = llmd_sched.Router()\n"
+        "router.add_endpoint('http://a')\n"
+        "router.explain([1])\n"
+        "print(threads() - before)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout == "0\n", said.stderr
 
 
 def test_many_threads_share_a_router(router: Router) -> None:
@@ -167,9 +184,7 @@ def test_a_loop_is_woken_once_for_a_batch(router: Router) -> None:
     decisions, wakes = asyncio.run(main())
     assert {it.address for it in decisions} == {"http://a"}
     assert len({it.ticket for it in decisions}) == 200
-    # One batch is what was there when the waker looked; it looks more than once at most because
-    # requests are let go one after the other.
-    assert wakes < 50
+    assert wakes == 1
     assert inflight(router) == 200
 
 

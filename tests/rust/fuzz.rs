@@ -1,6 +1,7 @@
 //! Fuzzing without a fuzzer: captured bytes, mutated at random, through every decoder of foreign
 //! bytes (`fuzz/targets.rs`). A few seconds each, or as many as `LLMD_FUZZ_SECONDS` says; the
-//! same mutations for the same `LLMD_FUZZ_SEED`. For coverage-guided fuzzing see `fuzz/README.md`.
+//! same mutations for the same `LLMD_FUZZ_SEED`. Where `LLMD_FUZZ_CORPUS` names a folder, it only
+//! writes the captured bytes there, as seeds for coverage-guided fuzzing: see `fuzz/README.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -96,6 +97,14 @@ fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], input: &mut Vec<u8>) {
 
 /// Runs `target` on the seeds and then on what mutation makes of them.
 fn fuzz(name: &str, seeds: &[Vec<u8>], target: fn(&[u8])) {
+    if let Some(corpus) = std::env::var_os("LLMD_FUZZ_CORPUS") {
+        let folder = Path::new(&corpus).join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (i, input) in seeds.iter().enumerate() {
+            std::fs::write(folder.join(format!("golden-{i}")), input).unwrap();
+        }
+        return;
+    }
     let seed = variable("LLMD_FUZZ_SEED", 0x6c6c_6d64);
     let time = Duration::from_secs(variable("LLMD_FUZZ_SECONDS", 2));
     for input in seeds {

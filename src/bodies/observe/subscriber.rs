@@ -21,6 +21,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// The sequence, -1 to the engine, by which it ends a replay.
 const END_OF_REPLAY: u64 = u64::MAX;
 
+/// When a new connection is first probed; then at doubled intervals up to the configured one.
+const FIRST_PROBE: Duration = Duration::from_millis(100);
+
 /// Whose event format a stream has.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize,
@@ -72,7 +75,7 @@ pub struct SubscriberConfig {
     /// publisher thread getting its turn.)
     pub replay_timeout: Duration,
     /// How often the replay socket is asked whether the end of the stream was missed: nothing
-    /// else shows that while an engine is idle. Zero: never.
+    /// else shows that while an engine is idle. More often after connecting. Zero: never.
     pub probe_interval: Duration,
 }
 
@@ -305,7 +308,10 @@ impl Task {
     }
 
     async fn follow(&mut self, mut subscription: Subscription) -> ZmtpError {
-        let mut next_probe = self.probe_time();
+        // A PUB takes note of a subscription only when it next sends: what it sent just before is
+        // missed, and the first replay may have been answered even earlier. So ask soon again.
+        let mut pause = FIRST_PROBE.min(self.config.probe_interval);
+        let mut next_probe = (!pause.is_zero()).then(|| Instant::now() + pause);
         loop {
             self.carry_out();
             self.show();
@@ -318,15 +324,11 @@ impl Task {
                 Some(command) = self.inbox.recv() => self.command(command),
                 () = sleep_until(next_probe.unwrap_or_else(Instant::now)), if next_probe.is_some() => {
                     self.recovery.probe();
-                    next_probe = self.probe_time();
+                    pause = (pause * 2).min(self.config.probe_interval);
+                    next_probe = Some(Instant::now() + pause);
                 }
             }
         }
-    }
-
-    fn probe_time(&self) -> Option<Instant> {
-        let interval = self.config.probe_interval;
-        (!interval.is_zero()).then(|| Instant::now() + interval)
     }
 
     fn live(&mut self, message: &Message) {

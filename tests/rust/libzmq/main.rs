@@ -6,11 +6,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bytes::{Buf, Bytes};
+use llmd_bodies::observe::{KvSink, LostReason, Subscriber, SubscriberConfig};
 use llmd_bodies::zmtp::{
     Dealer, Endpoint, LinkConfig, RouterServer, Subscription, ZmtpError, ZmtpPublisher,
 };
+use llmd_brain::index::{KvEvent, KvEventBatch};
+use llmd_brain::{EndpointId, Slot};
+use parking_lot::Mutex;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -161,4 +166,57 @@ async fn libzmq_asks_our_router() {
             assert_eq!(peer.expect("reply").await, format!("{empty}answer {i}"));
         }
     }
+}
+
+/// The blocks that are held, by what a sink is told.
+#[derive(Default)]
+struct Held(Mutex<(Vec<u64>, u32)>);
+
+impl KvSink for Held {
+    fn events(&self, _: EndpointId, _: u64, batch: KvEventBatch) {
+        for event in batch.events {
+            let KvEvent::Stored(stored) = event else { panic!("{event:?}") };
+            self.0.lock().0.extend(stored.block_hashes.iter().map(|hash| hash.0));
+        }
+    }
+
+    fn lost(&self, _: EndpointId, _: &LostReason) {
+        let mut held = self.0.lock();
+        held.0.clear();
+        held.1 += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_follows_a_libzmq_engine_through_gap_kill_and_restart() {
+    let Some(mut engine) = Peer::start(&["engine", "*", "*"]).await else { return };
+    let ports = engine.expect("ports").await;
+    let (events, replay) = ports.split_once(' ').unwrap();
+    let at = |port: &str| Endpoint::new("127.0.0.1", port.parse().unwrap());
+    let config = SubscriberConfig { replay: Some(at(replay)), ..SubscriberConfig::new(at(events)) };
+    let held = Arc::new(Held::default());
+    let endpoint = EndpointId { slot: Slot(0), generation: 1 };
+    engine.tell("publish").await;
+    let subscriber = Subscriber::spawn(endpoint, config, Arc::clone(&held) as _, 1);
+    subscriber.reached(0).await.unwrap();
+
+    for command in ["publish", "keep", "keep", "publish"] {
+        engine.tell(command).await;
+    }
+    subscriber.reached(4).await.unwrap();
+    engine.tell("keep").await;
+    engine.tell("keep").await;
+    // Commands and requests come by different ways: ask until the commands have been heard.
+    while subscriber.synchronized().await != Ok(Some(6)) {}
+    assert_eq!(*held.0.lock(), ((0..7).collect(), 0));
+
+    engine.child.kill().await.unwrap();
+    let mut engine = Peer::start(&["engine", events, replay]).await.unwrap();
+    engine.expect("ports").await;
+    for _ in 0..9 {
+        engine.tell("publish").await;
+    }
+    subscriber.wait_for(|status| status.recovery.restarts == 1).await.unwrap();
+    while subscriber.synchronized().await != Ok(Some(8)) {}
+    assert_eq!(*held.0.lock(), ((0..9).collect(), 1));
 }

@@ -3,7 +3,9 @@
 Prints one line a step, so that the test waits for lines instead of sleeping.
 """
 
+import struct
 import sys
+import time
 
 import zmq
 
@@ -63,6 +65,41 @@ def ask(kind: int, address: str) -> None:
         say("reply", *(frame.decode() or "-" for frame in frames))
 
 
+def engine(events_port: str, replay_port: str) -> None:
+    """PUB and ROUTER as vLLM's publisher has them: `publish` sends an event, `keep` only buffers it."""
+    context = zmq.Context.instance()
+    events, replay = context.socket(zmq.PUB), context.socket(zmq.ROUTER)
+    ports = []
+    for socket, port in ((events, events_port), (replay, replay_port)):
+        socket.bind(f"tcp://127.0.0.1:{port}")
+        ports.append(socket.getsockopt_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])
+    say("ports", *ports)
+    # Not buffered: a line that Python has read already would not wake the poller.
+    commands = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
+    buffer: list[bytes] = []
+    poller = zmq.Poller()
+    poller.register(replay, zmq.POLLIN)
+    poller.register(commands, zmq.POLLIN)
+    while True:
+        ready = dict(poller.poll())
+        if replay in ready:
+            identity, empty, start = replay.recv_multipart()
+            first = int.from_bytes(start, "big")
+            for number, payload in enumerate(buffer[first:], first):
+                replay.send_multipart([identity, empty, b"kv", number.to_bytes(8, "big"), payload])
+            replay.send_multipart([identity, empty, b"", b"\xff" * 8, b""])
+        if commands.fileno() in ready:
+            command = commands.readline().strip()
+            if not command:
+                return
+            number = len(buffer).to_bytes(8, "big")
+            # [time, [["BlockStored", [number], nil, [1, 2], 2, nil]], 0]
+            stored = b"\x96\xabBlockStored\x91\xcf" + number + b"\xc0\x92\x01\x02\x02\xc0"
+            buffer.append(b"\x93\xcb" + struct.pack(">d", time.time()) + b"\x91" + stored + b"\x00")
+            if command == b"publish":
+                events.send_multipart([b"kv", number, buffer[-1]])
+
+
 if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
     {
@@ -70,6 +107,7 @@ if __name__ == "__main__":
         "publish": publish,
         "subscribe": lambda: subscribe(*arguments),
         "answer": answer,
+        "engine": lambda: engine(*arguments),
         "ask-dealer": lambda: ask(zmq.DEALER, *arguments),
         "ask-req": lambda: ask(zmq.REQ, *arguments),
     }[role]()

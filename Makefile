@@ -52,7 +52,7 @@ lint: develop
 	cargo clippy -q --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check -q python tests benches
 	$(BIN)/ruff format -q --check python tests benches
-	$(BIN)/mypy -q python
+	$(BIN)/mypy python
 
 check: lint
 	cargo test -q --workspace

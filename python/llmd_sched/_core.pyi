@@ -42,9 +42,9 @@ class Router:
     - ``seed``: of the generator that breaks ties; equal seeds and inputs give equal decisions.
     - ``record``: path of a new file that gets the decision log; :func:`replay` reads it.
 
-    Safe to share between threads and with asyncio. Starts no thread before something needs one
-    (a subscription, a scrape, a held request, the admin server). After a ``fork`` the child has
-    the same endpoints, with fresh subscriptions and nothing in flight.
+    Safe to share between threads and with asyncio. Importing or making one starts no thread:
+    the first request (its timer), subscription, scrape or admin server does. After a ``fork`` the
+    child has the same endpoints, with fresh subscriptions and nothing in flight.
 
     Raises :class:`ConfigError` for a configuration that cannot be, naming the key.
 

@@ -40,6 +40,20 @@ def test_what_config_shows_can_be_given_back() -> None:
     assert Router(json.loads(json.dumps(shown))).config() == shown
 
 
+@pytest.mark.parametrize(
+    ("keyword", "message"),
+    [
+        ({"seed": -1}, "seed: invalid value: integer `-1`"),
+        ({"block_size": 2**40}, "block_size: invalid value: integer `1099511627776`"),
+        ({"block_size": "16"}, "block_size: invalid type: string"),
+        ({"profile": 3}, "the name of a profile, or a profile"),
+    ],
+)
+def test_a_mistake_in_a_keyword_is_named(keyword: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Router(**keyword)
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     assert Router({"block_size": np.int64(8)}).config()["block_size"] == 8
 

@@ -41,7 +41,7 @@ def test_a_scorer_sees_every_candidate_as_columns(router: Router) -> None:
     router.route(PROMPT, session_id="s", priority=3, model="m")
     (features,) = seen
     assert [it.address for it in features.candidates] == ["http://a", "http://b"]
-    assert features["matched_tokens"].tolist() == [0, 992]
+    assert features["matched_tokens"].tolist() == [64, 992]
     assert features["inflight_requests"].tolist() == [1, 0]
     assert np.isnan(features["kv_usage"]).all()
     assert set(features.columns) >= {"uncached_tokens", "waiting_requests", "predicted_ttft_ms"}

@@ -58,8 +58,8 @@ check: lint
 	cargo test -q --workspace
 	$(BIN)/pytest -q tests/python
 
-test: check wheel-test
-	$(BIN)/pytest -q tests/engines tests/faults
+test: check wheel-test engines
+	$(BIN)/pytest -q tests/faults tests/engines
 
 soak: develop
 	LLMD_HISTORIES=1000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored

@@ -52,14 +52,14 @@ lint: develop
 	cargo clippy -q --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check -q python tests benches
 	$(BIN)/ruff format -q --check python tests benches
-	$(BIN)/mypy -q python
+	$(BIN)/mypy python
 
 check: lint
 	cargo test -q --workspace
 	$(BIN)/pytest -q tests/python
 
-test: check wheel-test
-	$(BIN)/pytest -q tests/engines tests/faults
+test: check wheel-test engines
+	$(BIN)/pytest -q tests/faults tests/engines
 
 soak: develop
 	LLMD_HISTORIES=1000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
@@ -82,7 +82,7 @@ demo-embedded:
 # --- the wheel ----------------------------------------------------------------------------------
 
 wheel: $(VENV)/.stamp
-	$(BIN)/maturin build -q --profile dist --zig --compatibility manylinux_2_28 --out dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build -q --profile dist --zig --compatibility manylinux_2_28 --out dist
 
 .PHONY: wheel-test
 wheel-test: wheel

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-
 from llmd_sched import Decision, Router, block_keys
 
 BATCHES = 7

@@ -42,9 +42,9 @@ class Router:
     - ``seed``: of the generator that breaks ties; equal seeds and inputs give equal decisions.
     - ``record``: path of a new file that gets the decision log; :func:`replay` reads it.
 
-    Safe to share between threads and with asyncio. Starts no thread before something needs one
-    (a subscription, a scrape, a held request, the admin server). After a ``fork`` the child has
-    the same endpoints, with fresh subscriptions and nothing in flight.
+    Safe to share between threads and with asyncio. Neither importing nor making one starts a
+    thread: the first request (its timer), subscription, scrape or admin server does. After a
+    ``fork`` the child has the same endpoints, with fresh subscriptions and nothing in flight.
 
     Raises :class:`ConfigError` for a configuration that cannot be, naming the key.
 
@@ -386,8 +386,8 @@ class Router:
     def close(self) -> None:
         """Ends subscriptions, scrapes, the admin server and the decision log; idempotent.
 
-        Held requests are turned away. Everything but reading raises :class:`RouterClosedError`
-        afterwards.
+        Held requests are turned away. Afterwards routing, and changing the fleet, raises
+        :class:`RouterClosedError`; looking in and reporting on earlier decisions still works.
         """
 
     def __enter__(self) -> Self: ...

@@ -152,7 +152,7 @@ impl Router {
     ) -> PyResult<Vec<Endpoint>> {
         let given = describe(url, role, topology, capacity, labels)?;
         let live = self.live()?;
-        let timeout = deadline(timeout_s) - Instant::now();
+        let timeout = duration(timeout_s);
         let added = py.detach(|| live.discover(url, &given, timeout)).map_err(errors::router)?;
         Ok(added.into_iter().map(|id| Endpoint::new(live.document(id))).collect())
     }
@@ -252,7 +252,7 @@ impl Router {
     ) -> PyResult<KvPosition> {
         let name = options::member(endpoint)?;
         let live = self.live()?;
-        let deadline = deadline(timeout_s);
+        let deadline = Instant::now() + duration(timeout_s);
         loop {
             let slice = deadline.min(Instant::now() + SIGNAL_CHECK);
             let until = reached.clone();
@@ -273,9 +273,9 @@ impl Router {
     }
 }
 
-/// `timeout_s` from now; a century for what is longer or not a number.
-pub fn deadline(timeout_s: f64) -> Instant {
+/// A timeout; a century for what is longer or not a number.
+fn duration(timeout_s: f64) -> Duration {
     const CENTURY_S: f64 = 3.2e9;
     let timeout_s = if timeout_s.is_nan() { CENTURY_S } else { timeout_s.clamp(0.0, CENTURY_S) };
-    Instant::now() + Duration::from_secs_f64(timeout_s)
+    Duration::from_secs_f64(timeout_s)
 }

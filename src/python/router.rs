@@ -51,9 +51,9 @@ impl Router {
     #[pyo3(signature = (config=None, *, block_size=None, profile=None, seed=None, record=None))]
     fn new(
         config: Option<&Bound<'_, PyAny>>,
-        block_size: Option<u32>,
-        profile: Option<&str>,
-        seed: Option<u64>,
+        block_size: Option<&Bound<'_, PyAny>>,
+        profile: Option<&Bound<'_, PyAny>>,
+        seed: Option<&Bound<'_, PyAny>>,
         record: Option<PathBuf>,
     ) -> PyResult<Self> {
         let mut tree = match config {
@@ -61,9 +61,9 @@ impl Router {
             Some(config) => read(config)?,
         };
         let overrides: [(&[&str], Option<Value>); 4] = [
-            (&["block_size"], block_size.map(Value::from)),
-            (&["schedule", "profile"], profile.map(Value::from)),
-            (&["seed"], seed.map(Value::from)),
+            (&["block_size"], block_size.map(value).transpose()?),
+            (&["schedule", "profile"], profile.map(value).transpose()?),
+            (&["seed"], seed.map(value).transpose()?),
             (&["record"], record.map(|path| Value::from(path.to_string_lossy()))),
         ];
         for (path, value) in overrides {
@@ -150,6 +150,10 @@ fn read(config: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(path) = config.extract::<PathBuf>() {
         return router::read_file(&path).map_err(|error| errors::router(error.into()));
     }
+    value(config)
+}
+
+fn value(config: &Bound<'_, PyAny>) -> PyResult<Value> {
     json::from_python(config).map_err(|error| {
         ConfigError::new_err(format!("configuration: {}", error.value(config.py())))
     })

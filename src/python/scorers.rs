@@ -20,11 +20,35 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 struct Scorer {
     name: String,
     weight: f64,
     callable: Py<PyAny>,
+    has_failed: AtomicBool,
+}
+
+impl Scorer {
+    /// Tells Python's log of a failure, the first time: a scorer that fails, fails for every
+    /// request.
+    fn warn(&self, py: Python<'_>, error: &PyErr) {
+        if self.has_failed.swap(true, Relaxed) {
+            return;
+        }
+        let message = format!(
+            "scorer {:?} failed, and requests are routed without it; further failures are only \
+             counted: {error}",
+            self.name
+        );
+        let told = py
+            .import("logging")
+            .and_then(|logging| logging.call_method1("getLogger", ("llmd_sched",)))
+            .and_then(|logger| logger.call_method1("warning", (message,)));
+        if let Err(error) = told {
+            error.write_unraisable(py, None);
+        }
+    }
 }
 
 /// A router's scorers. Locked only with the GIL held, and never while one runs.
@@ -148,6 +172,7 @@ impl Router {
                 Ok(values) => values,
                 Err(error) if error.is_instance_of::<pyo3::exceptions::PyException>(py) => {
                     live.count_scorer_failure();
+                    scorer.warn(py, &error);
                     Vec::new()
                 }
                 // Ctrl-C and the like are the caller's.
@@ -206,7 +231,12 @@ impl Router {
                 scorer.get_type().name()?
             )));
         }
-        self.scorers.set(Scorer { name, weight, callable: scorer.unbind() });
+        self.scorers.set(Scorer {
+            name,
+            weight,
+            callable: scorer.unbind(),
+            has_failed: AtomicBool::new(false),
+        });
         Ok(())
     }
 

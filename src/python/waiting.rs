@@ -155,9 +155,11 @@ fn deliveries() -> PyResult<Sender<Delivery>> {
 /// The waker's thread.
 fn deliver(waiting: &Receiver<Delivery>) {
     while let Ok(first) = waiting.recv() {
-        let batch: Vec<Delivery> = std::iter::once(first).chain(waiting.try_iter()).collect();
         // Python is shutting down where it cannot be attached to: nobody awaits any more.
-        let _ = Python::try_attach(|py| wake(py, batch));
+        let _ = Python::try_attach(|py| {
+            // What came while the GIL was awaited is in the batch: all that one call let go.
+            wake(py, std::iter::once(first).chain(waiting.try_iter()).collect());
+        });
     }
 }
 

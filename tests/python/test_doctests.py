@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import doctest
 
-import pytest
-from stub import declarations
-
 import llmd_sched
+import pytest
 from llmd_sched import _core, _remote
+from stub import declarations
 
 DOCSTRINGS = {
     "llmd_sched": llmd_sched.__doc__,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 
-import pytest
-from stub import Declared, declarations
-
 import llmd_sched
+import pytest
 from llmd_sched import _core
+from stub import Declared, declarations
 
 DECLARED = declarations()
 CALLABLE = [it for it in DECLARED if not isinstance(it.node, ast.ClassDef)]

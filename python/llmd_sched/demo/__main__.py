@@ -80,7 +80,7 @@ def cold_engines(options: argparse.Namespace, workload: Workload) -> Iterator[li
     """URLs of engines with empty caches: fresh processes, or the attached ones after a reset."""
     if options.attach:
         for url in options.attach:
-            reset_prefix_cache(url)
+            reset_prefix_cache(url, options.model)
         yield options.attach
         return
     share = FLEET_KV_SHARE * workload.working_set_tokens / options.engines

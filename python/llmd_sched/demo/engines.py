@@ -8,6 +8,9 @@ import subprocess
 import sys
 import urllib.request
 from types import TracebackType
+from typing import Any
+
+from .workload import FIRST_TOKEN_ID
 
 HIT_TOKENS = "vllm:prefix_cache_hits_total"
 QUERY_TOKENS = "vllm:prefix_cache_queries_total"
@@ -76,7 +79,19 @@ def counters(url: str) -> dict[str, float]:
     return totals
 
 
-def reset_prefix_cache(url: str) -> None:
-    """Empties an engine's prefix cache, so that each column starts cold."""
-    request = urllib.request.Request(f"{url}/reset_prefix_cache", method="POST")
-    urllib.request.urlopen(request, timeout=30).close()
+def reset_prefix_cache(url: str, model: str) -> None:
+    """Empties an engine's prefix cache, so that each column starts cold.
+
+    vLLM publishes the event of a reset with its next step, so a one-token request follows: without
+    it a router would still see the blocks of the column before.
+    """
+    with urllib.request.urlopen(_post(f"{url}/reset_prefix_cache", None), timeout=30) as answer:
+        if json.load(answer).get("success") is False:
+            raise RuntimeError(f"{url} did not reset its prefix cache: requests still hold blocks")
+    flush = {"model": model, "prompt": [FIRST_TOKEN_ID], "max_tokens": 1}
+    urllib.request.urlopen(_post(f"{url}/v1/completions", flush), timeout=30).close()
+
+
+def _post(url: str, body: dict[str, Any] | None) -> urllib.request.Request:
+    data = b"" if body is None else json.dumps(body).encode()
+    return urllib.request.Request(url, data, {"Content-Type": "application/json"}, method="POST")

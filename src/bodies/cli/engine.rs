@@ -11,9 +11,7 @@ use std::io::Write;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Once it serves, one line of JSON on standard output says where: `url`, `port`, `model`,
-/// `kv_events` (for each rank `endpoint`, `replay_endpoint`, `topic`)... SIGTERM or SIGINT ends it
-/// after what is in flight; a second one ends it at once.
+/// Options of `llmd-sched engine`.
 #[derive(Debug, Args)]
 pub(super) struct EngineArgs {
     /// Address to listen on.

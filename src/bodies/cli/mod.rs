@@ -17,6 +17,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve an embedded engine: a vLLM without model and GPU.
+    ///
+    /// Once it serves, one line of JSON on standard output says where: `url`, `port`, `model`, and
+    /// under `kv_events`, for each rank, `endpoint`, `replay_endpoint` and `topic`. SIGTERM or
+    /// SIGINT ends it after what is in flight; a second one ends it at once.
     Engine(engine::EngineArgs),
 }
 

@@ -10,6 +10,7 @@ use super::openai::{
 use super::rank::{Flight, RankHandle, RankStopped};
 use super::server::KvEventSource;
 use super::{EngineServerConfig, chat, tokenizer};
+use crate::zmtp::PublisherConfig;
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -432,6 +433,7 @@ async fn metrics(State(service): Shared) -> impl IntoResponse {
 }
 
 async fn kv_event_sources(State(service): Shared) -> Json<Value> {
+    let high_water = PublisherConfig::default().high_water_messages;
     let sources = service.kv_event_sources.iter().map(|source| {
         let value = json!({
             "enable_kv_cache_events": true,
@@ -439,17 +441,14 @@ async fn kv_event_sources(State(service): Shared) -> Json<Value> {
             "endpoint": source.endpoint.to_string(),
             "replay_endpoint": source.replay_endpoint.as_ref().map(ToString::to_string),
             "buffer_steps": source.buffer_steps,
-            "hwm": HIGH_WATER_MESSAGES,
-            "max_queue_size": HIGH_WATER_MESSAGES,
+            "hwm": high_water,
+            "max_queue_size": high_water,
             "topic": source.topic,
         });
         (source.dp_rank.to_string(), value)
     });
     Json(Value::Object(sources.collect()))
 }
-
-/// Batches that the PUB socket queues for one subscriber.
-const HIGH_WATER_MESSAGES: u32 = 100_000;
 
 async fn reset_prefix_cache(State(service): Shared) -> Result<Json<Value>, ApiError> {
     let mut success = true;

@@ -29,6 +29,7 @@ struct Endpoints {
 
 enum Refusal {
     Gone,
+    TooLarge,
     Bad(String),
 }
 
@@ -36,6 +37,10 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Gone => (StatusCode::GONE, "the router is closed").into_response(),
+            Self::TooLarge => {
+                let why = format!("the body has more than {MAX_BODY_BYTES} bytes");
+                (StatusCode::PAYLOAD_TOO_LARGE, why).into_response()
+            }
             Self::Bad(why) => (StatusCode::BAD_REQUEST, why).into_response(),
         }
     }
@@ -63,7 +68,10 @@ async fn explain(
     State(router): Shared,
     asked: Result<Json<ExplainRequest>, JsonRejection>,
 ) -> Result<Json<ExplanationDocument>, Refusal> {
-    let Json(asked) = asked.map_err(|why| Refusal::Bad(why.body_text()))?;
+    let Json(asked) = asked.map_err(|why| match why.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
+        _ => Refusal::Bad(why.body_text()),
+    })?;
     let router = live(&router)?;
     router.explain_remote(asked).map(Json).map_err(|why| Refusal::Bad(why.to_string()))
 }

@@ -63,6 +63,11 @@ impl RouterConfig {
     /// # Errors
     /// [`ConfigError::Value`], naming the key.
     pub fn from_value(value: Value) -> Result<Self, ConfigError> {
+        // A struct can be read from a list too, by position; nobody means that.
+        if !value.is_object() {
+            let reason = format!("invalid type: {value}, expected a table");
+            return Err(ConfigError::Value { place: String::new(), reason });
+        }
         serde_path_to_error::deserialize(value).map_err(|error| {
             let path = error.path().to_string();
             let place = if path == "." { String::new() } else { format!("{path}: ") };

@@ -205,8 +205,9 @@ impl LiveRouter {
     /// Removes an endpoint.
     ///
     /// # Errors
-    /// [`RouterError::UnknownEndpoint`].
+    /// [`RouterError::UnknownEndpoint`], [`RouterError::Closed`].
     pub fn remove_endpoint(&self, name: &MemberRef) -> Result<(), RouterError> {
+        self.check_open()?;
         let id = self.find(name)?;
         self.step(Input::Leave(id)).map(drop)
     }
@@ -214,12 +215,13 @@ impl LiveRouter {
     /// Changes whether an endpoint gets requests.
     ///
     /// # Errors
-    /// [`RouterError::UnknownEndpoint`].
+    /// [`RouterError::UnknownEndpoint`], [`RouterError::Closed`].
     pub fn change_endpoint(
         &self,
         name: &MemberRef,
         change: EndpointChange,
     ) -> Result<(), RouterError> {
+        self.check_open()?;
         let id = self.find(name)?;
         self.step(Input::Change(id, change)).map(drop)
     }

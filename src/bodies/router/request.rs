@@ -74,6 +74,7 @@ impl LiveRouter {
             false => None,
         };
         let scope = of_sole_model.as_ref().unwrap_or(scope);
+        request.is_text = matches!(prompt, Prompt::Text(_));
         let tokens = match prompt {
             Prompt::Tokens(tokens) => {
                 token_keys(tokens, block_size, scope, &mut scratch.keys)?;

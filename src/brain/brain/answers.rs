@@ -2,6 +2,7 @@
 
 use super::SparseMatches;
 use crate::index::{Matches, Residency};
+use crate::schedule::Request;
 use crate::{BlockKey, EndpointId, Time};
 
 /// The index as a turn sees it.
@@ -66,9 +67,17 @@ impl<'a> IndexAnswers<'a> {
     }
 
     /// Tells the index that a prompt was sent to an endpoint.
-    pub(super) fn book(&self, now: Time, endpoint: EndpointId, keys: &[BlockKey]) {
-        if let Some(index) = self.index() {
-            index.book(now, endpoint, keys);
+    pub(super) fn book(
+        &self,
+        now: Time,
+        endpoint: EndpointId,
+        request: &Request,
+        keys: &[BlockKey],
+    ) {
+        match self.index() {
+            Some(index) if request.is_text => index.book_text(now, endpoint, keys),
+            Some(index) => index.book(now, endpoint, keys),
+            None => {}
         }
     }
 

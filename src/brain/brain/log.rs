@@ -186,24 +186,26 @@ pub fn decision_bits(decision: &Decision) -> u64 {
     }
     word(decision.reservation.0);
     let why = &decision.explanation;
-    for step in &why.filters {
-        word(u64::from(step.skipped));
-        for removed in &step.removed {
-            word(u64::from(removed.slot.0));
-        }
-    }
     for (candidate, tokens) in why.candidates.iter().zip(&why.matched_tokens) {
         word(u64::from(candidate.slot.0));
         word(u64::from(*tokens));
     }
-    for column in &why.scores {
-        word(column.weight.to_bits());
-        for value in &column.values {
-            word(value.to_bits());
-        }
-    }
     for total in &why.totals {
         word(total.to_bits());
+    }
+    for step in &why.filters {
+        digest.update(step.name.as_bytes());
+        digest.update(&[u8::from(step.skipped)]);
+        for removed in &step.removed {
+            digest.update(&removed.slot.0.to_le_bytes());
+        }
+    }
+    for column in &why.scores {
+        digest.update(column.name.as_bytes());
+        digest.update(&column.weight.to_bits().to_le_bytes());
+        for value in &column.values {
+            digest.update(&value.to_bits().to_le_bytes());
+        }
     }
     digest.update(why.profile.as_bytes());
     digest.update(why.picker.as_bytes());

@@ -218,7 +218,7 @@ impl State {
             .map_err(|why| RejectReason::NotBooked(why.to_string()))?;
         self.scheduler.committed(now, request, &choice);
         self.routed.insert(ticket, reservation);
-        answers.book(now, choice.endpoint, keys);
+        answers.book(now, choice.endpoint, request, keys);
         self.stats.decisions += 1;
         self.stats.fallbacks += u64::from(choice.explanation.fallback.is_some());
         self.stats.matched_tokens += u64::from(choice.matched_tokens);

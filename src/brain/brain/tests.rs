@@ -124,6 +124,22 @@ fn a_second_request_finds_the_prefix_before_its_events_come() {
 }
 
 #[test]
+fn text_is_remembered_longer_than_the_events_of_tokens_take() {
+    let brain = brain();
+    join(&brain, at_ms(0), "a", KvSource::Events);
+    let tokens = prompt(1, 8);
+    let text = || Request { is_text: true, ..request(&tokens) };
+    let arrive = || Input::Arrive { request: text(), keys: keys_of(&tokens), foreign: Vec::new() };
+    brain.step(at_ms(0), arrive()).unwrap();
+
+    let later = brain.step(at_ms(60_000), arrive()).unwrap();
+
+    let decision = later[0].decision().unwrap();
+    assert_eq!(decision.matched_tokens, 8 * BLOCK);
+    assert_eq!(decision.match_source, crate::index::MatchSource::Approximate);
+}
+
+#[test]
 fn load_is_booked_at_the_decision_and_gone_after_the_end() {
     let brain = brain();
     let only = join(&brain, at_ms(0), "a", KvSource::Approximate);

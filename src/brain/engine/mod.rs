@@ -5,11 +5,12 @@
 //! prefill, then admits from the queue until `max_batch_tokens` or `max_sequences`. Admission
 //! reserves the blocks of the whole prompt or does not happen; its hit is the run of resident,
 //! computed blocks from the first on, of which the last token is always left to compute. Blocks
-//! are hittable at the end of the step that computed them. Blocks that nobody references stay, least
-//! recently released first to go, and of one request the tail before the head. When decode finds
-//! no block, the request admitted last is preempted and recomputed later. A step lasts what
-//! [`EngineProfile::step_ms`](crate::predict::EngineProfile::step_ms) says, plus what loading
-//! blocks from the host tier costs.
+//! are hittable at the end of the step that computed them (vLLM registers them as the step begins:
+//! there a request admitted in the same step can share them, here it computes a copy). Blocks that
+//! nobody references stay, least recently released first to go, and of one request the tail before
+//! the head. When decode finds no block, the request admitted last is preempted and recomputed
+//! later. A step lasts what [`EngineProfile::step_ms`](crate::predict::EngineProfile::step_ms)
+//! says, plus what loading blocks from the host tier costs.
 //!
 //! Guaranteed: never more blocks in use than there are; the oldest request always progresses; the
 //! same inputs give the same outputs; every change of residency is reported, one removal for

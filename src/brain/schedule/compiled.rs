@@ -50,7 +50,7 @@ impl Profile {
         }
         let mut scorers: Vec<WeightedScorer> = Vec::new();
         for entry in &config.scorers {
-            if !(entry.weight >= 0.0 && entry.weight.is_finite()) {
+            if !is_weight(entry.weight) {
                 return Err(ScheduleError::Weight {
                     profile: name.to_owned(),
                     name: entry.name.clone(),
@@ -84,6 +84,11 @@ impl Profile {
             reads,
         })
     }
+}
+
+/// Whether a number can be a scorer's weight.
+pub(super) fn is_weight(weight: f64) -> bool {
+    weight >= 0.0 && weight.is_finite()
 }
 
 fn is_taken(scorers: &[WeightedScorer], foreign: &str) -> bool {

@@ -1,13 +1,25 @@
 //! Filter, score, pick: from the endpoints that could serve a request to the one that will.
 //!
 //! A *profile* is a list of filters, a list of weighted scorers and one picker, built from one
-//! [`ProfileConfig`]. Filters only ever remove; a filter that would remove everybody is skipped
-//! and says so, except the *hard* ones (health, role, model, allowed set). Each scorer gives every
-//! remaining candidate a number in `[0, 1]`, NaN counts as 0 and is counted; the weighted sum goes
-//! to the picker. Names are those that llm-d's users know.
+//! [`ProfileConfig`]; [`builtin_profiles`] are written that way too. Filters only ever remove; a
+//! filter that would remove everybody is skipped and says so, except the *hard* ones (health,
+//! role, model, allowed set, labels). Each scorer gives every remaining candidate a number in
+//! `[0, 1]`, NaN counts as 0 and is counted; the weighted sum goes to the picker. Names are those
+//! that llm-d's users know.
+//!
+//! A family of plugins is a folder: `mod.rs` holds its contract, each plugin is a file that states
+//! its formula, source, inputs, defaults and limits. To add one, write the file and list it in the
+//! family's table; the suite that walks the tables tests it.
+//!
+//! A decision has two halves. [`Scheduler::choose`] reads, and advances only the generator;
+//! [`Scheduler::committed`] tells the plugins that remember. So a dry run is a choice that is not
+//! committed and whose generator is put back ([`Scheduler::explain`]).
 //!
 //! Deterministic: candidates are visited in slot order, sums run in the order of the
-//! configuration, ties are broken by the scheduler's own seeded generator.
+//! configuration, ties are broken by the scheduler's own seeded generator. What is remembered is
+//! bounded: per slot, or with a stated limit and eviction. In the steady state only the
+//! [`Explanation`] allocates. 64 endpoints take about 2 us under `llm-d`, 5 us under `default`
+//! with learned latencies.
 //!
 //! Not here: booking (see [`crate::fleet`]) and holding (see [`crate::flow`]).
 

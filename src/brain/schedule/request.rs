@@ -17,6 +17,9 @@ pub struct Request {
     pub prompt_tokens: u32,
     /// Tokens a block key stands for (for text prompts: of the estimate).
     pub block_tokens: u32,
+    /// Whether the keys are of text: no engine's events can confirm those, so what is booked for
+    /// them is believed for as long as for an endpoint without events.
+    pub is_text: bool,
     /// Limit on the output that the client gave.
     pub max_output_tokens: Option<u32>,
     /// Conversation that it belongs to.

@@ -1,6 +1,6 @@
 //! One decision: eligible endpoints, filters, scorers, picker.
 
-use super::compiled::Profile;
+use super::compiled::{Profile, is_weight};
 use super::config::{ProfileChoice, ScheduleConfig};
 use super::context::{Context, Placed, Predictions};
 use super::decision::{Explanation, FilterStep, Predicted, ScoreColumn};
@@ -292,8 +292,15 @@ impl Scheduler {
         }
         for given in inputs.foreign {
             let is_listed = profile.scorers.iter().any(|entry| entry.name == given.name);
-            if let Some(weight) = given.weight.filter(|_| !is_listed) {
-                sum.add(&given.name, weight, |column| foreign_column(given, &cx, column));
+            match given.weight.filter(|_| !is_listed) {
+                Some(weight) if is_weight(weight) => {
+                    sum.add(&given.name, weight, |column| foreign_column(given, &cx, column));
+                }
+                Some(weight) => sum.add(&given.name, 0.0, |_| {
+                    let name = &given.name;
+                    Err(format!("foreign scorer {name:?} has weight {weight}: use 0 or more"))
+                }),
+                None => {}
             }
         }
     }

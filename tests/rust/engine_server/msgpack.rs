@@ -47,7 +47,9 @@ impl Tree {
 
     pub fn set(&mut self, name: &str, value: Tree) {
         let Self::Fields(fields) = self else { panic!("{self:?} has no fields") };
-        fields.iter_mut().filter(|(field, _)| field == name).for_each(|(_, v)| *v = value.clone());
+        if let Some((_, old)) = fields.iter_mut().find(|(field, _)| field == name) {
+            *old = value;
+        }
     }
 
     pub fn names(&self) -> Vec<&str> {

@@ -66,7 +66,7 @@ def ask(kind: int, address: str) -> None:
 
 
 def engine(events_port: str, replay_port: str) -> None:
-    """PUB and ROUTER as vLLM's publisher has them: `publish` sends an event, `keep` only buffers it."""
+    """PUB and ROUTER as vLLM has them: `publish` sends an event, `keep` only buffers it."""
     context = zmq.Context.instance()
     events, replay = context.socket(zmq.PUB), context.socket(zmq.ROUTER)
     ports = []

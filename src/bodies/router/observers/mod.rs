@@ -100,7 +100,8 @@ impl From<&SubscriberStatus> for KvPosition {
             gaps: status.recovery.gaps,
             replays: status.recovery.replays,
             restarts: status.recovery.restarts,
-            losses: status.recovery.lost.saturating_sub(status.recovery.restarts),
+            losses: status.recovery.lost.saturating_sub(status.recovery.restarts)
+                + status.undecodable_payloads,
             bad_messages: status.malformed_messages + status.undecodable_payloads,
             last_error: status.last_error.clone(),
         }

@@ -11,6 +11,9 @@
 mod reader;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use reader::{FileReplay, LogError, LogReader, Next, replay};
 pub use writer::{DecisionLog, LogStats};
 

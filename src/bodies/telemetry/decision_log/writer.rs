@@ -46,6 +46,7 @@ pub struct DecisionLog {
     shared: Arc<Shared>,
     messages: Sender<Message>,
     thread: Option<JoinHandle<()>>,
+    max_waiting_bytes: usize,
 }
 
 impl DecisionLog {
@@ -54,6 +55,15 @@ impl DecisionLog {
     /// # Errors
     /// Where the file cannot be made, or there is one.
     pub fn create(path: &Path, config: &BrainConfig) -> io::Result<Self> {
+        Self::bounded(path, config, MAX_WAITING_BYTES)
+    }
+
+    /// As [`create`](Self::create), with another bound on what waits.
+    pub(super) fn bounded(
+        path: &Path,
+        config: &BrainConfig,
+        max_waiting_bytes: usize,
+    ) -> io::Result<Self> {
         let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(path)?);
         let header = Header {
             format: FORMAT,
@@ -73,7 +83,7 @@ impl DecisionLog {
             let shared = Arc::clone(&shared);
             move || write_all(file, &waiting, &shared)
         })?;
-        Ok(Self { shared, messages, thread: Some(thread) })
+        Ok(Self { shared, messages, thread: Some(thread), max_waiting_bytes })
     }
 
     /// Where a brain sends its entries. Never blocks; counts what it has to drop.
@@ -81,10 +91,11 @@ impl DecisionLog {
     pub fn sink(&self) -> LogSink {
         let shared = Arc::clone(&self.shared);
         let messages = self.messages.clone();
+        let max_waiting_bytes = self.max_waiting_bytes;
         Box::new(move |entry| {
             let bytes = weight(&entry);
             let waiting = shared.waiting_bytes.fetch_add(bytes, Relaxed);
-            if waiting + bytes > MAX_WAITING_BYTES
+            if waiting + bytes > max_waiting_bytes
                 || messages.send(Message::Entry(Box::new(entry))).is_err()
             {
                 shared.waiting_bytes.fetch_sub(bytes, Relaxed);

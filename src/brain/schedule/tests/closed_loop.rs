@@ -17,7 +17,7 @@ const TIGHT: Scenario = Scenario {
 };
 
 fn outcomes(scenario: &Scenario, profile: &str) -> Vec<Outcome> {
-    (1..=3).map(|seed| run(scenario, &named(profile), seed)).collect()
+    (1..=2).map(|seed| run(scenario, &named(profile), seed)).collect()
 }
 
 fn hit_tokens(outcomes: &[Outcome]) -> u64 {

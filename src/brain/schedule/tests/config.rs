@@ -4,14 +4,15 @@ use crate::schedule::{
     Param, PluginConfig, ProfileChoice, ProfileConfig, ScheduleConfig, ScheduleError, Scheduler,
     ScorerConfig, builtin_profile, builtin_profiles,
 };
+use serde::Deserialize;
 use serde_json::json;
 
-fn parse(config: serde_json::Value) -> Result<ScheduleConfig, String> {
-    serde_json::from_value(config).map_err(|error| error.to_string())
+fn parse(config: &serde_json::Value) -> Result<ScheduleConfig, String> {
+    ScheduleConfig::deserialize(config).map_err(|error| error.to_string())
 }
 
 /// The message of a configuration that is refused, when it is read or when it is built.
-fn refusal(config: serde_json::Value) -> String {
+fn refusal(config: &serde_json::Value) -> String {
     match parse(config) {
         Err(message) => message,
         Ok(config) => match Scheduler::new(&config, 0) {
@@ -21,13 +22,13 @@ fn refusal(config: serde_json::Value) -> String {
     }
 }
 
-fn scorers(entries: serde_json::Value) -> serde_json::Value {
+fn scorers(entries: &serde_json::Value) -> serde_json::Value {
     json!({"profile": {"scorers": entries}})
 }
 
 #[test]
 fn nothing_written_is_the_default_profile() {
-    let config = parse(json!({})).unwrap();
+    let config = parse(&json!({})).unwrap();
 
     assert_eq!(config, ScheduleConfig::default());
     assert_eq!(Scheduler::new(&config, 0).unwrap().profile(), "default");
@@ -35,7 +36,7 @@ fn nothing_written_is_the_default_profile() {
 
 #[test]
 fn a_plugin_is_a_name_or_a_table() {
-    let config = parse(json!({
+    let config = parse(&json!({
         "profile": "mine",
         "profiles": {"mine": {
             "filters": ["decode-filter", {"name": "prefix-cache-affinity-filter", "threshold": 0.5}],
@@ -62,7 +63,7 @@ fn a_plugin_is_a_name_or_a_table() {
 
 #[test]
 fn a_profile_can_be_written_in_place() {
-    let config = parse(scorers(json!(["queue-scorer"]))).unwrap();
+    let config = parse(&scorers(&json!(["queue-scorer"]))).unwrap();
 
     assert_eq!(Scheduler::new(&config, 0).unwrap().profile(), "inline");
     assert_eq!(
@@ -104,7 +105,7 @@ fn every_builtin_profile_compiles_and_a_written_one_replaces_it() {
         assert_eq!(Scheduler::new(&config, 0).unwrap().profile(), name);
         assert!(builtin_profile(name).is_some());
     }
-    let mut shadowed = parse(json!({"profiles": {"default": {"scorers": ["foreign"]}}})).unwrap();
+    let mut shadowed = parse(&json!({"profiles": {"default": {"scorers": ["foreign"]}}})).unwrap();
     assert!(Scheduler::new(&shadowed, 0).is_err(), "foreign without a name");
     shadowed.profiles.clear();
     assert!(Scheduler::new(&shadowed, 0).is_ok());
@@ -112,46 +113,46 @@ fn every_builtin_profile_compiles_and_a_written_one_replaces_it() {
 
 #[test]
 fn unknown_names_are_refused_with_those_that_are_known() {
-    let message = refusal(json!({"profile": "fastest", "profiles": {"mine": {}}}));
+    let message = refusal(&json!({"profile": "fastest", "profiles": {"mine": {}}}));
     assert!(message.contains("profile \"fastest\" is unknown"), "{message}");
     assert!(message.contains("mine, default, least-request, llm-d"), "{message}");
 
-    let message = refusal(scorers(json!(["qeue-scorer"])));
+    let message = refusal(&scorers(&json!(["qeue-scorer"])));
     assert!(message.contains("scorer \"qeue-scorer\" is unknown"), "{message}");
     assert!(message.contains("prefix-cache-scorer, queue-scorer"), "{message}");
 
-    let message = refusal(json!({"profile": {"filters": ["queue-scorer"]}}));
+    let message = refusal(&json!({"profile": {"filters": ["queue-scorer"]}}));
     assert!(message.contains("filter \"queue-scorer\" is unknown"), "{message}");
 
-    let message = refusal(json!({"profile": {"picker": "best"}}));
+    let message = refusal(&json!({"profile": {"picker": "best"}}));
     assert!(message.contains("max-score-picker, power-of-two-picker"), "{message}");
 }
 
 #[test]
 fn unknown_keys_are_refused_with_those_that_are_known() {
-    let message = refusal(json!({"profle": "default"}));
+    let message = refusal(&json!({"profle": "default"}));
     assert!(message.contains("unknown field `profle`, expected `profile`"), "{message}");
 
-    let message = refusal(json!({"profile": {"scorer": []}}));
+    let message = refusal(&json!({"profile": {"scorer": []}}));
     assert!(message.contains("unknown field `scorer`, expected one of `filters`"), "{message}");
 
-    let message = refusal(scorers(json!([{"name": "token-load-scorer", "threshold": 1}])));
+    let message = refusal(&scorers(&json!([{"name": "token-load-scorer", "threshold": 1}])));
     assert_eq!(
         message,
         "profile \"inline\": scorer token-load-scorer: unknown field `threshold`, expected `threshold_tokens`"
     );
 
-    let message = refusal(scorers(json!([{"name": "queue-scorer", "max": 1}])));
+    let message = refusal(&scorers(&json!([{"name": "queue-scorer", "max": 1}])));
     assert!(message.contains("unknown field `max`, there are no fields"), "{message}");
 
     let message =
-        refusal(json!({"profile": {"filters": [{"name": "decode-filter", "weight": 1}]}}));
+        refusal(&json!({"profile": {"filters": [{"name": "decode-filter", "weight": 1}]}}));
     assert!(message.contains("only a scorer has a `weight`"), "{message}");
 }
 
 #[test]
 fn a_profile_that_is_not_in_use_is_checked_too() {
-    let message = refusal(json!({"profiles": {"spare": {"scorers": ["no-such-scorer"]}}}));
+    let message = refusal(&json!({"profiles": {"spare": {"scorers": ["no-such-scorer"]}}}));
 
     assert!(message.starts_with("profile \"spare\": scorer \"no-such-scorer\""), "{message}");
 }
@@ -186,11 +187,11 @@ fn values_out_of_range_are_refused_with_the_range() {
             "invalid type: string \"many\", expected f64",
         ),
     ] {
-        let message = refusal(scorers(json!([entry])));
+        let message = refusal(&scorers(&json!([entry])));
         assert!(message.ends_with(expected), "{message}");
     }
     let filter = json!({"name": "label-selector-filter", "match_expressions": [{"key": "gpu", "operator": "in"}]});
-    let message = refusal(json!({"profile": {"filters": [filter]}}));
+    let message = refusal(&json!({"profile": {"filters": [filter]}}));
     assert!(message.contains("label \"gpu\": the operator takes at least one value"), "{message}");
 }
 
@@ -210,14 +211,14 @@ fn weights_are_finite_and_not_negative() {
 #[test]
 fn two_foreign_scorers_need_two_names() {
     let twice = json!([{"name": "foreign", "as": "mine"}, {"name": "foreign", "as": "mine"}]);
-    let message = refusal(scorers(twice));
+    let message = refusal(&scorers(&twice));
 
     assert!(message.contains("two foreign scorers are called \"mine\""), "{message}");
 }
 
 #[test]
 fn a_profile_has_a_limited_number_of_plugins() {
-    let message = refusal(scorers(json!(vec!["queue-scorer"; 100])));
+    let message = refusal(&scorers(&json!(vec!["queue-scorer"; 100])));
 
     assert!(message.contains("has 101 plugins, more than the limit of 64"), "{message}");
 }

@@ -75,8 +75,8 @@ impl World {
         }
     }
 
-    pub fn observe(&mut self, endpoint: usize, sample: MetricsSample) {
-        self.fleet.observe(NOW, self.ids[endpoint], &sample).unwrap();
+    pub fn observe(&mut self, endpoint: usize, sample: &MetricsSample) {
+        self.fleet.observe(NOW, self.ids[endpoint], sample).unwrap();
     }
 
     pub fn book(&mut self, endpoint: usize, uncached_tokens: u32) {
@@ -117,4 +117,11 @@ impl World {
 
 pub fn spec(number: usize) -> EndpointSpec {
     EndpointSpec::new(format!("http://endpoint-{number}:8000"), "model")
+}
+
+pub fn assert_close(found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{found:?} against {expected:?}");
+    for (a, b) in found.iter().zip(expected) {
+        assert!((a - b).abs() < 1e-9, "{found:?} against {expected:?}");
+    }
 }

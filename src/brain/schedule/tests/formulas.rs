@@ -1,17 +1,10 @@
 //! Every scorer's and filter's numbers, worked out by hand.
 
-use super::fixture::{NOW, World, inline, prompt, spec};
+use super::fixture::{NOW, World, assert_close, inline, prompt, spec};
 use crate::fleet::{EndpointSpec, MetricsSample};
 use crate::schedule::{PluginConfig, ProfileConfig, Request, Scheduler, ScorerConfig, Slo};
 use crate::{EndpointId, Slot, Time};
 use std::time::Duration;
-
-fn assert_close(found: &[f64], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len(), "{found:?} against {expected:?}");
-    for (a, b) in found.iter().zip(expected) {
-        assert!((a - b).abs() < 1e-9, "{found:?} against {expected:?}");
-    }
-}
 
 fn scorer(name: &str) -> ScorerConfig {
     ScorerConfig::new(name, 1.0)
@@ -33,9 +26,9 @@ fn removed(world: &World, filter: PluginConfig, request: &Request) -> Vec<usize>
 #[test]
 fn queue() {
     let mut world = World::alike(4);
-    world.observe(0, waiting(2.0));
-    world.observe(1, waiting(4.0));
-    world.observe(2, waiting(10.0));
+    world.observe(0, &waiting(2.0));
+    world.observe(1, &waiting(4.0));
+    world.observe(2, &waiting(10.0));
 
     // (10 - x) / (10 - 2); the last never reported.
     assert_close(&world.scores(scorer("queue-scorer"), &prompt(100)), &[1.0, 0.75, 0.0, 0.5]);
@@ -44,8 +37,8 @@ fn queue() {
 #[test]
 fn queue_tie() {
     let mut world = World::alike(2);
-    world.observe(0, waiting(3.0));
-    world.observe(1, waiting(3.0));
+    world.observe(0, &waiting(3.0));
+    world.observe(1, &waiting(3.0));
 
     assert_close(&world.scores(scorer("queue-scorer"), &prompt(100)), &[1.0, 1.0]);
 }
@@ -55,7 +48,7 @@ fn running_requests() {
     let mut world = World::alike(3);
     for (endpoint, running) in [1.0, 3.0, 5.0].into_iter().enumerate() {
         let running_requests = Some(running);
-        world.observe(endpoint, MetricsSample { running_requests, ..MetricsSample::default() });
+        world.observe(endpoint, &MetricsSample { running_requests, ..MetricsSample::default() });
     }
 
     let scores = world.scores(scorer("running-requests-size-scorer"), &prompt(100));
@@ -66,9 +59,9 @@ fn running_requests() {
 #[test]
 fn load_aware() {
     let mut world = World::alike(4);
-    world.observe(0, waiting(0.0));
-    world.observe(1, waiting(32.0));
-    world.observe(2, waiting(500.0));
+    world.observe(0, &waiting(0.0));
+    world.observe(1, &waiting(32.0));
+    world.observe(2, &waiting(500.0));
 
     // 0.5 * (1 - 32/128).
     let scores = world.scores(scorer("load-aware-scorer"), &prompt(100));
@@ -84,7 +77,7 @@ fn kv_cache_and_gpu_utilization() {
         gpu_utilization: Some(0.25),
         ..MetricsSample::default()
     };
-    world.observe(0, sample);
+    world.observe(0, &sample);
 
     let kv = world.scores(scorer("kv-cache-utilization-scorer"), &prompt(100));
     let gpu = world.scores(scorer("gpu-utilization-scorer"), &prompt(100));
@@ -156,10 +149,10 @@ fn lora_affinity() {
         max_loras: Some(2),
         ..MetricsSample::default()
     };
-    world.observe(0, loras(&["sql"], &[]));
-    world.observe(1, loras(&["other"], &[]));
-    world.observe(2, loras(&["a", "b"], &["sql"]));
-    world.observe(3, loras(&["a", "b"], &[]));
+    world.observe(0, &loras(&["sql"], &[]));
+    world.observe(1, &loras(&["other"], &[]));
+    world.observe(2, &loras(&["a", "b"], &["sql"]));
+    world.observe(3, &loras(&["a", "b"], &[]));
     let request = Request { lora: Some("sql".into()), ..prompt(100) };
 
     let scores = world.scores(scorer("lora-affinity-scorer"), &request);
@@ -371,8 +364,8 @@ fn latency_without_predictions_blends_kv_queue_and_prefix() {
         kv_usage: Some(kv_usage),
         ..MetricsSample::default()
     };
-    world.observe(0, sample(4.0, 0.4));
-    world.observe(1, sample(0.0, 0.1));
+    world.observe(0, &sample(4.0, 0.4));
+    world.observe(1, &sample(0.0, 0.1));
 
     let scores = world.scores(scorer("latency-scorer"), &prompt(160));
 
@@ -432,97 +425,6 @@ fn label_selector() {
 }
 
 #[test]
-fn predicted_cost_in_tokens() {
-    let sized = |number| {
-        let mut spec = spec(number);
-        spec.capacity.kv_blocks = 1_000;
-        spec.capacity.block_size = 16;
-        spec
-    };
-    let mut world = World::new((0..2).map(sized));
-    world.holds(62, &[0, 50]);
-    world.book(1, 300);
-
-    let scores = world.scores(scorer("predicted-cost-scorer"), &prompt(1_000));
-
-    // Cold and idle: 1,000. 800 held, behind 300: 300 + 200, and 0.1 * 200 * 1 in the way of one.
-    assert_close(&scores, &[521.0 / 1_001.0, 1.0]);
-}
-
-#[test]
-fn predicted_cost_of_what_is_pushed_out() {
-    let sized = |number| {
-        let mut spec = spec(number);
-        spec.capacity.kv_blocks = 1_000;
-        spec.capacity.block_size = 16;
-        spec
-    };
-    let world = World::new((0..2).map(sized));
-    let mut scheduler =
-        Scheduler::new(&super::fixture::scorer(scorer("predicted-cost-scorer")), 1).unwrap();
-    let stored = world.choose(&mut scheduler, &prompt(3_200)).unwrap();
-    scheduler.committed(NOW, &prompt(3_200), &stored);
-
-    let choice = world.choose(&mut scheduler, &prompt(1_000)).unwrap();
-
-    // A fifth of the cache was stored just now, so what it pushes out is half young; and of 128
-    // requests one has hit nothing, so that reuse is 127/128 of a half.
-    let pushed_out = 10.0 * (0.5 * 127.0 / 128.0) * 0.5 * 1_000.0;
-    let scores = choice.explanation.totals;
-    let row = stored.endpoint.slot.index();
-    assert_close(&[scores[row], scores[1 - row]], &[1_001.0 / (1_001.0 + pushed_out), 1.0]);
-}
-
-#[test]
-fn predicted_cost_of_kv_that_must_be_waited_for() {
-    let sized = |number| {
-        let mut spec = spec(number);
-        spec.capacity.kv_blocks = 1_000;
-        spec.capacity.block_size = 16;
-        spec
-    };
-    let mut world = World::new((0..2).map(sized));
-    let usage = |kv_usage| MetricsSample { kv_usage: Some(kv_usage), ..MetricsSample::default() };
-    world.observe(0, usage(0.0));
-    world.observe(1, usage(0.9));
-
-    let scores = world.scores(scorer("predicted-cost-scorer"), &prompt(1_000));
-
-    // 0.9 * 16,000 + 1,000 tokens are 4,200 more than 0.7 * 16,000.
-    assert_close(&scores, &[1.0, 1_001.0 / 5_201.0]);
-}
-
-#[test]
-fn predicted_cost_sees_load_that_others_sent() {
-    let mut world = World::alike(2);
-    let busy = |waiting, running| MetricsSample {
-        waiting_requests: Some(waiting),
-        running_requests: Some(running),
-        ..MetricsSample::default()
-    };
-    world.observe(0, busy(0.0, 2.0));
-    world.observe(1, busy(6.0, 6.0));
-
-    let scores = world.scores(scorer("predicted-cost-scorer"), &prompt(1_000));
-
-    // Without a capacity nothing is evicted. 10 requests more than booked and a slack of 2, half
-    // of them waiting, at 512 tokens each.
-    assert_close(&scores, &[1.0, 1_001.0 / 3_561.0]);
-}
-
-#[test]
-fn predicted_cost_counts_what_loading_a_lower_tier_takes() {
-    let mut world = World::alike(2);
-    world.holds(10, &[10, 10]);
-    world.matches.lower_tier_blocks[1] = [10, 0, 0];
-
-    let scores = world.scores(scorer("predicted-cost-scorer"), &prompt(170));
-
-    // 10 tokens to compute; the second also loads 160 at a fifth of a prefill.
-    assert_close(&scores, &[1.0, 11.0 / 43.0]);
-}
-
-#[test]
 fn foreign() {
     let world = World::alike(3);
     let ids: Vec<EndpointId> =
@@ -531,9 +433,9 @@ fn foreign() {
     let mut scheduler = Scheduler::new(&super::fixture::scorer(config), 1).unwrap();
     let given = crate::schedule::ForeignScore {
         name: "mine".into(),
+        weight: None,
         candidates: ids,
         values: vec![0.25, -3.0, 7.0],
-        weight: None,
     };
 
     let choice = world.choose_with(&mut scheduler, &prompt(100), &[given]).unwrap();

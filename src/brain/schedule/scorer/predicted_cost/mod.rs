@@ -4,7 +4,7 @@
 //! that is off by more than half):
 //!
 //! ```text
-//! cost = ttft                                       queue, own prefill, decodes in the way
+//! cost = ttft + loading from lower tiers            queue, own prefill, decodes in the way
 //!      + interference * own_prefill * n             n requests in flight wait while it prefills
 //!      + eviction * reuse * youth * own_tokens      what it pushes out of the cache
 //!      + kv_wait * max(0, kv_demand - 0.7 * kv_capacity)            waiting for KV to be freed

@@ -77,13 +77,13 @@ impl Chat {
         });
         Session { name: format!("session-{number}"), contents: contents.collect(), turns }
     }
+}
 
-    /// Blocks of KV that hold every conversation at its end, shared ones once.
-    pub fn working_set_blocks(&self, sessions: &[Session]) -> usize {
-        let mut all: Vec<u64> =
-            sessions.iter().flat_map(|session| session.contents.iter().copied()).collect();
-        all.sort_unstable();
-        all.dedup();
-        all.len()
-    }
+/// Blocks of KV that hold every conversation at its end, shared ones once.
+pub fn working_set_blocks(sessions: &[Session]) -> usize {
+    let mut all: Vec<u64> =
+        sessions.iter().flat_map(|session| session.contents.iter().copied()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.len()
 }

@@ -7,7 +7,7 @@ pub mod chat;
 pub mod engine;
 
 use self::cache::Change;
-use self::chat::{Chat, Session};
+use self::chat::{Chat, Session, working_set_blocks};
 use self::engine::{BLOCK_TOKENS, Engine, Job, Output};
 use crate::fleet::{Booking, Capacity, EndpointSpec, Fleet, FleetConfig, MetricsSample};
 use crate::index::{MatchSource, Matches};
@@ -125,7 +125,7 @@ pub fn run(scenario: &Scenario, config: &ScheduleConfig, seed: u64) -> Outcome {
 impl Simulation {
     fn new(scenario: &Scenario, config: &ScheduleConfig, seed: u64) -> Self {
         let sessions = scenario.chat.sessions(seed);
-        let working_set = scenario.chat.working_set_blocks(&sessions) as f64;
+        let working_set = working_set_blocks(&sessions) as f64;
         let capacity = (working_set * scenario.kv_share / scenario.endpoints as f64) as usize;
         let profile = EngineProfile::named(scenario.engine).unwrap();
         let mut fleet = Fleet::new(FleetConfig::default());

@@ -1,0 +1,116 @@
+//! The terms of `predicted-cost-scorer`, each worked out by hand.
+
+use super::fixture::{NOW, World, assert_close, prompt, scorer, spec};
+use crate::fleet::{EndpointSpec, MetricsSample};
+use crate::predict::EngineProfile;
+use crate::schedule::{Scheduler, ScorerConfig};
+
+fn cost() -> ScorerConfig {
+    ScorerConfig::new("predicted-cost-scorer", 1.0)
+}
+
+/// An endpoint whose KV cache holds 16,000 tokens.
+fn sized(number: usize) -> EndpointSpec {
+    let mut spec = spec(number);
+    spec.capacity.kv_blocks = 1_000;
+    spec.capacity.block_size = 16;
+    spec
+}
+
+#[test]
+fn in_tokens_where_there_is_no_model() {
+    let mut world = World::new((0..2).map(sized));
+    world.holds(62, &[0, 50]);
+    world.book(1, 300);
+
+    let scores = world.scores(cost(), &prompt(1_000));
+
+    // Cold and idle: 1,000. 800 held, behind 300: 300 + 200, and 0.1 * 200 * 1 in the way of one.
+    assert_close(&scores, &[521.0 / 1_001.0, 1.0]);
+}
+
+#[test]
+fn what_is_pushed_out() {
+    let world = World::new((0..2).map(sized));
+    let mut scheduler = Scheduler::new(&scorer(cost()), 1).unwrap();
+    let stored = world.choose(&mut scheduler, &prompt(3_200)).unwrap();
+    scheduler.committed(NOW, &prompt(3_200), &stored);
+
+    let choice = world.choose(&mut scheduler, &prompt(1_000)).unwrap();
+
+    // A fifth of the cache was stored just now, so what it pushes out is half young; and of 128
+    // requests one has hit nothing, so that reuse is 127/128 of a half.
+    let pushed_out = 10.0 * (0.5 * 127.0 / 128.0) * 0.5 * 1_000.0;
+    let scores = choice.explanation.totals;
+    let row = stored.endpoint.slot.index();
+    assert_close(&[scores[row], scores[1 - row]], &[1_001.0 / (1_001.0 + pushed_out), 1.0]);
+}
+
+#[test]
+fn kv_that_must_be_waited_for() {
+    let mut world = World::new((0..2).map(sized));
+    let usage = |kv_usage| MetricsSample { kv_usage: Some(kv_usage), ..MetricsSample::default() };
+    world.observe(0, &usage(0.0));
+    world.observe(1, &usage(0.9));
+
+    let scores = world.scores(cost(), &prompt(1_000));
+
+    // 0.9 * 16,000 + 1,000 tokens are 4,200 more than 0.7 * 16,000.
+    assert_close(&scores, &[1.0, 1_001.0 / 5_201.0]);
+}
+
+#[test]
+fn load_that_others_sent() {
+    let mut world = World::alike(2);
+    let busy = |waiting, running| MetricsSample {
+        waiting_requests: Some(waiting),
+        running_requests: Some(running),
+        ..MetricsSample::default()
+    };
+    world.observe(0, &busy(0.0, 2.0));
+    world.observe(1, &busy(6.0, 6.0));
+
+    let scores = world.scores(cost(), &prompt(1_000));
+
+    // Without a capacity nothing is evicted. 10 requests more than booked and a slack of 2, half
+    // of them waiting, at 512 tokens each.
+    assert_close(&scores, &[1.0, 1_001.0 / 3_561.0]);
+}
+
+#[test]
+fn what_loading_a_lower_tier_takes() {
+    let mut world = World::alike(2);
+    world.holds(10, &[10, 10]);
+    world.matches.lower_tier_blocks[1] = [10, 0, 0];
+
+    let scores = world.scores(cost(), &prompt(170));
+
+    // 10 tokens to compute; the second also loads 160 at a fifth of a prefill.
+    assert_close(&scores, &[1.0, 11.0 / 43.0]);
+}
+
+#[test]
+fn in_milliseconds_where_every_candidate_has_a_model() {
+    let mut world = World::with_prior((0..2).map(sized), "qwen3-32b_h100_tp2");
+    world.holds(62, &[0, 50]);
+    world.book(1, 300);
+
+    let scores = world.scores(cost(), &prompt(1_000));
+
+    let (base, token, pair) = (3.52, 0.05025, 1.60e-6);
+    let cold = base + 1_000.0 * token + 1_000.0 * 500.0 * pair;
+    let own = 200.0 * token + 200.0 * 900.0 * pair;
+    let warm = base + 300.0 * token + 300.0 * 150.0 * pair + own + 0.1 * own;
+    assert_close(&scores, &[(warm + 1.0) / (cold + 1.0), 1.0]);
+}
+
+#[test]
+fn a_model_of_one_candidate_alone_says_nothing() {
+    let mut world = World::alike(2);
+    let profile = EngineProfile::named("qwen3-32b_h100_tp2");
+    world.predictor.admit(world.ids[0].slot, 0, profile);
+
+    let scores = world.scores(cost(), &prompt(1_000));
+
+    assert_close(&scores, &[1.0, 1.0]);
+}

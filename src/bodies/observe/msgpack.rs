@@ -132,10 +132,11 @@ impl<'a> Reader<'a> {
     /// for anything else. Token ids are nearly all of a payload, and encoders write them so.
     pub fn short_u32(&mut self) -> Option<u32> {
         let (value, rest) = match self.rest {
-            [value @ 0x00..=0x7f, rest @ ..] => (u32::from(*value), rest),
+            [value @ 0x00..=0x7f, rest @ ..] | [0xcc, value, rest @ ..] => {
+                (u32::from(*value), rest)
+            }
             [0xcd, a, b, rest @ ..] => (u32::from(u16::from_be_bytes([*a, *b])), rest),
             [0xce, a, b, c, d, rest @ ..] => (u32::from_be_bytes([*a, *b, *c, *d]), rest),
-            [0xcc, value, rest @ ..] => (u32::from(*value), rest),
             _ => return None,
         };
         self.rest = rest;

@@ -14,8 +14,10 @@
 
 mod backoff;
 mod cursor;
+mod decoded;
 pub mod discovery;
 mod exposition;
+mod lost;
 pub mod metrics;
 mod msgpack;
 mod recovery;
@@ -31,12 +33,11 @@ mod tests;
 
 pub use backoff::BackoffConfig;
 pub use cursor::{Digest, EventCursor, Verdict};
+pub use decoded::{DecodeError, DecodeLimits, Decoded, Skipped};
+pub use lost::{LostReason, RestartSign};
 pub use msgpack::MsgpackError;
-pub use recovery::{
-    LostReason, Recovery, RecoveryConfig, RecoveryCounts, ReplayEnd, RestartSign, Step,
-};
+pub use recovery::{Recovery, RecoveryConfig, RecoveryCounts, ReplayEnd, Step};
 pub use subscriber::{EventFormat, Subscriber, SubscriberConfig, SubscriberStatus, SyncError};
-pub use wire::{DecodeError, DecodeLimits, Decoded, Skipped};
 
 use backoff::Backoff;
 use llmd_brain::EndpointId;

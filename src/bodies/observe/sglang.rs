@@ -5,7 +5,8 @@
 //! field of its own. Hashes are signed 64-bit integers. Not run live: read against bytes that
 //! msgspec encoded from the wheels' own struct definitions.
 
-use super::wire::{self, DecodeError, DecodeLimits, Decoded, Dialect, Field};
+use super::decoded::{DecodeError, DecodeLimits, Decoded};
+use super::wire::{self, Dialect, Field};
 
 const DIALECT: Dialect = Dialect {
     stored: &[

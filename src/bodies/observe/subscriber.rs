@@ -4,10 +4,11 @@
 //! hands batches to the [`KvSink`]. It never gives up: it reconnects with bounded, jittered,
 //! exponential waits, and all that happens shows in [`SubscriberStatus`].
 
+use super::decoded::{DecodeError, DecodeLimits, Decoded, Skipped};
 use super::discovery::KvEventSource;
-use super::recovery::{LostReason, Recovery, RecoveryConfig, RecoveryCounts, Step};
+use super::lost::LostReason;
+use super::recovery::{Recovery, RecoveryConfig, RecoveryCounts, Step};
 use super::replay::{Replay, ReplayItem};
-use super::wire::{DecodeError, DecodeLimits, Decoded, Skipped};
 use super::{Backoff, BackoffConfig, KvSink, sglang, vllm};
 use crate::zmtp::{Endpoint, LinkConfig, Message, Subscription, ZmtpError};
 use bytes::Bytes;
@@ -20,6 +21,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The sequence, -1 to the engine, by which it ends a replay.
 const END_OF_REPLAY: u64 = u64::MAX;
+
+/// Commands that wait while a connection is being made.
+const COMMANDS: usize = 64;
 
 /// When a new connection is first probed; then at doubled intervals up to the configured one.
 const FIRST_PROBE: Duration = Duration::from_millis(100);
@@ -140,6 +144,8 @@ pub struct SubscriberStatus {
     pub batches: u64,
     /// Messages that are not a topic, a sequence number and a payload.
     pub malformed_messages: u64,
+    /// Times that the sink was told that what it believes is void, for whatever reason.
+    pub losses: u64,
     /// Payloads that could not be decoded; each made what is believed void.
     pub undecodable_payloads: u64,
     /// What was left out of decoded payloads.
@@ -169,7 +175,7 @@ enum Command {
 /// A subscriber at work. Dropping it ends it.
 #[derive(Debug)]
 pub struct Subscriber {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::Sender<Command>,
     status: watch::Receiver<SubscriberStatus>,
     has_replay: bool,
     _stop: DropGuard,
@@ -186,7 +192,7 @@ impl Subscriber {
     ) -> Self {
         config.recovery.has_replay = config.replay.is_some();
         let has_replay = config.recovery.has_replay;
-        let (commands, inbox) = mpsc::unbounded_channel();
+        let (commands, inbox) = mpsc::channel(COMMANDS);
         let (publish, status) = watch::channel(SubscriberStatus::default());
         let stop = CancellationToken::new();
         let task = Task {
@@ -245,15 +251,15 @@ impl Subscriber {
             return Err(SyncError::NoReplay);
         }
         let (done, outcome) = oneshot::channel();
-        self.commands.send(Command::Synchronize(done)).map_err(|_| SyncError::Ended)?;
+        self.commands.send(Command::Synchronize(done)).await.map_err(|_| SyncError::Ended)?;
         outcome.await.map_err(|_| SyncError::Ended)
     }
 
     /// Tells it what `process_start_time_seconds` the engine's metrics page shows: a change is a
     /// sign of a restart.
     pub fn note_process_start(&self, process_start_s: f64) {
-        // Fails only when the task has ended, and then nobody needs to know.
-        let _ = self.commands.send(Command::ProcessStart(process_start_s));
+        // A full queue or an ended task: the next reading of the page says it again.
+        let _ = self.commands.try_send(Command::ProcessStart(process_start_s));
     }
 }
 
@@ -261,7 +267,7 @@ struct Task {
     endpoint: EndpointId,
     config: SubscriberConfig,
     sink: Arc<dyn KvSink>,
-    inbox: mpsc::UnboundedReceiver<Command>,
+    inbox: mpsc::Receiver<Command>,
     publish: watch::Sender<SubscriberStatus>,
     status: SubscriberStatus,
     recovery: Recovery,
@@ -473,7 +479,11 @@ impl Task {
     }
 
     fn lost(&mut self, reason: &LostReason) {
-        tracing::warn!(endpoint = %self.endpoint, %reason, "KV cache contents are unknown: cleared");
+        self.status.losses += 1;
+        if self.status.losses.is_power_of_two() {
+            tracing::warn!(endpoint = %self.endpoint, %reason, losses = self.status.losses,
+                "what the engine's KV cache holds is unknown: forgotten");
+        }
         self.sink.lost(self.endpoint, reason);
     }
 

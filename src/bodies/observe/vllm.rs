@@ -5,7 +5,8 @@
 //! an array, which newer sources declare as a map. Block hashes are integers, or raw bytes under
 //! `VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES=0`.
 
-use super::wire::{self, DecodeError, DecodeLimits, Decoded, Dialect, Field};
+use super::decoded::{DecodeError, DecodeLimits, Decoded};
+use super::wire::{self, Dialect, Field};
 
 const DIALECT: Dialect = Dialect {
     stored: &[

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// Longest topic prefix that a peer may subscribe to; a longer one closes its connection.
+const MAX_TOPIC_BYTES: usize = 1024;
+
 /// Bounds of a publisher.
 #[derive(Debug, Clone)]
 pub struct PublisherConfig {
@@ -199,6 +202,12 @@ impl PeerSide for SubscriberSide {
     fn event(&mut self, event: Event) -> Result<(), ZmtpError> {
         match event {
             Event::Subscribe(topic) => {
+                if topic.len() > MAX_TOPIC_BYTES {
+                    return Err(ZmtpError::Protocol(format!(
+                        "a subscription of {} bytes, more than {MAX_TOPIC_BYTES}",
+                        topic.len()
+                    )));
+                }
                 {
                     let mut topics = self.subscriber.topics.lock();
                     if topics.len() >= self.shared.max_subscriptions {

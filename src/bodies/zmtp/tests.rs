@@ -445,6 +445,18 @@ async fn queued_bytes_are_bounded_too() {
 }
 
 #[tokio::test]
+async fn subscriptions_are_bounded_in_length_and_number() {
+    let config = PublisherConfig { max_subscriptions: 2, ..PublisherConfig::default() };
+    let publisher = ZmtpPublisher::bind_with("tcp://127.0.0.1:*", config).await.unwrap();
+    let endpoint = at(publisher.local_addr());
+    for topics in [vec![Bytes::from(vec![b'x'; 1025])], vec![Bytes::new(); 3]] {
+        let error =
+            Subscription::connect(&endpoint, &topics, LinkConfig::default()).await.unwrap_err();
+        assert!(matches!(error, ZmtpError::Closed { .. } | ZmtpError::Io { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn one_peer_too_many_is_turned_away() {
     let config = PublisherConfig {
         server: ServerConfig { max_peers: 1, ..ServerConfig::default() },
@@ -515,5 +527,36 @@ fn short_and_long_frames_differ_at_256_bytes() {
         let mut out = BytesMut::new();
         frame::encode(&mut out, false, false, &vec![0; length]);
         assert_eq!(out.len(), header + length);
+    }
+}
+
+#[test]
+fn a_captured_replay_of_a_real_engine_is_read() {
+    let goldens = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/vllm");
+    let captured = std::fs::read(goldens.join("replay_server.zmtp.bin")).unwrap();
+    for chunk in [1, 7, captured.len()] {
+        let mut dealer = session(SocketType::Dealer);
+        let mut events = Vec::new();
+        for piece in captured.chunks(chunk) {
+            dealer.input().extend_from_slice(piece);
+            while let Some(event) = dealer.poll().unwrap() {
+                events.push(event);
+            }
+        }
+        let Event::Ready(peer) = events.remove(0) else { panic!("{events:?}") };
+        assert_eq!((peer.socket_type.as_str(), peer.minor), ("ROUTER", 1));
+        let messages: Vec<_> = events
+            .into_iter()
+            .map(|event| match event {
+                Event::Message(message) => message,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        // [empty, topic, sequence, payload], the last with a sequence of -1 and nothing else.
+        assert!(messages.iter().all(|message| message.len() == 4 && message[0].is_empty()));
+        let last = messages.last().unwrap();
+        assert_eq!(last[1..], [Bytes::new(), Bytes::from(vec![0xff; 8]), Bytes::new()]);
+        assert!(messages.len() > 2 && messages[0][1].starts_with(b"kv@"));
+        assert_eq!(dealer.partial_bytes(), 0);
     }
 }

@@ -15,11 +15,11 @@ goldens: engines
 	$(INSTALLED_VLLM) tests/engines/capture_goldens.py tests/goldens/vllm
 	$(INSTALLED_VLLM) tests/engines/encode_sglang_goldens.py tests/goldens/sglang
 
-# 12 sessions of 4 turns fill about 270 blocks of 32 tokens: both pools together hold 0.7 of that.
-DEMO_VLLM_TRAFFIC := --sessions 12 --turns 4 --system-prompts 4 --system-tokens 512 \
+# 24 sessions of 4 turns fill about 480 blocks of 32 tokens: both pools together hold 0.7 of that.
+DEMO_VLLM_TRAFFIC := --sessions 24 --turns 4 --system-prompts 4 --system-tokens 512 \
 	--user-tokens 120 --output-tokens 16 --think-s 0.5
 
 demo-vllm: engines
-	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 95 --max-model-len 2048 -- \
+	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 168 --max-model-len 2048 -- \
 		$(DEMO_VENV)/bin/python -m llmd_sched.demo --attach {urls} --model small-llama --block-size 32 \
 		$(DEMO_VLLM_TRAFFIC) $(ARGS)

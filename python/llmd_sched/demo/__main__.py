@@ -106,11 +106,11 @@ async def column(options: argparse.Namespace, workload: Workload, profile: str) 
                 router,
                 options.model,
                 options.speed,
-                lambda outcome: show_progress(profile, outcome, workload),
+                lambda outcome: show_progress(progress_line(profile, outcome, workload)),
             )
             outcome = await driver.run(workload)
         after = [counters(url) for url in urls]
-    sys.stderr.write("\n")
+    sys.stderr.write(f"\r{progress_line(profile, outcome, workload)}   \n")
     for failure in outcome.failures[:3]:
         sys.stderr.write(f"failed: {failure}\n")
 
@@ -129,17 +129,20 @@ async def column(options: argparse.Namespace, workload: Workload, profile: str) 
     )
 
 
-def show_progress(profile: str, outcome: Outcome, workload: Workload) -> None:
-    """One line that is rewritten as answers end; in a file, only the last one."""
-    done = len(outcome.ttft_s)
-    if done < workload.requests and not sys.stderr.isatty():
-        return
+def progress_line(profile: str, outcome: Outcome, workload: Workload) -> str:
+    """How far a column is."""
     spread = " ".join(str(n) for _, n in sorted(outcome.requests_by_endpoint.items()))
-    sys.stderr.write(
-        f"\r{profile:>16}: {done}/{workload.requests} answers, "
-        f"TTFT p50 {percentile_ms(outcome.ttft_s, 50):.0f} ms, requests {spread}   "
+    return (
+        f"{profile:>16}: {len(outcome.ttft_s)}/{workload.requests} answers, "
+        f"TTFT p50 {percentile_ms(outcome.ttft_s, 50):.0f} ms, requests {spread}"
     )
-    sys.stderr.flush()
+
+
+def show_progress(line: str) -> None:
+    """Rewrites the line on a terminal as answers end; a log file gets only the last one."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{line}   ")
+        sys.stderr.flush()
 
 
 def main() -> int:

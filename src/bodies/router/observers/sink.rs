@@ -44,7 +44,7 @@ impl KvSink for Sink {
     }
 
     fn lost(&self, endpoint: EndpointId, reason: &LostReason) {
-        tracing::warn!(%endpoint, %reason, "what the endpoint holds is not known any more");
+        tracing::debug!(%endpoint, %reason, "what the endpoint holds is not known any more");
         self.take(Input::KvLost(endpoint));
     }
 }

@@ -17,6 +17,9 @@ from llmd_sched import Decision, Router
 
 from .workload import Session, Tokens, Turn, Workload
 
+# Shorter than the engines keep an idle connection (uvicorn: 5 s): a longer one now and then sends a
+# request down a connection that is being closed.
+KEEPALIVE_S = 3.0
 # A stream without a byte for this long is a failed request, not a reason to wait for ever.
 STALL_TIMEOUT_S = 120.0
 
@@ -43,7 +46,7 @@ class Driver:
         """Returns when the last answer has ended."""
         outcome = Outcome()
         timeout = aiohttp.ClientTimeout(total=None, sock_read=STALL_TIMEOUT_S)
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
             start = time.monotonic()
             await asyncio.gather(

@@ -10,7 +10,12 @@ size_bytes=$(stat -c %s "$wheel")
   echo "the wheel has $size_bytes bytes, the limit is $limit_bytes" >&2
   exit 1
 }
-"$root/.venv/bin/auditwheel" show "$wheel" | tee /dev/stderr | grep -q 'manylinux_2_28_x86_64\|manylinux_2_28_aarch64'
+# Read whole before it is searched: a reader that stops early would kill the writer.
+platform=$("$root/.venv/bin/auditwheel" show "$wheel")
+grep -qE 'manylinux_2_28_(x86_64|aarch64)' <<<"$platform" || {
+  echo "the wheel is not manylinux_2_28: $platform" >&2
+  exit 1
+}
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

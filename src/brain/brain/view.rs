@@ -48,7 +48,7 @@ pub struct EndpointView {
     pub spec: EndpointSpec,
     /// Whether it gets requests.
     pub health: Health,
-    /// Requests that this router has in flight there.
+    /// Requests in flight there, this router's and its peers'; so are the two loads below.
     pub inflight_requests: u32,
     /// Uncached prompt tokens whose first token has not come.
     pub pending_prefill_tokens: u64,

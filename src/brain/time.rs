@@ -41,6 +41,12 @@ impl Time {
         self.0 as f64 / 1e6
     }
 
+    /// Whole seconds since the origin.
+    #[must_use]
+    pub const fn as_secs(self) -> u32 {
+        (self.0 / 1_000_000_000) as u32
+    }
+
     /// Time elapsed since `earlier`; zero where `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

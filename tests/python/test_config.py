@@ -67,7 +67,7 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     ),
     "unknown nested key": (
         {"index": {"max_blocks": 1}},
-        ["index.max_blocks: unknown field `max_blocks`", "`max_blocks_per_endpoint`"],
+        ["index.max_blocks: unknown field `max_blocks`", "`max_bytes`"],
     ),
     "wrong type": ({"block_size": "big"}, ["block_size: invalid type: string", "u32"]),
     "out of range": ({"block_size": 0}, ["block_size 0 is out of range"]),

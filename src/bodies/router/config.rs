@@ -193,7 +193,7 @@ mod tests {
         let error = RouterConfig::from_value(json!({"index": {"max_blocks": 1}})).unwrap_err();
         let message = error.to_string();
         assert!(message.contains("index.max_blocks: unknown field `max_blocks`"), "{message}");
-        assert!(message.contains("`max_blocks_per_endpoint`"), "{message}");
+        assert!(message.contains("`max_bytes`"), "{message}");
     }
 
     #[test]

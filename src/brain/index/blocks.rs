@@ -1,6 +1,8 @@
 //! The blocks that one engine has named, and the order in which they were stored.
 
+use super::copies::Copies;
 use super::span::Span;
+use super::tree::heap;
 use crate::{BlockKey, EngineHash, Tier};
 
 /// Place of a block in [`Blocks`], valid until it is taken out.
@@ -37,38 +39,11 @@ impl Keys {
     }
 }
 
-/// Physical copies of a block on each tier. They saturate, which forgets copies, never invents.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Copies([u16; Tier::COUNT]);
-
-impl Copies {
-    pub(super) fn any(self) -> bool {
-        self.0.iter().any(|&copies| copies > 0)
-    }
-
-    pub(super) fn fastest(self) -> Option<Tier> {
-        Tier::ALL.into_iter().find(|tier| self.0[tier.index()] > 0)
-    }
-
-    pub(super) fn add(&mut self, tier: Tier) {
-        let copies = &mut self.0[tier.index()];
-        *copies = copies.saturating_add(1);
-    }
-
-    /// False where there was none.
-    pub(super) fn remove(&mut self, tier: Tier) -> bool {
-        let copies = &mut self.0[tier.index()];
-        let had = *copies > 0;
-        *copies = copies.saturating_sub(1);
-        had
-    }
-}
-
 /// A block that the engine named.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// The engine's name of it.
-    pub(super) name: EngineHash,
+    /// The engine's name of it; none for one that only leads to others.
+    pub(super) name: Option<EngineHash>,
     /// What it completes.
     pub(super) keys: Keys,
     /// Its place within a router block that takes several engine blocks.
@@ -79,12 +54,22 @@ pub(super) struct Block {
     pub(super) group: u16,
     /// The tier under which its keys are counted now.
     pub(super) settled: Option<Tier>,
+    /// The block before it; none for the first of a prompt.
+    pub(super) parent: Option<BlockId>,
+    /// How many known blocks have it as their parent.
+    pub(super) children: u32,
     older: BlockId,
     newer: BlockId,
 }
 
 impl Block {
-    pub(super) fn new(name: EngineHash, group: u16, keys: Keys, span: Option<Box<Span>>) -> Self {
+    pub(super) fn new(
+        name: Option<EngineHash>,
+        group: u16,
+        keys: Keys,
+        span: Option<Box<Span>>,
+        parent: Option<BlockId>,
+    ) -> Self {
         Self {
             name,
             keys,
@@ -92,14 +77,11 @@ impl Block {
             copies: Copies::default(),
             group,
             settled: None,
+            parent,
+            children: 0,
             older: BlockId::NONE,
             newer: BlockId::NONE,
         }
-    }
-
-    /// What it counts against the endpoint's bound: its keys, at least one.
-    pub(super) fn weight(&self) -> usize {
-        self.keys.as_slice().len().max(1)
     }
 
     fn heap_bytes(&self) -> usize {
@@ -188,6 +170,12 @@ impl Blocks {
         }
     }
 
+    /// Of every block, in the order of their places.
+    pub(super) fn ids(&self) -> Vec<BlockId> {
+        let places = (0..self.slab.len() as u32).map(BlockId);
+        places.filter(|&id| self.get(id).is_some()).collect()
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.slab.len() - self.free.len()
@@ -195,8 +183,6 @@ impl Blocks {
 
     /// Bytes allocated.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.slab.capacity() * std::mem::size_of::<Option<Block>>()
-            + self.free.capacity() * std::mem::size_of::<BlockId>()
-            + self.heap_bytes
+        heap::vec(&self.slab) + heap::vec(&self.free) + self.heap_bytes
     }
 }

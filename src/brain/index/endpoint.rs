@@ -1,11 +1,16 @@
 //! One tenant of a slot, and what is known of it.
 
 use super::beliefs::Beliefs;
-use super::holders::Holders;
+use super::groups::Groups;
+use super::plain::PlainView;
 use super::publisher::Publisher;
+use super::tree::{Hold, Placed, Tree, heap};
 use super::view::EngineView;
-use super::{ApplyOutcome, BlockCounts, Held, KvEvent, MatchSource, Source};
-use crate::{BlockKey, EndpointId, Slot, Time};
+use super::{
+    ApplyOutcome, BlockCounts, BlockRemoved, BlockStored, Held, KvEvent, MatchSource, Source,
+};
+use crate::prompt::Chain;
+use crate::{BlockKey, EndpointId, EngineHash, Slot, Tier, Time};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,10 +18,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub(super) struct Shared {
     /// Keys of token ids, which events name too.
-    pub(super) tokens: Holders,
+    pub(super) tokens: Tree,
     /// Keys of text, which only bookings know. The two never meet, so each prompt's keys are in
-    /// one of the maps.
-    pub(super) text: Holders,
+    /// one of the trees.
+    pub(super) text: Tree,
+}
+
+/// What the endpoint's keys are rooted in.
+#[derive(Debug)]
+pub(super) struct KeySpace {
+    model: String,
+    block_size: u32,
+    /// The chain of prompts without a LoRA adapter.
+    base: Chain,
+}
+
+impl KeySpace {
+    /// `None` for a block size that cannot be.
+    pub(super) fn new(model: &str, block_size: u32) -> Option<Self> {
+        let base = Chain::new(model, None, block_size).ok()?;
+        Some(Self { model: model.to_owned(), block_size, base })
+    }
+
+    fn chain(&self, lora: Option<&str>) -> Chain {
+        match lora {
+            None => self.base.clone(),
+            // Block sizes are checked when the space is made.
+            lora => {
+                Chain::new(&self.model, lora, self.block_size).unwrap_or_else(|_| self.base.clone())
+            }
+        }
+    }
 }
 
 /// One tenant of a slot.
@@ -39,16 +71,29 @@ pub(super) struct State {
     pub(super) source: Source,
     /// What its events did.
     pub(super) applied: ApplyOutcome,
-    pub(super) view: EngineView,
+    space: KeySpace,
+    groups: Groups,
+    view: View,
     tokens: Beliefs,
     text: Beliefs,
+    /// Kept between stores for its memory.
+    pieces: Vec<Placed>,
+    /// The time of what is being applied, in seconds.
+    pub(super) stamp: u32,
+}
+
+/// What the endpoint's events tell.
+#[derive(Debug)]
+enum View {
+    Plain(PlainView),
+    Engine(EngineView),
 }
 
 impl Endpoint {
     pub(super) fn new(
         id: EndpointId,
         source: Source,
-        view: EngineView,
+        space: KeySpace,
         believed_blocks: usize,
     ) -> Self {
         Self {
@@ -60,7 +105,11 @@ impl Endpoint {
                 gone: false,
                 source,
                 applied: ApplyOutcome::default(),
-                view,
+                space,
+                groups: Groups::default(),
+                view: View::Plain(PlainView::default()),
+                pieces: Vec::new(),
+                stamp: 0,
                 tokens: Beliefs::new(believed_blocks),
                 text: Beliefs::new(believed_blocks),
             }),
@@ -83,46 +132,133 @@ impl Endpoint {
     /// Makes known to matches what they read without the mutex.
     pub(super) fn label(&self, state: &State) {
         self.approximate.store(state.source.is_approximate(), Ordering::Relaxed);
-        self.upper_bound.store(state.view.has_unindexed_groups(), Ordering::Relaxed);
+        self.upper_bound.store(state.groups.has_unindexed(), Ordering::Relaxed);
     }
+}
+
+/// The endpoint's side of the tree of token ids.
+macro_rules! publisher {
+    ($state:expr, $tree:expr, $beliefs:ident) => {
+        Publisher {
+            tree: &$tree,
+            who: $state.slot.0,
+            beliefs: &mut $state.$beliefs,
+            pieces: &mut $state.pieces,
+            stamp: $state.stamp,
+        }
+    };
 }
 
 impl State {
     pub(super) fn apply(&mut self, shared: &Shared, events: &[KvEvent]) -> ApplyOutcome {
         let mut tally = ApplyOutcome::default();
-        let mut out = publisher(&shared.tokens, self.slot, &mut self.tokens);
         for event in events {
-            self.view.apply(event, &mut out, &mut tally);
+            match event {
+                KvEvent::Stored(stored) => self.stored(shared, stored, &mut tally),
+                KvEvent::Removed(removed) => self.removed(shared, removed, &mut tally),
+                KvEvent::Cleared => {
+                    tally.cleared += 1;
+                    self.clear(shared);
+                    publisher!(self, shared.tokens, tokens).disbelieve_all();
+                }
+            }
         }
         if tally.cleared > 0 {
-            publisher(&shared.text, self.slot, &mut self.text).disbelieve_all();
+            publisher!(self, shared.text, text).disbelieve_all();
         }
         self.applied += tally;
         tally
     }
 
-    /// The engine was sent a prompt of token ids: last block first, so that the first is the
-    /// newest.
-    pub(super) fn book(&mut self, shared: &Shared, keys: &[BlockKey], expiry: Time) {
-        let mut out = publisher(&shared.tokens, self.slot, &mut self.tokens);
-        for &key in keys.iter().rev() {
-            if self.view.fastest(key).is_none() {
-                out.believe(key, expiry);
+    fn stored(&mut self, shared: &Shared, event: &BlockStored, tally: &mut ApplyOutcome) {
+        let Some(group) = self.groups.of_stored(event, tally) else { return };
+        let chain = self.space.chain(event.lora.as_deref());
+        let plain_size = event.token_ids.is_empty() || event.block_size == self.space.block_size;
+        let mut out = publisher!(self, shared.tokens, tokens);
+        if let View::Plain(view) = &mut self.view {
+            if group == 0 && plain_size {
+                return view.stored(event, &chain, &mut out, tally);
             }
+            self.view = View::Engine(std::mem::take(view).into_engine_view(&mut out));
         }
+        if let View::Engine(view) = &mut self.view {
+            view.stored(group, event, &chain, &mut out, tally);
+        }
+    }
+
+    fn removed(&mut self, shared: &Shared, event: &BlockRemoved, tally: &mut ApplyOutcome) {
+        let blocks = event.block_hashes.len();
+        let Some(groups) = self.groups.of_removed(event.group, blocks, tally) else { return };
+        let mut out = publisher!(self, shared.tokens, tokens);
+        match &mut self.view {
+            View::Plain(_) if groups.is_empty() => tally.unknown_removed_blocks += blocks as u64,
+            View::Plain(view) => view.removed(event, &mut out, tally),
+            View::Engine(view) => view.removed(groups, event, &mut out, tally),
+        }
+    }
+
+    /// As a stored event, of an engine whose blocks are the router's, with keys in place of
+    /// tokens.
+    pub(super) fn store(
+        &mut self,
+        shared: &Shared,
+        parent: Option<EngineHash>,
+        names: &[EngineHash],
+        keys: &[BlockKey],
+    ) -> u64 {
+        let mut out = publisher!(self, shared.tokens, tokens);
+        let View::Plain(view) = &mut self.view else { return 0 };
+        let Some(at) = view.end_of(parent, &out) else { return 0 };
+        view.store(at, names, keys, Tier::Gpu, &mut out)
+    }
+
+    /// As a removed event.
+    pub(super) fn remove(&mut self, shared: &Shared, names: &[EngineHash]) -> u64 {
+        let mut out = publisher!(self, shared.tokens, tokens);
+        let View::Plain(view) = &mut self.view else { return 0 };
+        view.remove(names, Tier::Gpu, &mut out)
+    }
+
+    /// Forgets what was stored the longest ago, so many blocks. Returns how many.
+    pub(super) fn evict(&mut self, shared: &Shared, blocks: u64) -> u64 {
+        let mut out = publisher!(self, shared.tokens, tokens);
+        let evicted = match &mut self.view {
+            View::Plain(view) => view.evict(blocks, &mut out),
+            View::Engine(view) => view.evict(blocks, &mut out),
+        };
+        self.applied.evicted_blocks += evicted;
+        evicted
+    }
+
+    /// The engine holds nothing any more; which groups it has stays known.
+    fn clear(&mut self, shared: &Shared) {
+        let mut out = publisher!(self, shared.tokens, tokens);
+        match &mut self.view {
+            View::Plain(view) => view.clear(&mut out),
+            View::Engine(view) => view.clear(&mut out),
+        }
+    }
+
+    /// Nothing that events told is known any more.
+    fn reset(&mut self, shared: &Shared) {
+        self.clear(shared);
+        self.view = View::Plain(PlainView::default());
+        self.groups = Groups::default();
+    }
+
+    /// The engine was sent a prompt of token ids.
+    pub(super) fn book(&mut self, shared: &Shared, keys: &[BlockKey], expiry: Time) {
+        publisher!(self, shared.tokens, tokens).believe(keys, expiry);
     }
 
     /// As [`Self::book`], for a prompt of text.
     pub(super) fn book_text(&mut self, shared: &Shared, keys: &[BlockKey], expiry: Time) {
-        let mut out = publisher(&shared.text, self.slot, &mut self.text);
-        for &key in keys.iter().rev() {
-            out.believe(key, expiry);
-        }
+        publisher!(self, shared.text, text).believe(keys, expiry);
     }
 
     pub(super) fn expire(&mut self, shared: &Shared, now: Time) {
-        publisher(&shared.tokens, self.slot, &mut self.tokens).disbelieve_expired(now);
-        publisher(&shared.text, self.slot, &mut self.text).disbelieve_expired(now);
+        publisher!(self, shared.tokens, tokens).disbelieve_expired(now);
+        publisher!(self, shared.text, text).disbelieve_expired(now);
     }
 
     /// When the first belief expires.
@@ -143,43 +279,57 @@ impl State {
         self.tokens.cap_expiry(latest);
         self.set_capacity(shared, believed_blocks);
         if source.is_approximate() {
-            self.view.reset(&mut publisher(&shared.tokens, self.slot, &mut self.tokens));
+            self.reset(shared);
         }
     }
 
     pub(super) fn set_capacity(&mut self, shared: &Shared, believed_blocks: usize) {
         self.tokens.set_capacity(believed_blocks);
         self.text.set_capacity(believed_blocks);
-        publisher(&shared.tokens, self.slot, &mut self.tokens).disbelieve_excess();
-        publisher(&shared.text, self.slot, &mut self.text).disbelieve_excess();
+        publisher!(self, shared.tokens, tokens).disbelieve_excess();
+        publisher!(self, shared.text, text).disbelieve_excess();
     }
 
     /// Nothing is known any more.
     pub(super) fn forget_all(&mut self, shared: &Shared) {
-        let mut out = publisher(&shared.tokens, self.slot, &mut self.tokens);
-        self.view.reset(&mut out);
-        out.disbelieve_all();
-        publisher(&shared.text, self.slot, &mut self.text).disbelieve_all();
+        self.reset(shared);
+        publisher!(self, shared.tokens, tokens).disbelieve_all();
+        publisher!(self, shared.text, text).disbelieve_all();
     }
 
-    pub(super) fn holds(&self, key: BlockKey) -> Option<Held> {
-        let believed = || self.tokens.contains(key) || self.text.contains(key);
-        match self.view.fastest(key) {
+    /// How the last of these blocks is held, which start a prompt.
+    pub(super) fn holds(&self, shared: &Shared, keys: &[BlockKey]) -> Option<Held> {
+        let held =
+            shared.tokens.held_at(self.slot.0, keys) | shared.text.held_at(self.slot.0, keys);
+        match held.fastest() {
             Some(tier) => Some(Held::Exact(tier)),
-            None => believed().then_some(Held::Believed),
+            None => held.meets(Hold::BELIEVED).then_some(Held::Believed),
         }
     }
 
     pub(super) fn block_counts(&self) -> BlockCounts {
         let believed = (self.tokens.len() + self.text.len()) as u64;
-        BlockCounts { exact: self.view.held(), believed }
+        let exact = match &self.view {
+            View::Plain(view) => view.held(),
+            View::Engine(view) => view.held(),
+        };
+        BlockCounts { exact, believed }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.view.memory_bytes() + self.tokens.memory_bytes() + self.text.memory_bytes()
+        let view = match &self.view {
+            View::Plain(view) => view.memory_bytes(),
+            View::Engine(view) => view.memory_bytes(),
+        };
+        view + self.tokens.memory_bytes() + self.text.memory_bytes() + heap::vec(&self.pieces)
     }
-}
 
-fn publisher<'a>(holders: &'a Holders, slot: Slot, beliefs: &'a mut Beliefs) -> Publisher<'a> {
-    Publisher { holders, slot, beliefs }
+    /// Entries of the view.
+    #[cfg(test)]
+    pub(super) fn view_entries(&self) -> usize {
+        match &self.view {
+            View::Plain(view) => view.entries(),
+            View::Engine(view) => view.entries(),
+        }
+    }
 }

@@ -12,6 +12,10 @@ pub(super) type BuildNameHasher = BuildHasherDefault<NameHasher>;
 pub(super) struct NameHasher(u64);
 
 impl Hasher for NameHasher {
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
     fn write_u64(&mut self, value: u64) {
         let wide = u128::from(self.0 ^ value ^ 0x2D35_8DCC_AA6C_78A5) * 0x8BB8_4B93_962E_ACC9;
         self.0 = (wide as u64) ^ ((wide >> 64) as u64);

@@ -1,5 +1,6 @@
 //! The answer of a match, in a buffer that the caller keeps between requests.
 
+use super::tree::Walk;
 use crate::{Slot, Tier};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,53 @@ pub struct Matches {
     pub source: Vec<MatchSource>,
     /// Tenant of the slot when it was matched: a match is void for any other.
     pub generation: Vec<u32>,
+    #[serde(skip)]
+    pub(super) walk: Scratch,
+}
+
+/// Room that a look-up needs, kept between look-ups; no part of the answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scratch(Walk);
+
+impl PartialEq for Scratch {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Scratch {}
+
+impl std::ops::Deref for Scratch {
+    type Target = Walk;
+    fn deref(&self) -> &Walk {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut Walk {
+        &mut self.0
+    }
+}
+
+/// The answer of [`Residency::depths`](super::Residency::depths), in a buffer that the caller keeps.
+#[derive(Debug, Clone, Default)]
+pub struct Depths {
+    pub(super) walk: Walk,
+}
+
+impl Depths {
+    /// An empty answer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Matched blocks, by slot.
+    #[must_use]
+    pub fn blocks(&self) -> &[u32] {
+        &self.walk.depths
+    }
 }
 
 impl Matches {

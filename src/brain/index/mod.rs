@@ -26,37 +26,40 @@
 //!
 //! Concurrent: events of different endpoints may be applied from different threads while others
 //! match; a match sees each block either before or after an event, never torn, and waits for no
-//! writer longer than for one shard of the map.
-//! Bounded: per endpoint by [`IndexConfig::max_blocks_per_endpoint`]; the oldest stored block goes
-//! first, and is counted. What it was a parent of stays: the match just ends at the hole.
+//! writer.
+//! Bounded by [`IndexConfig::max_bytes`]: an endpoint whose events make the index larger than that
+//! pays with what it stored the longest ago, ends of prompts first, and that is counted.
 //!
 //! Not here: wire formats (bodies decode), and any judgement of what a match is worth.
 
 mod beliefs;
 mod blocks;
+mod copies;
 mod endpoint;
 mod event;
 mod expiry;
+mod groups;
 mod hash;
-mod holders;
 mod inspect;
 mod matches;
 pub mod oracle;
+mod plain;
 mod publisher;
 mod residency;
-mod slots;
 mod span;
 #[cfg(test)]
 mod suite;
+mod sync;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod view;
 
 pub use event::{
     ApplyOutcome, BlockRemoved, BlockStored, ExtraKey, GroupSpec, KvEvent, KvEventBatch, SpecKind,
 };
 pub use inspect::{BlockCounts, EndpointStats, Held, IndexStats, Source};
-pub use matches::{MatchSource, Matches};
+pub use matches::{Depths, MatchSource, Matches};
 pub use residency::Residency;
 
 use serde::{Deserialize, Serialize};
@@ -65,9 +68,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IndexConfig {
-    /// Most blocks remembered for one endpoint from its events, of the router's size or the
-    /// engine's, whichever is smaller.
-    pub max_blocks_per_endpoint: usize,
+    /// Most memory that what engines hold may take here, in bytes: 34 for a block, and a little for
+    /// each further endpoint that holds it. Past that, whoever stores gives up what it stored the
+    /// longest ago.
+    pub max_bytes: usize,
     /// How long a booked prompt counts as resident on an endpoint that sends events, until the
     /// events confirm it, in milliseconds (llm-d: 2000).
     pub speculative_ttl_ms: u64,
@@ -80,7 +84,7 @@ pub struct IndexConfig {
 impl Default for IndexConfig {
     fn default() -> Self {
         Self {
-            max_blocks_per_endpoint: 4 << 20,
+            max_bytes: 4 << 30,
             speculative_ttl_ms: 2_000,
             approximate_ttl_ms: 600_000,
             approximate_blocks: 31_250,
@@ -90,21 +94,25 @@ impl Default for IndexConfig {
 
 impl IndexConfig {
     fn check(&self) -> Result<(), IndexError> {
-        let bounds = [
-            ("max_blocks_per_endpoint", self.max_blocks_per_endpoint),
-            ("approximate_blocks", self.approximate_blocks),
-        ];
-        for (field, value) in bounds {
-            if value == 0 || value > MAX_BLOCKS {
-                let remedy = "use 1 to 1073741824 blocks, best what the engine's KV cache holds";
-                return Err(IndexError::Config { field, value: value as u64, remedy });
-            }
+        let refuse = |field, value: usize, remedy| {
+            Err(IndexError::Config { field, value: value as u64, remedy })
+        };
+        if self.max_bytes < MIN_BYTES {
+            let remedy = "use at least 8388608 bytes, best 34 for each block of all engines' KV \
+                          caches";
+            return refuse("max_bytes", self.max_bytes, remedy);
+        }
+        if self.approximate_blocks == 0 || self.approximate_blocks > MAX_BLOCKS {
+            let remedy = "use 1 to 1073741824 blocks, best what the engine's KV cache holds";
+            return refuse("approximate_blocks", self.approximate_blocks, remedy);
         }
         Ok(())
     }
 }
 
-/// Most blocks of one endpoint: their positions are 32-bit.
+/// Least memory that an index works with, in bytes.
+const MIN_BYTES: usize = 8 << 20;
+/// Most blocks that one endpoint is believed to hold.
 const MAX_BLOCKS: usize = 1 << 30;
 
 /// Why an index cannot be made.

@@ -39,7 +39,6 @@ struct Endpoint {
     source: Source,
     groups: BTreeMap<u32, BTreeMap<EngineHash, Name>>,
     unindexed: BTreeSet<u32>,
-    stores: u64,
     /// Keys of token ids, oldest first.
     believed: Vec<(BlockKey, Time)>,
     /// Keys of text, oldest first.
@@ -50,7 +49,6 @@ struct Endpoint {
 #[derive(Debug, Clone)]
 struct Name {
     copies: [u64; Tier::COUNT],
-    last_store: u64,
     /// The engine blocks from the start of the prompt to this one.
     path: Vec<Step>,
     /// Each key that it completes, with the names that the key rests on.
@@ -87,7 +85,7 @@ impl Step {
 impl Name {
     fn new(path: Vec<Step>, model: &str, block_size: u32) -> Self {
         let completes = completed_by(&path, model, block_size);
-        Self { copies: [0; Tier::COUNT], last_store: 0, path, completes }
+        Self { copies: [0; Tier::COUNT], path, completes }
     }
 
     fn fastest(&self) -> Option<Tier> {
@@ -191,7 +189,6 @@ impl Oracle {
             source,
             groups: BTreeMap::new(),
             unindexed: BTreeSet::new(),
-            stores: 0,
             believed: vec![],
             text: vec![],
         };
@@ -283,11 +280,11 @@ impl Oracle {
         if source != Source::Events && !batch.events.is_empty() {
             self.set_source(now, id, Source::Events);
         }
-        let (block_size, bound) = (self.block_size, self.config.max_blocks_per_endpoint);
+        let block_size = self.block_size;
         let Some(endpoint) = self.tenant_mut(id) else { return tally };
         for event in &batch.events {
             match event {
-                KvEvent::Stored(event) => stored(endpoint, event, block_size, bound, &mut tally),
+                KvEvent::Stored(event) => stored(endpoint, event, block_size, &mut tally),
                 KvEvent::Removed(event) => removed(endpoint, event, &mut tally),
                 KvEvent::Cleared => {
                     endpoint.groups.values_mut().for_each(BTreeMap::clear);
@@ -331,8 +328,8 @@ impl Oracle {
     /// See [`Residency::holds`](super::Residency::holds), once [`Residency::expire`](super::Residency::expire)
     /// was called for `now`.
     #[must_use]
-    pub fn holds(&self, now: Time, id: EndpointId, key: BlockKey) -> Option<Held> {
-        held(now, self.tenant(id)?, key)
+    pub fn holds(&self, now: Time, id: EndpointId, keys: &[BlockKey]) -> Option<Held> {
+        held(now, self.tenant(id)?, *keys.last()?)
     }
 
     /// See [`Residency::blocks`](super::Residency::blocks), once [`Residency::expire`](super::Residency::expire)
@@ -391,9 +388,7 @@ impl Oracle {
             Source::Events | Source::Approximate { capacity_blocks: 0 } => {
                 self.config.approximate_blocks
             }
-            Source::Approximate { capacity_blocks } => {
-                self.config.max_blocks_per_endpoint.min(capacity_blocks as usize)
-            }
+            Source::Approximate { capacity_blocks } => capacity_blocks as usize,
         }
     }
 }
@@ -411,13 +406,7 @@ fn drop_oldest(believed: &mut Vec<(BlockKey, Time)>, capacity: usize) {
     believed.drain(..excess);
 }
 
-fn stored(
-    endpoint: &mut Endpoint,
-    event: &BlockStored,
-    block_size: u32,
-    bound: usize,
-    tally: &mut ApplyOutcome,
-) {
+fn stored(endpoint: &mut Endpoint, event: &BlockStored, block_size: u32, tally: &mut ApplyOutcome) {
     use super::SpecKind::Unstated;
     let index = event.group.as_ref().map_or(0, |group| group.index);
     let indexed = match event.group.as_ref().map(|group| group.kind) {
@@ -479,12 +468,9 @@ fn stored(
             Ok(mut name) => {
                 tally.stored_blocks += 1;
                 name.copies[event.tier.index()] += 1;
-                endpoint.stores += 1;
-                name.last_store = endpoint.stores;
                 let path = name.path.clone();
                 endpoint.groups.entry(index).or_default().insert(hash, name);
                 endpoint.disbelieve_held();
-                evict(endpoint, bound, tally);
                 Ok(path)
             }
         };
@@ -501,19 +487,6 @@ fn fits(start: usize, size: usize, router: usize, extra_keys: &[ExtraKey]) -> bo
         within == 0 && (size == router || !multimodal)
     } else {
         router.is_multiple_of(size) && within + size <= router
-    }
-}
-
-/// Forgets the names whose last store is the longest ago.
-fn evict(endpoint: &mut Endpoint, bound: usize, tally: &mut ApplyOutcome) {
-    loop {
-        let names =
-            || endpoint.groups.iter().flat_map(|(&g, names)| names.iter().map(move |n| (g, n)));
-        let total: usize = names().map(|(_, (_, name))| name.completes.len().max(1)).sum();
-        let oldest = names().min_by_key(|(_, (_, name))| name.last_store);
-        let Some((group, (&hash, _))) = oldest.filter(|_| total > bound) else { return };
-        endpoint.groups.entry(group).or_default().remove(&hash);
-        tally.evicted_blocks += 1;
     }
 }
 

@@ -1,55 +1,88 @@
-//! One endpoint's side of the shared map.
+//! One endpoint's side of the shared tree.
 
 use super::beliefs::Beliefs;
-use super::holders::Holders;
-use crate::{BlockKey, Slot, Tier, Time};
+use super::tree::{At, BlockRef, Hold, Placed, Put, Tree};
+use crate::{BlockKey, EngineHash, Time};
 
 /// Where one endpoint's changes are made known. Its mutex is held.
 pub(super) struct Publisher<'a> {
-    pub(super) holders: &'a Holders,
-    pub(super) slot: Slot,
+    pub(super) tree: &'a Tree,
+    pub(super) who: u32,
     pub(super) beliefs: &'a mut Beliefs,
+    /// What a store became; kept between stores for its memory.
+    pub(super) pieces: &'a mut Vec<Placed>,
+    /// The time, in seconds.
+    pub(super) stamp: u32,
 }
 
 impl Publisher<'_> {
-    /// The key's fastest tier is `to` now. Events that speak of a block settle what we believed of
-    /// it; exact first, so that no match finds it gone in between.
-    pub(super) fn set_tier(&mut self, key: BlockKey, to: Option<Tier>) {
-        self.holders.set_tier(key, self.slot, to);
-        if to.is_some() {
-            self.disbelieve(key);
+    /// Events say that the endpoint holds a run of blocks; those that it held already are only
+    /// told of. What we believed of them is settled by that. `skip` blocks at the start are only
+    /// there to be passed. Returns the last block, and what became of all.
+    pub(super) fn hold(
+        &mut self,
+        at: At,
+        keys: &[BlockKey],
+        names: &[EngineHash],
+        hold: Hold,
+        skip: usize,
+    ) -> (Option<BlockRef>, &[Placed]) {
+        let put = Put { hold, unless: Hold::EXACT, skip, stamp: self.stamp };
+        let pieces = &mut *self.pieces;
+        pieces.clear();
+        let last = self.tree.put(self.who, at, keys, names, put, |placed| pieces.push(placed));
+        for piece in pieces.iter().filter(|piece| piece.before.meets(Hold::BELIEVED)) {
+            self.beliefs.remove(piece.first, piece.len);
         }
+        (last, pieces)
     }
 
-    /// Believes a block that no event speaks of.
-    pub(super) fn believe(&mut self, key: BlockKey, expiry: Time) {
-        if self.beliefs.book(key, expiry) {
-            self.holders.set_believed(key, self.slot, true);
-            self.disbelieve_excess();
-        }
+    /// The endpoint holds a block otherwise, or no more.
+    pub(super) fn change(&self, block: BlockRef, to: Hold) {
+        self.tree.alter(self.who, block, 1, |_| to, |_| ());
     }
 
-    pub(super) fn disbelieve(&mut self, key: BlockKey) {
-        if self.beliefs.remove(key) {
-            self.holders.set_believed(key, self.slot, false);
+    /// Believes the blocks of a prompt that no event speaks of: the last ones first, so that the
+    /// first are the newest.
+    pub(super) fn believe(&mut self, keys: &[BlockKey], expiry: Time) {
+        let known = Hold::EXACT | Hold::BELIEVED;
+        let put = Put { hold: Hold::BELIEVED, unless: known, skip: 0, stamp: self.stamp };
+        let pieces = &mut *self.pieces;
+        pieces.clear();
+        self.tree.put(self.who, At::Start, keys, &[], put, |placed| pieces.push(placed));
+        for piece in pieces.iter().rev().filter(|piece| !piece.before.meets(Hold::EXACT)) {
+            self.beliefs.book(piece.first, piece.len, expiry);
+        }
+        self.disbelieve_excess();
+    }
+
+    /// Believes a block no more, if it did.
+    pub(super) fn disbelieve(&mut self, block: BlockRef) {
+        if self.tree.held(self.who, block).meets(Hold::BELIEVED) {
+            self.beliefs.remove(block, 1);
+            self.let_go((block, 1));
         }
     }
 
     pub(super) fn disbelieve_excess(&mut self) {
-        while let Some(key) = self.beliefs.pop_excess() {
-            self.holders.set_believed(key, self.slot, false);
+        while let Some(blocks) = self.beliefs.pop_excess() {
+            self.let_go(blocks);
         }
     }
 
     pub(super) fn disbelieve_expired(&mut self, now: Time) {
-        while let Some(key) = self.beliefs.pop_expired(now) {
-            self.holders.set_believed(key, self.slot, false);
+        while let Some(blocks) = self.beliefs.pop_expired(now) {
+            self.let_go(blocks);
         }
     }
 
     pub(super) fn disbelieve_all(&mut self) {
-        while let Some(key) = self.beliefs.pop_oldest() {
-            self.holders.set_believed(key, self.slot, false);
+        while let Some(blocks) = self.beliefs.pop_oldest() {
+            self.let_go(blocks);
         }
+    }
+
+    fn let_go(&self, (first, len): (BlockRef, u32)) {
+        self.tree.alter(self.who, first, len, |held| held.without(Hold::BELIEVED), |_| ());
     }
 }

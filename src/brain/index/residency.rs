@@ -1,27 +1,26 @@
 //! The facade: who holds what, behind `&self`.
 //!
 //! Locks, and the only order in which one is taken while another is held:
-//! - roster (reader-writer) before a shard of [`Holders`]: a match;
 //! - the turn to expire before an endpoint's mutex;
-//! - an endpoint's mutex before a shard: everything that changes what it holds.
+//! - an endpoint's mutex before a lock of the [`Tree`](super::tree::Tree): everything that changes
+//!   what it holds.
 //!
-//! Never the roster together with an endpoint's mutex, never two endpoints, never two shards.
-//! So nothing can deadlock, and a match waits for a shard or for the roster's short writes only.
+//! Never the roster (reader-writer) together with an endpoint's mutex, never two endpoints. So
+//! nothing can deadlock, and a match waits for the roster's short writes only.
 //!
 //! No ghosts: an endpoint that leaves is first marked gone and emptied under its mutex, and only
 //! then is its slot vacated. Whoever still holds the old [`Endpoint`] finds it gone, and a new
 //! tenant of the slot cannot join before its bits are clear.
 
-use super::endpoint::{Endpoint, Shared, State};
+use super::endpoint::{Endpoint, KeySpace, Shared, State};
 use super::expiry::{Expiry, Turn};
-use super::holders::Holders;
-use super::view::{EngineView, KeySpace};
+use super::tree::Tree;
 use super::{
-    ApplyOutcome, BlockCounts, EndpointStats, Held, IndexConfig, IndexError, IndexStats,
-    KvEventBatch, MatchSource, Matches, Source,
+    ApplyOutcome, BlockCounts, Depths, EndpointStats, Held, IndexConfig, IndexError, IndexStats,
+    KvEventBatch, MAX_BLOCKS, MatchSource, Matches, Source,
 };
 use crate::prompt::Chain;
-use crate::{BlockKey, EndpointId, Time};
+use crate::{BlockKey, EndpointId, EngineHash, Time};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +42,13 @@ struct Roster {
 /// let index = Residency::new(IndexConfig::default(), 16)?;
 /// let endpoint = EndpointId { slot: Slot(0), generation: 1 };
 /// index.join(endpoint, "model", Source::Approximate { capacity_blocks: 1000 });
-/// index.book(Time::ZERO, endpoint, &[BlockKey(1), BlockKey(2)]);
+/// let keys = [BlockKey(1), BlockKey(2), BlockKey(3)];
+/// index.book(Time::ZERO, endpoint, &keys[..2]);
 ///
 /// let mut matches = Matches::new();
-/// index.matches(Time::ZERO, &[BlockKey(1), BlockKey(2), BlockKey(3)], &mut matches);
+/// index.matches(Time::ZERO, &keys, &mut matches);
 /// assert_eq!(matches.depth_blocks, [2]);
-/// assert_eq!(index.holds(endpoint, BlockKey(2)), Some(Held::Believed));
+/// assert_eq!(index.holds(endpoint, &keys[..2]), Some(Held::Believed));
 /// # Ok::<(), llmd_brain::index::IndexError>(())
 /// ```
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Residency {
             config,
             block_size,
             roster: RwLock::default(),
-            shared: Shared { tokens: Holders::new(), text: Holders::new() },
+            shared: Shared { tokens: Tree::new(), text: Tree::nameless() },
             expiry: Expiry::new(),
             departed: Mutex::default(),
         })
@@ -91,10 +91,9 @@ impl Residency {
     /// A previous tenant of the slot leaves; an id older than the tenant's is ignored. Slots are
     /// dense: memory grows with the highest.
     pub fn join(&self, endpoint: EndpointId, model: &str, source: Source) {
-        let space = KeySpace { model: model.to_owned(), block_size: self.block_size };
-        let max_blocks = self.config.max_blocks_per_endpoint;
-        let view = EngineView::new(space, max_blocks);
-        let joined = Arc::new(Endpoint::new(endpoint, source, view, self.capacity(source)));
+        // The block size was checked when the index was made.
+        let Some(space) = KeySpace::new(model, self.block_size) else { return };
+        let joined = Arc::new(Endpoint::new(endpoint, source, space, self.capacity(source)));
         let slot = endpoint.slot.index();
         loop {
             let previous = {
@@ -134,9 +133,6 @@ impl Residency {
             roster.tenants[slot] = None;
             roster.generations[slot] = 0;
         }
-        drop(roster);
-        self.shared.tokens.give_back();
-        self.shared.text.give_back();
     }
 
     /// Applies an engine's events, in order. An endpoint that was approximate is from then on
@@ -146,7 +142,9 @@ impl Residency {
             if state.source.is_approximate() && !batch.events.is_empty() {
                 self.switch(now, state, Source::Events);
             }
-            let applied = state.apply(&self.shared, &batch.events);
+            state.stamp = now.as_secs();
+            let mut applied = state.apply(&self.shared, &batch.events);
+            applied.evicted_blocks += self.evict_excess(state);
             tenant.label(state);
             applied
         });
@@ -156,6 +154,30 @@ impl Residency {
             *self.departed.lock() += outcome;
             outcome
         })
+    }
+
+    /// A run of blocks is held, as a stored event says whose keys are known already: of an engine
+    /// with the router's block size, one KV cache group, and in GPU memory. Returns how many blocks
+    /// were recorded: none behind a parent that is not held.
+    pub fn store(
+        &self,
+        endpoint: EndpointId,
+        parent: Option<EngineHash>,
+        names: &[EngineHash],
+        keys: &[BlockKey],
+    ) -> u64 {
+        let stored = self.with_state(endpoint, |_, state| {
+            let stored = state.store(&self.shared, parent, names, keys);
+            self.evict_excess(state);
+            stored
+        });
+        stored.unwrap_or_default()
+    }
+
+    /// Copies of blocks go, as a removed event says. Returns how many there were.
+    pub fn remove(&self, endpoint: EndpointId, names: &[EngineHash]) -> u64 {
+        let removed = self.with_state(endpoint, |_, state| state.remove(&self.shared, names));
+        removed.unwrap_or_default()
     }
 
     /// What the endpoint holds is no longer known: it restarted, or events were lost for good.
@@ -230,26 +252,31 @@ impl Residency {
         out.reset(slots, u32::try_from(keys.len()).unwrap_or(u32::MAX));
         out.generation.copy_from_slice(&roster.generations);
         // Keys of text and of token ids never meet: the first tells where to look for all.
-        let text = keys.first().is_some_and(|&first| self.shared.text.contains(first));
-        let holders = if text { &self.shared.text } else { &self.shared.tokens };
-        let (depths, sources) = (&mut out.depth_blocks, &mut out.source);
-        let lower = &mut out.lower_tier_blocks;
-        holders.walk(
-            keys,
-            slots,
-            |slot, depth, exact| {
-                if let Some(tenant) = roster.tenants.get(slot).and_then(Option::as_ref) {
-                    depths[slot] = depth;
-                    sources[slot] =
-                        if text { MatchSource::Approximate } else { tenant.match_source(exact) };
-                }
-            },
-            |slot, tier| {
-                if let Some(blocks) = lower.get_mut(slot) {
-                    blocks[tier] += 1;
-                }
-            },
-        );
+        let text = keys.first().is_some_and(|&first| self.shared.text.has_head(first));
+        let tree = if text { &self.shared.text } else { &self.shared.tokens };
+        let walk = &mut out.walk;
+        tree.walk(keys, slots, walk);
+        out.depth_blocks.copy_from_slice(&walk.depths);
+        if !walk.lower.is_empty() {
+            out.lower_tier_blocks.copy_from_slice(&walk.lower);
+        }
+        for (slot, tenant) in roster.tenants.iter().enumerate() {
+            if out.depth_blocks[slot] == 0 {
+                continue;
+            }
+            match tenant {
+                Some(_) if text => out.source[slot] = MatchSource::Approximate,
+                Some(tenant) => out.source[slot] = tenant.match_source(!walk.is_believed(slot)),
+                None => out.depth_blocks[slot] = 0,
+            }
+        }
+    }
+
+    /// The bare match of token keys: how long a run from the first each slot holds, for whatever
+    /// reason, with no word of expiry, of tenants or of sources.
+    pub fn depths(&self, keys: &[BlockKey], out: &mut Depths) {
+        let slots = self.roster.read().tenants.len();
+        self.shared.tokens.walk(keys, slots, &mut out.walk);
     }
 
     /// Forgets bookings that are past their time to live.
@@ -266,10 +293,11 @@ impl Residency {
         self.expiry.next()
     }
 
-    /// Whether, and why, the endpoint counts as holding the block.
+    /// Whether, and why, the endpoint counts as holding the last of these blocks, which start a
+    /// prompt.
     #[must_use]
-    pub fn holds(&self, endpoint: EndpointId, key: BlockKey) -> Option<Held> {
-        self.with_state(endpoint, |_, state| state.holds(key))?
+    pub fn holds(&self, endpoint: EndpointId, keys: &[BlockKey]) -> Option<Held> {
+        self.with_state(endpoint, |_, state| state.holds(&self.shared, keys))?
     }
 
     /// How many blocks the endpoint holds; `None` for a stale id.
@@ -278,7 +306,7 @@ impl Residency {
         self.with_state(endpoint, |_, state| state.block_counts())
     }
 
-    /// Bytes that the index keeps allocated, estimated from the capacity of its tables.
+    /// Bytes that the index has allocated.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let endpoints = self.endpoints();
@@ -300,14 +328,14 @@ impl Residency {
             })
         });
         let endpoints: Vec<_> = rows.inspect(|row| applied += row.applied).collect();
-        let keys = (self.shared.tokens.len() + self.shared.text.len()) as u64;
+        let keys = self.shared.tokens.len() + self.shared.text.len();
         IndexStats { keys, applied, endpoints }
     }
 
     /// Entries of the endpoint's view.
     #[cfg(test)]
     pub(super) fn view_entries(&self, endpoint: EndpointId) -> usize {
-        self.with_state(endpoint, |_, state| state.view.entries()).unwrap_or_default()
+        self.with_state(endpoint, |_, state| state.view_entries()).unwrap_or_default()
     }
 
     /// The endpoint with this very id.
@@ -320,6 +348,15 @@ impl Residency {
     /// All endpoints, in slot order.
     fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         self.roster.read().tenants.iter().flatten().cloned().collect()
+    }
+
+    /// Has the endpoint pay where the index is larger than it may be. Returns how many blocks it
+    /// gave up.
+    fn evict_excess(&self, state: &mut State) -> u64 {
+        let tree = &self.shared.tokens;
+        let Some(excess) = tree.excess_blocks(self.config.max_bytes) else { return 0 };
+        // A little more than is needed, so that this is done rarely.
+        state.evict(&self.shared, excess + excess / 4 + Tree::blocks_of(self.config.max_bytes / 64))
     }
 
     /// Runs `change` under the endpoint's mutex; `None` for a stale id.
@@ -368,8 +405,7 @@ impl Residency {
     fn capacity(&self, source: Source) -> usize {
         match source {
             Source::Approximate { capacity_blocks } if capacity_blocks > 0 => {
-                let bound = self.config.max_blocks_per_endpoint;
-                usize::try_from(capacity_blocks).map_or(bound, |blocks| blocks.min(bound))
+                usize::try_from(capacity_blocks).map_or(MAX_BLOCKS, |blocks| blocks.min(MAX_BLOCKS))
             }
             Source::Approximate { .. } | Source::Events => self.config.approximate_blocks,
         }

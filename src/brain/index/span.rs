@@ -18,6 +18,8 @@ pub(super) struct Cursor {
     pub(super) base: BlockKey,
     /// The engine block that ends inside of the router block after it.
     pub(super) tail: Option<BlockId>,
+    /// The engine block that ends there; none at the start of a prompt.
+    pub(super) last: Option<BlockId>,
 }
 
 /// An engine block to be cut.
@@ -79,7 +81,7 @@ pub(super) struct Span {
 impl Span {
     /// The cursor behind the block `id` whose span this is.
     pub(super) fn end(&self, id: BlockId) -> Cursor {
-        Cursor { base: self.base, tail: Some(id) }
+        Cursor { base: self.base, tail: Some(id), last: Some(id) }
     }
 
     /// Bytes allocated, without what changes after it was made.
@@ -102,6 +104,22 @@ pub(super) fn cut(
     } else {
         gather(chain, cursor, tail, piece)
     }
+}
+
+/// The key of one whole router block.
+pub(super) fn whole_block(
+    chain: &Chain,
+    base: BlockKey,
+    tokens: &[u32],
+    extra_keys: &[ExtraKey],
+    lora: Option<&str>,
+) -> BlockKey {
+    if extra_keys.is_empty() {
+        return chain.next(base, tokens, None);
+    }
+    let mut extras = Gathered::default();
+    extras.add(extra_keys, lora, 0);
+    chain.next(base, tokens, extras.hash())
 }
 
 /// One or more whole router blocks.

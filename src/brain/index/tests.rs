@@ -49,6 +49,11 @@ fn stored(names: std::ops::Range<u64>) -> BlockStored {
     }
 }
 
+/// As [`stored`], of other tokens.
+fn stored_names(names: std::ops::Range<u64>) -> BlockStored {
+    BlockStored { block_hashes: names.map(EngineHash).collect(), ..stored(0..1) }
+}
+
 fn removed(name: u64, tier: Tier) -> KvEvent {
     KvEvent::Removed(BlockRemoved { block_hashes: vec![EngineHash(name)], tier, group: None })
 }
@@ -98,7 +103,7 @@ fn removal_in_the_middle_opens_a_hole_and_keeps_what_is_behind_it() {
     apply(&index, [KvEvent::Stored(stored(0..5)), removed(2, Tier::Gpu)]);
 
     assert_eq!(matched(&index, &keys), (2, MatchSource::Exact));
-    assert_eq!(index.holds(endpoint(0), keys[3]), Some(Held::Exact(Tier::Gpu)));
+    assert_eq!(index.holds(endpoint(0), &keys[..=3]), Some(Held::Exact(Tier::Gpu)));
 
     apply(&index, [KvEvent::Stored(stored(2..3))]);
     assert_eq!(matched(&index, &keys), (5, MatchSource::Exact));
@@ -146,7 +151,7 @@ fn an_offload_tier_may_name_blocks_without_their_tokens() {
     let outcome = apply(&index, [KvEvent::Stored(named_only(1..3)), removed(1, Tier::Gpu)]);
 
     assert_eq!((outcome.stored_blocks, outcome.orphan_blocks), (1, 1));
-    assert_eq!(index.holds(endpoint(0), keys[1]), Some(Held::Exact(Tier::Storage)));
+    assert_eq!(index.holds(endpoint(0), &keys[..=1]), Some(Held::Exact(Tier::Storage)));
 }
 
 #[test]
@@ -155,7 +160,7 @@ fn what_has_no_known_parent_is_counted_and_left_out() {
     let outcome = apply(&index, [KvEvent::Stored(stored(2..4))]);
 
     assert_eq!(outcome, ApplyOutcome { orphan_blocks: 2, ..ApplyOutcome::default() });
-    assert_eq!(index.holds(endpoint(0), keys[2]), None);
+    assert_eq!(index.holds(endpoint(0), &keys[..=2]), None);
     assert_eq!(index.stats().keys, 0);
 }
 
@@ -304,7 +309,7 @@ fn a_group_that_is_not_indexed_makes_the_match_an_upper_bound() {
 #[test]
 fn cleared_forgets_all_and_leaves_nothing_behind() {
     let (index, (_, keys)) = (index(), prompt(5));
-    index.book(Time::ZERO, endpoint(0), &keys[3..]);
+    index.book(Time::ZERO, endpoint(0), &keys);
     let outcome = apply(&index, [KvEvent::Stored(stored(0..3)), KvEvent::Cleared]);
 
     assert_eq!(outcome.cleared, 1);
@@ -313,18 +318,46 @@ fn cleared_forgets_all_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_oldest_store_goes_first_when_the_bound_is_reached() {
-    let config = IndexConfig { max_blocks_per_endpoint: 3, ..IndexConfig::default() };
-    let (index, (_, keys)) = (index_with(config), prompt(4));
-    let again = BlockStored { parent: None, ..stored(0..1) };
-    let outcome = apply(
-        &index,
-        [KvEvent::Stored(stored(0..3)), KvEvent::Stored(again), KvEvent::Stored(stored(3..4))],
-    );
-
-    assert_eq!(outcome.evicted_blocks, 1);
-    let held = keys.iter().map(|&key| index.holds(endpoint(0), key).is_some());
-    assert_eq!(held.collect::<Vec<_>>(), [true, false, true, true]);
+fn whoever_makes_the_index_too_large_gives_up_the_ends_it_stored_the_longest_ago() {
+    let index = index_with(IndexConfig { max_bytes: 8 << 20, ..IndexConfig::default() });
+    index.join(endpoint(1), MODEL, Source::Events);
+    let scope = Scope { model: MODEL.to_owned(), ..Scope::default() };
+    let (mut evicted, mut last, mut out) = (0, vec![], Matches::new());
+    let mut keys_of = |prompt: u32| {
+        let tokens: Vec<u32> = (0..4_000).map(|i| prompt << 16 | i).collect();
+        token_keys(&tokens, BLOCK, &scope, &mut last).unwrap();
+        (tokens, last.clone())
+    };
+    let event = |prompt: u32, tokens: Vec<u32>| {
+        let names = u64::from(prompt) << 32..u64::from(prompt) << 32 | 1_000;
+        BlockStored { parent: None, token_ids: tokens, ..stored_names(names) }
+    };
+    let (tokens, others) = keys_of(1_000);
+    let batch = |event| KvEventBatch {
+        timestamp_s: 0.0,
+        dp_rank: None,
+        events: vec![KvEvent::Stored(event)],
+    };
+    index.apply(Time::ZERO, endpoint(1), &batch(event(1_000, tokens)));
+    for prompt in 1..500 {
+        let (tokens, keys) = keys_of(prompt);
+        let outcome = index.apply(
+            at_ms(u64::from(prompt) * 1_000),
+            endpoint(0),
+            &batch(event(prompt, tokens)),
+        );
+        evicted += outcome.evicted_blocks;
+        index.matches(at_ms(u64::from(prompt) * 1_000), &keys, &mut out);
+        assert_eq!(out.depth_blocks, [1_000, 0], "what came last stays");
+    }
+    let held = index.blocks(endpoint(0)).unwrap().exact[0];
+    assert_eq!(held + evicted, 499_000);
+    assert!((200_000..289_000).contains(&held), "{held} blocks");
+    assert!(index.memory_bytes() < 10 << 20, "{} bytes", index.memory_bytes());
+    index.matches(at_ms(500_000), &others, &mut out);
+    assert_eq!(out.depth_blocks, [0, 1_000], "nobody else pays");
+    index.matches(at_ms(500_000), &keys_of(1).1, &mut out);
+    assert_eq!(out.depth_blocks[0], 0, "the oldest are gone");
 }
 
 #[test]
@@ -337,7 +370,7 @@ fn a_booking_counts_until_events_confirm_it_or_its_time_is_over() {
     assert_eq!(index.next_expiry(), Some(at_ms(2_010)));
 
     apply_at(&index, at_ms(20), [KvEvent::Stored(stored(1..2))]);
-    assert_eq!(index.holds(endpoint(0), keys[1]), Some(Held::Exact(Tier::Gpu)));
+    assert_eq!(index.holds(endpoint(0), &keys[..=1]), Some(Held::Exact(Tier::Gpu)));
     assert_eq!(matched_at(&index, at_ms(2_009), &keys), (3, MatchSource::Speculative));
     assert_eq!(matched_at(&index, at_ms(2_010), &keys), (2, MatchSource::Exact));
     assert_eq!(index.next_expiry(), None);

@@ -1,37 +1,32 @@
-//! What one engine holds, as its events tell it.
+//! What an engine holds whose blocks are not simply the router's: of a hybrid model with several KV
+//! cache groups, or of another block size. (All others are seen by [`PlainView`], which keeps
+//! next to nothing of its own.)
 //!
 //! Events name blocks by the engine's hashes, parents too, so each name is kept with the router's
 //! keys that the block completes. Residency is counted twice over: physical copies of a name, and
 //! names behind a key (two names may stand for one key, as under two cache salts that the router
 //! was not told of). A key is held on a tier or a faster one where, in every indexed KV cache
-//! group, some name of it is.
+//! group, some name of it is; it is in the tree while it is held. A block stays known while others
+//! descend from it: they are found in the tree by the keys on the way to them.
 //!
-//! Memory: 110 to 190 bytes a block (tables double as they grow), and at most
-//! `IndexConfig::max_blocks_per_endpoint` blocks.
+//! Memory: 150 to 250 bytes a block (tables double as they grow).
+//!
+//! [`PlainView`]: super::plain::PlainView
 
-use super::blocks::{Block, BlockId, Blocks, Copies, Keys};
+use super::blocks::{Block, BlockId, Blocks, Keys};
+use super::copies::Copies;
 use super::hash::BuildNameHasher;
 use super::publisher::Publisher;
 use super::span::{Cursor, Piece, Span, cut};
-use super::{ApplyOutcome, BlockRemoved, BlockStored, GroupSpec, KvEvent, SpecKind};
+use super::tree::{At, BlockRef, Hold, heap};
+use super::{ApplyOutcome, BlockRemoved, BlockStored};
 use crate::prompt::Chain;
 use crate::{BlockKey, EngineHash, Tier};
-use std::collections::{BTreeSet, HashMap};
-
-/// Most KV cache groups of one engine, of either sort; the largest hybrid models have a dozen.
-const MAX_GROUPS: usize = 64;
-
-/// What the endpoint's keys are rooted in.
-#[derive(Debug)]
-pub(super) struct KeySpace {
-    pub(super) model: String,
-    pub(super) block_size: u32,
-}
+use std::collections::HashMap;
 
 /// One indexed KV cache group.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Group {
-    index: u32,
     by_name: HashMap<EngineHash, BlockId, BuildNameHasher>,
     /// For each key, how many names stand for it on each tier.
     support: HashMap<BlockKey, [u32; Tier::COUNT], BuildNameHasher>,
@@ -78,25 +73,20 @@ impl Lost {
 /// What one engine holds.
 #[derive(Debug)]
 pub(super) struct EngineView {
-    space: KeySpace,
     groups: Vec<Group>,
-    unindexed: BTreeSet<u32>,
     blocks: Blocks,
-    /// Weight of the blocks held, and the most it may be.
-    weight: usize,
-    max_weight: usize,
+    /// Where in the tree the keys are that are held.
+    published: HashMap<BlockKey, BlockRef, BuildNameHasher>,
     held: [u64; Tier::COUNT],
 }
 
 impl EngineView {
-    pub(super) fn new(space: KeySpace, max_blocks: usize) -> Self {
+    /// Of an engine of which only the first group is known, and nothing that it holds.
+    pub(super) fn new() -> Self {
         Self {
-            space,
-            groups: Vec::new(),
-            unindexed: BTreeSet::new(),
+            groups: vec![Group::default()],
             blocks: Blocks::new(),
-            weight: 0,
-            max_weight: max_blocks,
+            published: HashMap::default(),
             held: [0; Tier::COUNT],
         }
     }
@@ -106,104 +96,99 @@ impl EngineView {
         self.held
     }
 
-    /// Whether the engine has groups that are not indexed, so that a match is an upper bound.
-    pub(super) fn has_unindexed_groups(&self) -> bool {
-        !self.unindexed.is_empty()
-    }
-
-    /// The fastest tier on which the key is held: in every group there is a copy there or on a
-    /// faster one.
-    pub(super) fn fastest(&self, key: BlockKey) -> Option<Tier> {
-        let mut slowest = self.groups.first()?.fastest(key)?;
-        for group in &self.groups[1..] {
-            slowest = slowest.max(group.fastest(key)?);
-        }
-        Some(slowest)
-    }
-
-    pub(super) fn apply(
+    /// A block of the first group that was known before this view was made: who holds it is said
+    /// by [`Self::settle_adopted`].
+    pub(super) fn adopt(
         &mut self,
-        event: &KvEvent,
-        out: &mut Publisher<'_>,
-        tally: &mut ApplyOutcome,
-    ) {
-        match event {
-            KvEvent::Stored(stored) => self.stored(stored, out, tally),
-            KvEvent::Removed(removed) => self.removed(removed, out, tally),
-            KvEvent::Cleared => {
-                tally.cleared += 1;
-                self.clear(out);
-                out.disbelieve_all();
+        names: &[(EngineHash, Copies)],
+        key: BlockKey,
+        parent: Option<BlockId>,
+    ) -> BlockId {
+        let mut place = |name: Option<EngineHash>, copies: Copies| {
+            let mut block = Block::new(name, 0, Keys::One([key]), None, parent);
+            block.copies = copies;
+            let id = self.blocks.insert(block);
+            if let Some(name) = name {
+                self.groups[0].by_name.insert(name, id);
             }
+            if let Some(parent) = parent.and_then(|parent| self.blocks.get_mut(parent)) {
+                parent.children += 1;
+            }
+            if copies.any() {
+                self.blocks.push_newest(id);
+            }
+            id
+        };
+        let Some(&(name, copies)) = names.first() else {
+            return place(None, Copies::default());
+        };
+        let first = place(Some(name), copies);
+        for &(name, copies) in &names[1..] {
+            place(Some(name), copies);
+        }
+        first
+    }
+
+    /// Makes known what [`Self::adopt`] took over, in the order in which it was taken.
+    pub(super) fn settle_adopted(&mut self, out: &mut Publisher<'_>) {
+        for id in self.blocks.ids() {
+            self.settle(id, out);
         }
     }
 
     /// Nothing is held any more; which groups there are stays known.
     pub(super) fn clear(&mut self, out: &mut Publisher<'_>) {
-        // In whatever order the map yields: each key is unpublished on its own.
-        if let Some(group) = self.groups.first() {
-            for &key in group.support.keys().filter(|&&key| self.fastest(key).is_some()) {
-                out.set_tier(key, None);
-            }
-        }
+        self.unpublish_all(out);
         for group in &mut self.groups {
-            group.by_name = HashMap::default();
-            group.support = HashMap::default();
+            *group = Group::default();
         }
         self.blocks = Blocks::new();
-        self.weight = 0;
         self.held = [0; Tier::COUNT];
     }
 
-    /// Nothing is known any more.
-    pub(super) fn reset(&mut self, out: &mut Publisher<'_>) {
-        self.clear(out);
-        self.groups.clear();
-        self.unindexed.clear();
+    fn unpublish_all(&mut self, out: &mut Publisher<'_>) {
+        out.tree.clear(out.who, Hold::EXACT);
+        self.published = HashMap::default();
     }
 
-    /// Bytes allocated, one tag byte a bucket as hashbrown lays it out.
+    /// Bytes allocated.
     pub(super) fn memory_bytes(&self) -> usize {
         let maps = self.groups.iter().map(|group| {
-            let names = group.by_name.capacity() * (std::mem::size_of::<(u64, BlockId)>() + 1);
-            let keys = group.support.capacity() * (std::mem::size_of::<(u64, [u32; 4])>() + 1);
-            (names + keys) * 8 / 7
+            heap::map::<EngineHash, BlockId>(group.by_name.capacity())
+                + heap::map::<BlockKey, [u32; Tier::COUNT]>(group.support.capacity())
         });
-        self.blocks.memory_bytes() + maps.sum::<usize>()
+        self.blocks.memory_bytes()
+            + maps.sum::<usize>()
+            + heap::map::<BlockKey, BlockRef>(self.published.capacity())
     }
 
     /// Entries of all tables, those included that only others keep known.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         let tables = self.groups.iter().map(|group| group.by_name.len() + group.support.len());
-        tables.sum::<usize>() + self.blocks.len()
+        tables.sum::<usize>() + self.blocks.len() + self.published.len()
     }
 
-    fn stored(&mut self, event: &BlockStored, out: &mut Publisher<'_>, tally: &mut ApplyOutcome) {
-        let count = event.block_hashes.len();
-        let index = event.group.as_ref().map_or(0, |group| group.index);
-        if self.is_unindexed(event.group.as_ref()) {
-            if self.unindexed.len() < MAX_GROUPS {
-                self.unindexed.insert(index);
-            }
-            tally.unindexed_group_blocks += count as u64;
-            return;
+    /// Blocks of group `group` are held; those of a group that is new are held by nobody until
+    /// then, so nothing is held by all groups.
+    pub(super) fn stored(
+        &mut self,
+        group: usize,
+        event: &BlockStored,
+        chain: &Chain,
+        out: &mut Publisher<'_>,
+        tally: &mut ApplyOutcome,
+    ) {
+        if group >= self.groups.len() {
+            self.unpublish_all(out);
+            self.held = [0; Tier::COUNT];
+            self.groups.push(Group::default());
         }
-        let chain = Chain::new(&self.space.model, event.lora.as_deref(), self.space.block_size);
-        let (true, Ok(chain)) = (is_consistent(event), chain) else {
-            tally.malformed_events += 1;
-            return;
-        };
-        let Some(group) = self.join_group(index, out) else {
-            tally.malformed_events += 1;
-            return;
-        };
         let block_tokens = event.block_size as usize;
-
         let mut end = match event.parent {
-            None => Ok(Cursor { base: chain.root(), tail: None }),
+            None => Ok(Cursor { base: chain.root(), tail: None, last: None }),
             Some(parent) => match self.held_block(group, parent) {
-                Some(id) => Ok(self.end_of(id, &chain)),
+                Some(id) => Ok(self.end_of(id, chain)),
                 None => Err(Lost::Orphan),
             },
         };
@@ -219,15 +204,14 @@ impl EngineView {
                         extra_keys: event.extra_keys.get(i).map_or(&[], Vec::as_slice),
                         lora: event.lora.as_deref(),
                     };
-                    self.place(group, name, &chain, cursor, &piece).ok_or(Lost::Mismatch)
+                    self.place(group, name, chain, cursor, &piece).ok_or(Lost::Mismatch)
                 }
             };
             end = match placed {
                 Ok(id) => {
                     tally.stored_blocks += 1;
-                    let end = self.end_of(id, &chain);
+                    let end = self.end_of(id, chain);
                     self.add_copy(id, event.tier, out);
-                    self.evict_excess(out, tally);
                     Ok(end)
                 }
                 Err(lost) => {
@@ -238,19 +222,14 @@ impl EngineView {
         }
     }
 
-    fn removed(&mut self, event: &BlockRemoved, out: &mut Publisher<'_>, tally: &mut ApplyOutcome) {
-        let groups = match event.group {
-            // An event that names no group speaks of all, which can only under-credit.
-            None => 0..self.groups.len(),
-            Some(index) => match self.groups.iter().position(|group| group.index == index) {
-                Some(position) => position..position + 1,
-                None if self.unindexed.contains(&index) => {
-                    tally.unindexed_group_blocks += event.block_hashes.len() as u64;
-                    return;
-                }
-                None => 0..0,
-            },
-        };
+    /// Copies of blocks of these groups go.
+    pub(super) fn removed(
+        &mut self,
+        groups: std::ops::Range<usize>,
+        event: &BlockRemoved,
+        out: &mut Publisher<'_>,
+        tally: &mut ApplyOutcome,
+    ) {
         for &name in &event.block_hashes {
             let mut known = false;
             for group in groups.clone() {
@@ -267,51 +246,42 @@ impl EngineView {
         }
     }
 
-    fn is_unindexed(&self, group: Option<&GroupSpec>) -> bool {
-        group.is_some_and(|group| match group.kind {
-            SpecKind::Unstated => {
-                self.unindexed.contains(&group.index)
-                    && self.groups.iter().all(|known| known.index != group.index)
+    /// Forgets the blocks that were stored the longest ago, so many of them. Returns how many.
+    pub(super) fn evict(&mut self, blocks: u64, out: &mut Publisher<'_>) -> u64 {
+        for evicted in 0..blocks {
+            let Some(id) = self.blocks.oldest() else { return evicted };
+            if let Some(block) = self.blocks.get_mut(id) {
+                block.copies = Copies::default();
             }
-            kind => !kind.keeps_whole_prefix(),
-        })
+            self.after_removal(id, true, out);
+        }
+        blocks
     }
 
-    /// Position of the group; `None` where there are too many. A new group holds nothing yet, so
-    /// from now on nothing is held by all.
-    fn join_group(&mut self, index: u32, out: &mut Publisher<'_>) -> Option<usize> {
-        if let Some(position) = self.groups.iter().position(|group| group.index == index) {
-            return Some(position);
+    /// The fastest tier on which the key is held: in every group there is a copy there or on a
+    /// faster one.
+    fn fastest(&self, key: BlockKey) -> Option<Tier> {
+        let mut slowest = self.groups.first()?.fastest(key)?;
+        for group in &self.groups[1..] {
+            slowest = slowest.max(group.fastest(key)?);
         }
-        if self.groups.len() >= MAX_GROUPS {
-            return None;
-        }
-        // In whatever order the map yields: each key is unpublished on its own.
-        if let Some(group) = self.groups.first() {
-            for &key in group.support.keys().filter(|&&key| self.fastest(key).is_some()) {
-                out.set_tier(key, None);
-            }
-            self.held = [0; Tier::COUNT];
-        }
-        let (by_name, support) = (HashMap::default(), HashMap::default());
-        self.groups.push(Group { index, by_name, support });
-        Some(self.groups.len() - 1)
+        Some(slowest)
     }
 
     /// The block of that name, if a copy of it is held.
     fn held_block(&self, group: usize, name: EngineHash) -> Option<BlockId> {
-        let &id = self.groups[group].by_name.get(&name)?;
+        let &id = self.groups.get(group)?.by_name.get(&name)?;
         self.blocks.get(id)?.copies.any().then_some(id)
     }
 
     /// Where a run goes on behind the block.
     fn end_of(&self, id: BlockId, chain: &Chain) -> Cursor {
-        let block = self.blocks.get(id);
+        let (block, last) = (self.blocks.get(id), Some(id));
         match block.and_then(|block| block.keys.as_slice().last()) {
-            Some(&base) => Cursor { base, tail: None },
+            Some(&base) => Cursor { base, tail: None, last },
             None => block
                 .and_then(|block| block.span.as_ref())
-                .map_or(Cursor { base: chain.root(), tail: None }, |span| span.end(id)),
+                .map_or(Cursor { base: chain.root(), tail: None, last }, |span| span.end(id)),
         }
     }
 
@@ -329,8 +299,11 @@ impl EngineView {
         }
         let tail = cursor.tail.and_then(|id| self.blocks.get(id)?.span.as_deref());
         let (keys, span) = cut(chain, cursor, tail, piece)?;
-        let id = self.blocks.insert(Block::new(name, group as u16, keys, span));
+        let id = self.blocks.insert(Block::new(Some(name), group as u16, keys, span, cursor.last));
         self.groups[group].by_name.insert(name, id);
+        if let Some(parent) = cursor.last.and_then(|parent| self.blocks.get_mut(parent)) {
+            parent.children += 1;
+        }
         if let Some(span) = self.span_mut(cursor.tail) {
             span.next.insert(id);
         }
@@ -344,8 +317,6 @@ impl EngineView {
         let after = block.copies;
         if before.any() {
             self.blocks.unlink(id);
-        } else {
-            self.weight += block.weight();
         }
         self.blocks.push_newest(id);
         if before.fastest() != after.fastest() {
@@ -366,17 +337,6 @@ impl EngineView {
         true
     }
 
-    fn evict_excess(&mut self, out: &mut Publisher<'_>, tally: &mut ApplyOutcome) {
-        while self.weight > self.max_weight
-            && let Some(id) = self.blocks.oldest()
-            && let Some(block) = self.blocks.get_mut(id)
-        {
-            block.copies = Copies::default();
-            tally.evicted_blocks += 1;
-            self.after_removal(id, true, out);
-        }
-    }
-
     fn after_removal(&mut self, id: BlockId, tier_changed: bool, out: &mut Publisher<'_>) {
         if tier_changed {
             self.settle_from(id, out);
@@ -384,7 +344,6 @@ impl EngineView {
         if let Some(block) = self.blocks.get(id)
             && !block.copies.any()
         {
-            self.weight -= block.weight();
             self.blocks.unlink(id);
             self.forget_from(id);
         }
@@ -397,13 +356,18 @@ impl EngineView {
         while let Some(id) = last
             && let Some(block) = self.blocks.get(id)
             && !block.copies.any()
-            && block.span.as_ref().is_none_or(|span| span.next.is_empty())
+            && block.children == 0
             && let Some(block) = self.blocks.take(id)
         {
-            self.groups[usize::from(block.group)].by_name.remove(&block.name);
-            last = block.span.and_then(|span| span.previous);
-            if let Some(span) = self.span_mut(last) {
-                span.next.remove(&id);
+            if let Some(name) = block.name {
+                self.groups[usize::from(block.group)].by_name.remove(&name);
+            }
+            last = block.parent;
+            if let Some(parent) = last.and_then(|parent| self.blocks.get_mut(parent)) {
+                parent.children -= 1;
+                if let Some(span) = &mut parent.span {
+                    span.next.remove(&id);
+                }
             }
         }
     }
@@ -427,8 +391,12 @@ impl EngineView {
             return;
         }
         for id in self.resting_on(id) {
-            for &key in self.blocks.get(id).map_or(&[][..], |block| block.keys.as_slice()) {
-                out.disbelieve(key);
+            let keys = self.blocks.get(id).map_or(0, |block| block.keys.as_slice().len());
+            for i in 0..keys {
+                let (at, path) = self.path(id, i);
+                if let Some(block) = out.tree.locate(at, &path) {
+                    out.disbelieve(block);
+                }
             }
         }
     }
@@ -466,8 +434,11 @@ impl EngineView {
             return;
         }
         let group = usize::from(block.group);
-        let keys = std::mem::replace(&mut block.keys, Keys::none());
-        for &key in keys.as_slice() {
+        for i in 0..block.keys.as_slice().len() {
+            let Some(&key) = self.blocks.get(id).and_then(|block| block.keys.as_slice().get(i))
+            else {
+                return;
+            };
             let before = self.fastest(key);
             self.groups[group].recount(key, from, to);
             let after = self.fastest(key);
@@ -478,19 +449,56 @@ impl EngineView {
                 if let Some(tier) = after {
                     self.held[tier.index()] += 1;
                 }
-                out.set_tier(key, after);
+                self.publish(id, i, key, after, out);
             }
         }
-        if let Some(block) = self.blocks.get_mut(id) {
-            block.keys = keys;
+    }
+
+    /// The fastest tier of key `i` of a block is `to` now, in all groups.
+    fn publish(
+        &mut self,
+        id: BlockId,
+        i: usize,
+        key: BlockKey,
+        to: Option<Tier>,
+        out: &mut Publisher<'_>,
+    ) {
+        match (self.published.get(&key).copied(), to) {
+            (Some(block), Some(tier)) => out.change(block, Hold::on(tier)),
+            (Some(block), None) => {
+                self.published.remove(&key);
+                out.change(block, Hold::NONE);
+            }
+            (None, Some(tier)) => {
+                let (at, path) = self.path(id, i);
+                let (block, _) = out.hold(at, &path, &[], Hold::on(tier), path.len() - 1);
+                if let Some(block) = block {
+                    self.published.insert(key, block);
+                }
+            }
+            (None, None) => {}
         }
     }
-}
 
-/// Whether tokens and extra keys are as many as the blocks want, or left out.
-fn is_consistent(event: &BlockStored) -> bool {
-    let (count, block_tokens) = (event.block_hashes.len(), event.block_size as usize);
-    let tokens = event.token_ids.len();
-    (tokens == 0 || block_tokens > 0 && count.checked_mul(block_tokens) == Some(tokens))
-        && [0, count].contains(&event.extra_keys.len())
+    /// The keys on the way to key `i` of a block and that key itself, from the start of the prompt
+    /// or from the last one before it that is in the tree.
+    fn path(&self, id: BlockId, i: usize) -> (At, Vec<BlockKey>) {
+        let (mut path, mut end) = (vec![], i + 1);
+        let mut at = Some(id);
+        while let Some(block) = at.and_then(|id| self.blocks.get(id)) {
+            let keys = block.keys.as_slice();
+            for &key in keys[..end.min(keys.len())].iter().rev() {
+                if let Some(&published) = self.published.get(&key)
+                    && !path.is_empty()
+                {
+                    path.reverse();
+                    return (At::After(published), path);
+                }
+                path.push(key);
+            }
+            (at, end) = (block.parent, usize::MAX);
+        }
+        path.reverse();
+        (At::Start, path)
+    }
 }

@@ -202,8 +202,10 @@ impl<S: Structure> Run<S> {
         index.expire(*now);
         for tenant in self.tenants {
             assert_eq!(index.blocks(tenant), oracle.blocks(*now, tenant));
-            for &key in Prompt::all().step_by(6).flat_map(Prompt::keys) {
-                assert_eq!(index.holds(tenant, key), oracle.holds(*now, tenant, key));
+            for keys in Prompt::all().step_by(6).map(Prompt::keys) {
+                for keys in (1..=keys.len()).map(|len| &keys[..len]) {
+                    assert_eq!(index.holds(tenant, keys), oracle.holds(*now, tenant, keys));
+                }
             }
         }
         assert_eq!(index.keys(), oracle.keys(*now).len() as u64);

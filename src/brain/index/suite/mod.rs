@@ -28,7 +28,7 @@ pub(super) trait Structure: Send + Sync + Sized {
     fn matches(&self, now: Time, keys: &[BlockKey], out: &mut Matches);
     fn expire(&self, now: Time);
     fn next_expiry(&self) -> Option<Time>;
-    fn holds(&self, endpoint: EndpointId, key: BlockKey) -> Option<Held>;
+    fn holds(&self, endpoint: EndpointId, keys: &[BlockKey]) -> Option<Held>;
     fn blocks(&self, endpoint: EndpointId) -> Option<BlockCounts>;
     fn keys(&self) -> u64;
     fn applied(&self) -> ApplyOutcome;
@@ -71,8 +71,8 @@ impl Structure for Residency {
     fn next_expiry(&self) -> Option<Time> {
         self.next_expiry()
     }
-    fn holds(&self, endpoint: EndpointId, key: BlockKey) -> Option<Held> {
-        self.holds(endpoint, key)
+    fn holds(&self, endpoint: EndpointId, keys: &[BlockKey]) -> Option<Held> {
+        self.holds(endpoint, keys)
     }
     fn blocks(&self, endpoint: EndpointId) -> Option<BlockCounts> {
         self.blocks(endpoint)
@@ -93,13 +93,13 @@ fn history_count(default: u32) -> u32 {
 }
 
 #[test]
-fn the_sharded_map_answers_as_the_oracle_under_random_histories() {
+fn the_tree_answers_as_the_oracle_under_random_histories() {
     let count = history_count(10_000);
     assert_eq!(histories::agree_with_the_oracle::<Residency>(count), count);
 }
 
 #[test]
-fn the_sharded_map_never_over_credits_while_engines_write() {
+fn the_tree_never_over_credits_while_engines_write() {
     let count = history_count(10_000).div_ceil(10);
     let (writers, matches) = threads::never_over_credit::<Residency>(count);
     assert_eq!(writers, count * threads::WRITERS);
@@ -107,6 +107,6 @@ fn the_sharded_map_never_over_credits_while_engines_write() {
 }
 
 #[test]
-fn the_sharded_map_keeps_no_ghosts_when_slots_change_tenants() {
+fn the_tree_keeps_no_ghosts_when_slots_change_tenants() {
     threads::leave_no_ghosts::<Residency>(history_count(10_000).div_ceil(50));
 }

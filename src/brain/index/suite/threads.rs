@@ -178,7 +178,7 @@ pub(super) fn leave_no_ghosts<S: Structure>(count: u32) {
             if generation % 2 == 1 {
                 index.matches(Time::ZERO, keys, &mut out);
                 assert_eq!(out.depth_of(Slot(0), generation as u32), 0);
-                assert_eq!(index.holds(id(generation), keys[0]), None::<Held>);
+                assert_eq!(index.holds(id(generation), &keys[..1]), None::<Held>);
                 assert_eq!(index.keys(), 0);
             }
         }

@@ -1,0 +1,47 @@
+//! Physical copies of one block.
+
+use super::tree::Hold;
+use crate::Tier;
+
+/// Copies on each tier. They saturate, which forgets copies, never invents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Copies([u16; Tier::COUNT]);
+
+impl Copies {
+    /// One on each tier of a hold.
+    pub(super) fn one_each(hold: Hold) -> Self {
+        Self(Tier::ALL.map(|tier| u16::from(hold.meets(Hold::on(tier)))))
+    }
+
+    pub(super) fn any(self) -> bool {
+        self.0.iter().any(|&copies| copies > 0)
+    }
+
+    /// Whether there is no tier with several.
+    pub(super) fn are_single(self) -> bool {
+        self.0.iter().all(|&copies| copies <= 1)
+    }
+
+    pub(super) fn fastest(self) -> Option<Tier> {
+        Tier::ALL.into_iter().find(|tier| self.0[tier.index()] > 0)
+    }
+
+    /// The tiers that have any.
+    pub(super) fn hold(self) -> Hold {
+        let held = Tier::ALL.into_iter().filter(|tier| self.0[tier.index()] > 0);
+        held.fold(Hold::NONE, |hold, tier| hold | Hold::on(tier))
+    }
+
+    pub(super) fn add(&mut self, tier: Tier) {
+        let copies = &mut self.0[tier.index()];
+        *copies = copies.saturating_add(1);
+    }
+
+    /// False where there was none.
+    pub(super) fn remove(&mut self, tier: Tier) -> bool {
+        let copies = &mut self.0[tier.index()];
+        let had = *copies > 0;
+        *copies = copies.saturating_sub(1);
+        had
+    }
+}

@@ -1,0 +1,809 @@
+//! The writing half of a stripe: what changes runs, under the stripe's lock.
+
+use super::heads::Heads;
+use super::node::{More, NONE, Node, SetSource, SharedSource};
+use super::room::{Numbers, Room};
+use super::set::{RowId, RowSource, Rows, WIDTHS};
+use super::storage::{
+    BlockPage, NodePage, PAGE_BLOCKS, PAGE_NODES, PAGE_RECORDS, RecordPage, Storage,
+};
+use super::{At, BLOCK_BYTES, BlockRef, Hold, MAX_SLOTS, Placed, Put, RUN_BYTES, Seen, Tree};
+use crate::index::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Published};
+use crate::{BlockKey, EngineHash};
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// Slots that a run gets beyond what it needs where it seems to be growing (a decode).
+///
+/// NOTE(perf): 16 made look-ups after decoding a tenth slower (more nodes a prompt), 64 cost twice
+/// the slack for nothing.
+const GROWTH: u32 = 32;
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    number: usize,
+    /// The newest list, and where readers find it.
+    storage: Arc<Storage>,
+    published: Arc<Published<Storage>>,
+    edition: Arc<AtomicU64>,
+    /// The page in place of those that were given back.
+    void: Arc<BlockPage>,
+    room: Room,
+    nodes: Numbers,
+    records: Numbers,
+    rows: [Numbers; WIDTHS],
+    /// Slots of the table of heads that are not empty.
+    heads_used: usize,
+    /// Blocks that somebody holds.
+    live_blocks: u64,
+    /// The time, as it was last told.
+    stamp: u32,
+    /// Bytes of pages that were counted for all stripes, and the count.
+    counted_bytes: usize,
+    all_bytes: Arc<AtomicUsize>,
+}
+
+/// A place in a run: `offset` of its blocks are before it.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    node: u32,
+    offset: u32,
+}
+
+impl Writer {
+    pub(super) fn new(
+        number: usize,
+        published: &Arc<Published<Storage>>,
+        edition: &Arc<AtomicU64>,
+        all_bytes: &Arc<AtomicUsize>,
+        void: &Arc<BlockPage>,
+    ) -> Self {
+        let storage = Arc::clone(&published.load());
+        Self {
+            number,
+            storage,
+            published: Arc::clone(published),
+            edition: Arc::clone(edition),
+            void: Arc::clone(void),
+            room: Room::default(),
+            nodes: Numbers::default(),
+            records: Numbers::default(),
+            rows: Default::default(),
+            heads_used: 0,
+            live_blocks: 0,
+            stamp: 0,
+            counted_bytes: 0,
+            all_bytes: Arc::clone(all_bytes),
+        }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.live_blocks
+    }
+
+    /// Bytes of what is not free, names included.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.room.live() as usize * BLOCK_BYTES + self.nodes.live() as usize * RUN_BYTES
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        let rows = self.rows.iter().map(Numbers::heap_bytes).sum::<usize>();
+        let numbers = self.nodes.heap_bytes() + self.records.heap_bytes() + rows;
+        self.storage.heap_bytes(&self.void) + self.room.heap_bytes() + numbers
+    }
+
+    fn node(&self, node: u32) -> &Node {
+        self.storage.node(node)
+    }
+
+    fn block(&self, slot: u32) -> BlockRef {
+        BlockRef::new(self.number, slot)
+    }
+
+    // Room.
+
+    /// Publishes a changed list.
+    fn publish(&mut self, change: impl FnOnce(&mut Storage)) {
+        let mut storage = Storage::clone(&self.storage);
+        change(&mut storage);
+        self.storage = Arc::new(storage);
+        self.published.store(Arc::clone(&self.storage));
+        self.edition.fetch_add(1, Ordering::Release);
+        let bytes = self.storage.heap_bytes(&self.void);
+        self.all_bytes.fetch_add(bytes.wrapping_sub(self.counted_bytes), Ordering::Relaxed);
+        self.counted_bytes = bytes;
+    }
+
+    /// Makes pages for slots; where the list has to grow, for a sixteenth more at once, so that it
+    /// is copied rarely.
+    fn page_blocks(&mut self, slots: &Range<u32>) {
+        let have = self.storage.blocks.len();
+        let (first, end) = (slots.start as usize, slots.end as usize);
+        let given_back = first / PAGE_BLOCKS;
+        if given_back < have && Arc::ptr_eq(&self.storage.blocks[given_back], &self.void) {
+            self.publish(|storage| storage.blocks[given_back] = Arc::new(BlockPage::new()));
+        }
+        let needed = end.div_ceil(PAGE_BLOCKS);
+        if needed > have {
+            let pages = needed.max(have + have / 16);
+            self.publish(|storage| {
+                storage.blocks.reserve_exact(pages - have);
+                let fresh = std::iter::repeat_with(|| Arc::new(BlockPage::new()));
+                storage.blocks.extend(fresh.take(pages - have));
+            });
+        }
+    }
+
+    /// Frees slots, and the memory of pages of which all is free.
+    fn give_room(&mut self, slots: Range<u32>) {
+        self.room.give(slots);
+        let mut pages = self.room.give_back();
+        let needed = (self.room.used() as usize).div_ceil(PAGE_BLOCKS);
+        let have = self.storage.blocks.len();
+        if have > needed + needed / 8 + 8 {
+            pages.extend(needed as u32..have as u32);
+        }
+        if pages.is_empty() {
+            return;
+        }
+        let void = Arc::clone(&self.void);
+        self.publish(|storage| {
+            for page in pages {
+                storage.blocks[page as usize] = Arc::clone(&void);
+            }
+            storage.blocks.truncate(needed);
+        });
+    }
+
+    fn take_node(&mut self) -> u32 {
+        let node = self.nodes.take();
+        let have = self.storage.nodes.len();
+        if node as usize >= have * PAGE_NODES {
+            let pages = have + 1 + have / 16;
+            self.publish(|storage| {
+                storage.nodes.reserve_exact(pages - have);
+                let fresh = || Arc::new(NodePage(std::array::from_fn(|_| Node::default())));
+                storage.nodes.extend(std::iter::repeat_with(fresh).take(pages - have));
+            });
+        }
+        node
+    }
+
+    fn insert_head(&mut self, key: u64, node: u32) {
+        if self.heads_used >= self.storage.heads.room() {
+            let live = (0..self.nodes.used()).filter(|&node| self.node(node).len() > 0);
+            let live: Vec<u32> = live.filter(|&other| other != node).collect();
+            let heads = Heads::with_room(live.len() + live.len() / 4 + 8);
+            for &node in &live {
+                heads.insert(self.node(node).head(), node);
+            }
+            self.heads_used = live.len();
+            self.publish(|storage| storage.heads = Arc::new(heads));
+        }
+        self.heads_used += usize::from(self.storage.heads.insert(key, node));
+    }
+
+    fn remove_head(&mut self, node: u32) {
+        self.heads_used -= self.storage.heads.remove(self.node(node).head(), node);
+    }
+
+    // Finding.
+
+    fn find(&self, key: u64) -> Option<u32> {
+        self.storage.enter(key).map(|(node, _)| node)
+    }
+
+    /// How many of `keys` are the blocks of the node from `offset` on, in order.
+    fn common(&self, node: u32, offset: u32, keys: &[BlockKey]) -> u32 {
+        let node = self.node(node);
+        let most = ((node.len() - offset) as usize).min(keys.len());
+        let same = |i: usize| self.storage.key(node.start() + offset + i as u32) == keys[i].0;
+        super::walk::agreeing(most, same) as u32
+    }
+
+    pub(super) fn held(&self, who: u32, slot: u32) -> Hold {
+        match self.storage.node_of(slot) {
+            NONE => Hold::NONE,
+            node => self.node(node).held_by(who, self),
+        }
+    }
+
+    pub(super) fn locate(&self, at: At, keys: &[BlockKey]) -> Option<BlockRef> {
+        let mut cursor = match at {
+            At::Start => None,
+            At::After(block) => Some(self.behind(block.slot())?),
+        };
+        let mut done = 0;
+        loop {
+            let Cursor { node, offset } = match cursor {
+                Some(at) if at.offset < self.node(at.node).len() => at,
+                _ => Cursor { node: self.find(keys.get(done)?.0)?, offset: 0 },
+            };
+            let common = self.common(node, offset, &keys[done..]);
+            done += common as usize;
+            if done == keys.len() {
+                return Some(self.block(self.node(node).start() + offset + common - 1));
+            }
+            if offset + common < self.node(node).len() {
+                return None;
+            }
+            cursor = None;
+        }
+    }
+
+    /// The run of slots around `slot` that `who` holds in this way, under the names that all
+    /// share, and whose names follow in `names`, in either direction: first slot and number.
+    pub(super) fn same_run(
+        &self,
+        who: u32,
+        slot: u32,
+        hold: Hold,
+        names: &[EngineHash],
+    ) -> (u32, u32) {
+        let number = self.storage.node_of(slot);
+        if number == NONE {
+            return (slot, 0);
+        }
+        let node = self.node(number);
+        let held = node.held_by(who, self);
+        if !held.meets(hold) || held.meets(Hold::ALIASED) {
+            return (slot, 0);
+        }
+        let (mut first, mut end) = (slot, slot + 1);
+        for &EngineHash(name) in names {
+            if name == 0 {
+                break;
+            }
+            if first > node.start() && self.storage.name(first - 1) == name {
+                first -= 1;
+            } else if end < node.end() && self.storage.name(end) == name {
+                end += 1;
+            } else {
+                break;
+            }
+        }
+        (first, end - first)
+    }
+
+    pub(super) fn visit(&self, who: u32, visit: &mut impl FnMut(Option<BlockRef>, Seen)) {
+        let live = (0..self.nodes.used()).filter(|&node| self.node(node).len() > 0);
+        let held = live.filter(|&node| self.node(node).held_by(who, self) != Hold::NONE);
+        let mut runs = BTreeSet::new();
+        for node in held {
+            let mut way = Some(node);
+            while let Some(node) = way
+                && runs.insert((self.depth(node), node))
+            {
+                way = self.parent_of(node);
+            }
+        }
+        for (_, number) in runs {
+            let node = self.node(number);
+            let before = (node.parent() != NONE).then(|| self.block(node.parent()));
+            let seen = Seen {
+                first: self.block(node.start()),
+                len: node.len(),
+                hold: node.held_by(who, self),
+                is_leaf: node.children() == 0,
+                stored_at: node.stored_at.load(Ordering::Relaxed),
+            };
+            visit(before, seen);
+        }
+    }
+
+    fn parent_of(&self, node: u32) -> Option<u32> {
+        let before = self.node(node).parent();
+        (before != NONE).then(|| self.storage.node_of(before))
+    }
+
+    /// Runs on the way to a node.
+    fn depth(&self, node: u32) -> u32 {
+        std::iter::successors(self.parent_of(node), |&node| self.parent_of(node)).count() as u32
+    }
+
+    // Changing.
+
+    #[allow(clippy::too_many_arguments)] // The tree's own method, with the tree.
+    pub(super) fn put(
+        &mut self,
+        tree: &Tree,
+        who: u32,
+        at: At,
+        keys: &[BlockKey],
+        names: &[EngineHash],
+        put: Put,
+        placed: &mut impl FnMut(Placed),
+    ) -> Option<BlockRef> {
+        self.stamp = put.stamp;
+        let mut cursor = match at {
+            At::Start => None,
+            At::After(block) => Some(self.behind(block.slot())?),
+        };
+        let growing = cursor.is_some();
+        let mut done = 0;
+        while done < keys.len() {
+            let left = &keys[done..];
+            let names = names.get(done..).unwrap_or_default();
+            if let Some(Cursor { node, offset }) = cursor
+                && offset < self.node(node).len()
+            {
+                let common = self.common(node, offset, left);
+                if common == 0 {
+                    self.split(node, offset);
+                    continue;
+                }
+                let skipped = put.skip.saturating_sub(done).min(common as usize) as u32;
+                let len = if skipped > 0 { skipped } else { common };
+                let first = self.node(node).start() + offset;
+                let len = match skipped {
+                    0 => self.join(tree, who, first, len, names, put, done, placed),
+                    _ => len,
+                };
+                done += len as usize;
+                cursor = self.behind(first + len - 1);
+                continue;
+            }
+            let goes_on = cursor.is_none_or(|at| self.node(at.node).children() > 0);
+            if goes_on && let Some(next) = self.find(left[0].0) {
+                cursor = Some(Cursor { node: next, offset: 0 });
+                continue;
+            }
+            let skipped = put.skip.saturating_sub(done).min(left.len());
+            let (left, hold) = match skipped {
+                0 => (left, put.hold),
+                _ => (&left[..skipped], Hold::NONE),
+            };
+            let (first, len) = self.append(tree, who, cursor, left, names, hold, growing)?;
+            if skipped == 0 {
+                let after = self.held(who, first);
+                let (position, first) = (done, self.block(first));
+                placed(Placed { position, first, len, before: Hold::NONE, after });
+            }
+            done += len as usize;
+            cursor = self.behind(first + len - 1);
+        }
+        let Cursor { node, offset } = cursor?;
+        Some(self.block(self.node(node).start() + offset - 1))
+    }
+
+    /// The place behind a block.
+    fn behind(&self, slot: u32) -> Option<Cursor> {
+        let node = self.storage.node_of(slot);
+        (node != NONE).then(|| Cursor { node, offset: slot + 1 - self.node(node).start() })
+    }
+
+    /// `who` joins blocks that are there: as many of the `len` from `first` on as are alike.
+    #[allow(clippy::too_many_arguments)]
+    fn join(
+        &mut self,
+        tree: &Tree,
+        who: u32,
+        first: u32,
+        len: u32,
+        names: &[EngineHash],
+        put: Put,
+        position: usize,
+        placed: &mut impl FnMut(Placed),
+    ) -> u32 {
+        let before = self.held(who, first);
+        let mut of = Placed { position, first: self.block(first), len, before, after: before };
+        if before.meets(put.unless) {
+            placed(of);
+            return len;
+        }
+        let mut after = before | put.hold;
+        if put.hold.meets(Hold::EXACT) {
+            after = after.without(Hold::BELIEVED);
+        }
+        if !names.is_empty() {
+            let aliased = self.is_aliased(tree, first, names[0]);
+            let alike = (1..len)
+                .take_while(|&i| self.is_aliased(tree, first + i, names[i as usize]) == aliased);
+            of.len = alike.count() as u32 + 1;
+            if aliased {
+                after = after | Hold::ALIASED;
+            }
+        }
+        of.after = after;
+        let node = self.storage.node_of(first);
+        let lo = first - self.node(node).start();
+        self.assign(tree, node, lo..lo + of.len, who, after);
+        placed(of);
+        of.len
+    }
+
+    /// Whether a name is not the one that all share for the block; makes it so where there is none.
+    fn is_aliased(&self, tree: &Tree, slot: u32, EngineHash(name): EngineHash) -> bool {
+        match self.storage.name(slot) {
+            _ if name == 0 => true,
+            0 => !self.name(tree, slot, name),
+            shared => shared != name,
+        }
+    }
+
+    /// Makes the name the one that all share, unless it is another block's already.
+    fn name(&self, tree: &Tree, slot: u32, name: u64) -> bool {
+        if name == 0 {
+            return false;
+        }
+        let others = |other: BlockRef| tree.name(other) == EngineHash(name);
+        if tree.names.insert(name, self.block(slot), others).is_err() {
+            return false;
+        }
+        self.storage.set_name(slot, name);
+        true
+    }
+
+    /// New blocks behind the cursor, where nothing goes on with the first key: as many as fit
+    /// together. `None` where the stripe has no room.
+    #[allow(clippy::too_many_arguments)]
+    fn append(
+        &mut self,
+        tree: &Tree,
+        who: u32,
+        cursor: Option<Cursor>,
+        keys: &[BlockKey],
+        names: &[EngineHash],
+        hold: Hold,
+        growing: bool,
+    ) -> Option<(u32, u32)> {
+        let reserve = cursor.and_then(|Cursor { node: number, .. }| {
+            let node = self.node(number);
+            let own = node.start() + node.room.load(Ordering::Relaxed);
+            (node.children() == 0 && node.end() < own).then_some((number, node.end()..own))
+        });
+        let slots = match &reserve {
+            Some((_, slots)) => slots.clone(),
+            None => {
+                let wanted = keys.len() as u32;
+                let room = if growing && wanted < GROWTH { GROWTH } else { wanted };
+                if self.room.used().checked_add(room).is_none_or(|used| used > MAX_SLOTS) {
+                    return None;
+                }
+                let slots = self.room.take(room);
+                self.page_blocks(&slots);
+                slots
+            }
+        };
+        let most = (slots.end - slots.start).min(keys.len() as u32);
+        for (slot, key) in slots.clone().zip(&keys[..most as usize]) {
+            self.storage.set_key(slot, key.0);
+        }
+        let (mut len, mut hold) = (most, hold);
+        if hold != Hold::NONE && !names.is_empty() {
+            let named = |i: u32| self.name(tree, slots.start + i, names[i as usize].0);
+            let shared = named(0);
+            for i in 1..most {
+                if named(i) != shared {
+                    // One too many: it is named when it is put itself.
+                    self.forget_name(tree, slots.start + i);
+                    len = i;
+                    break;
+                }
+            }
+            if !shared {
+                hold = hold | Hold::ALIASED;
+            }
+        }
+        if hold != Hold::NONE {
+            self.live_blocks += u64::from(len);
+        }
+        if let Some((number, _)) = reserve {
+            let node = self.node(number);
+            if hold != Hold::NONE && node.is_only(who, hold, self) {
+                self.storage.set_node_of(slots.start..slots.start + len, number);
+                node.stored_at.store(self.stamp, Ordering::Relaxed);
+                node.grow_to(node.len() + len);
+                return Some((slots.start, len));
+            }
+            node.room.store(node.len(), Ordering::Relaxed);
+        }
+        let parent = cursor.map(|Cursor { node, .. }| node);
+        self.begin_leaf(parent, slots.clone(), len, keys[0].0, who, hold);
+        Some((slots.start, len))
+    }
+
+    /// A new run of `len` blocks in the first of these slots.
+    fn begin_leaf(
+        &mut self,
+        parent: Option<u32>,
+        slots: Range<u32>,
+        len: u32,
+        head: u64,
+        who: u32,
+        hold: Hold,
+    ) {
+        let number = self.take_node();
+        let storage = Arc::clone(&self.storage);
+        let node = storage.node(number);
+        node.room.store(slots.end - slots.start, Ordering::Relaxed);
+        node.children.store(0, Ordering::Relaxed);
+        node.stored_at.store(self.stamp, Ordering::Relaxed);
+        let last = parent.map_or(NONE, |parent| {
+            self.give_back_reserve(parent);
+            self.node(parent).add_children(1);
+            self.node(parent).end() - 1
+        });
+        node.parent.store(last, Ordering::Relaxed);
+        node.set_held(who, hold, self);
+        self.storage.set_node_of(slots.start..slots.start + len, number);
+        node.begin(slots.start, len, head);
+        self.insert_head(head, number);
+    }
+
+    /// A run that others go on from does not grow.
+    fn give_back_reserve(&mut self, node: u32) {
+        let node = self.node(node);
+        let (end, room) = (node.end(), node.start() + node.room.load(Ordering::Relaxed));
+        node.room.store(node.len(), Ordering::Relaxed);
+        self.give_room(end..room);
+    }
+
+    /// Cuts a run: the node keeps its first blocks, a new one gets the rest.
+    fn split(&mut self, front: u32, len: u32) -> u32 {
+        let back = self.take_node();
+        let storage = Arc::clone(&self.storage);
+        let (front_node, back_node) = (storage.node(front), storage.node(back));
+        let start = front_node.start() + len;
+        back_node.copy_sets(front_node, self);
+        let room = front_node.room.load(Ordering::Relaxed) - len;
+        back_node.room.store(room, Ordering::Relaxed);
+        back_node.parent.store(start - 1, Ordering::Relaxed);
+        back_node.children.store(front_node.children(), Ordering::Relaxed);
+        let stored_at = front_node.stored_at.load(Ordering::Relaxed);
+        back_node.stored_at.store(stored_at, Ordering::Relaxed);
+        self.storage.set_node_of(start..front_node.end(), back);
+        let head = self.storage.key(start);
+        back_node.begin(start, front_node.len() - len, head);
+        self.insert_head(head, back);
+        front_node.children.store(1, Ordering::Relaxed);
+        front_node.room.store(len, Ordering::Relaxed);
+        front_node.shrink_to(len);
+        back
+    }
+
+    /// Joins a run with the only one that goes on from it, where the same hold both alike and
+    /// their slots meet. Returns whether it did.
+    fn join_runs(&mut self, front: u32) -> bool {
+        let storage = Arc::clone(&self.storage);
+        let node = storage.node(front);
+        if node.len() == 0 || node.children() != 1 {
+            return false;
+        }
+        let back = storage.node_of(node.end());
+        if back == NONE {
+            return false;
+        }
+        let next = storage.node(back);
+        let meets = next.start() == node.end() && next.parent() == node.end() - 1;
+        if !meets || !node.is_held_as(next, self) {
+            return false;
+        }
+        self.storage.set_node_of(next.start()..next.end(), front);
+        node.children.store(next.children(), Ordering::Relaxed);
+        let room = node.len() + next.room.load(Ordering::Relaxed);
+        node.room.store(room, Ordering::Relaxed);
+        node.grow_to(node.len() + next.len());
+        self.remove_head(back);
+        next.retire(self);
+        self.nodes.give(back);
+        true
+    }
+
+    pub(super) fn alter(
+        &mut self,
+        tree: &Tree,
+        who: u32,
+        first: u32,
+        len: u32,
+        change: &impl Fn(Hold) -> Hold,
+        placed: &mut impl FnMut(Placed),
+    ) {
+        // From the end: a leaf that shrinks is the cheapest change.
+        let mut end = first + len;
+        while end > first {
+            let number = self.storage.node_of(end - 1);
+            if number == NONE {
+                end -= 1;
+                continue;
+            }
+            let node = self.node(number);
+            let (start, from) = (node.start(), first.max(node.start()));
+            let before = node.held_by(who, self);
+            let after = change(before);
+            if before != after {
+                self.assign(tree, number, from - start..end - start, who, after);
+                let (position, first) = ((from - first) as usize, self.block(from));
+                placed(Placed { position, first, len: end - from, before, after });
+            }
+            end = from;
+        }
+    }
+
+    /// From now on `who` holds these blocks of a node in this way.
+    fn assign(&mut self, tree: &Tree, number: u32, blocks: Range<u32>, who: u32, to: Hold) {
+        let storage = Arc::clone(&self.storage);
+        let node = storage.node(number);
+        let from = node.held_by(who, self);
+        if from == to {
+            return;
+        }
+        if to == Hold::NONE
+            && blocks.start > 0
+            && blocks.end == node.len()
+            && node.children() == 0
+            && node.is_only(who, from, self)
+        {
+            let start = node.start();
+            let end = start + node.room.load(Ordering::Relaxed);
+            node.room.store(blocks.start, Ordering::Relaxed);
+            node.shrink_to(blocks.start);
+            self.live_blocks -= u64::from(blocks.end - blocks.start);
+            self.forget_blocks(tree, start + blocks.start..start + blocks.end);
+            self.give_room(start + blocks.start..end);
+            return;
+        }
+        if blocks.end < node.len() {
+            self.split(number, blocks.end);
+        }
+        let number = if blocks.start > 0 { self.split(number, blocks.start) } else { number };
+        let storage = Arc::clone(&self.storage);
+        let node = storage.node(number);
+        let len = u64::from(node.len());
+        if node.is_nobodys(self) {
+            self.live_blocks += len;
+        }
+        node.set_held(who, to, self);
+        if to.meets(Hold::EXACT | Hold::BELIEVED) {
+            node.stored_at.store(self.stamp, Ordering::Relaxed);
+        }
+        if node.is_nobodys(self) {
+            self.live_blocks -= len;
+            if node.children() == 0 {
+                return self.delete(tree, number);
+            }
+            for slot in node.start()..node.end() {
+                self.forget_name(tree, slot);
+            }
+        }
+        let before = storage.node_of(node.parent());
+        let number = if before != NONE && self.join_runs(before) { before } else { number };
+        self.join_runs(number);
+    }
+
+    /// Deletes a leaf that nobody holds, and those before it that are here for its sake only.
+    fn delete(&mut self, tree: &Tree, number: u32) {
+        let storage = Arc::clone(&self.storage);
+        let mut number = number;
+        loop {
+            let node = storage.node(number);
+            let (start, end) = (node.start(), node.end());
+            let room = start + node.room.load(Ordering::Relaxed);
+            let parent = storage.node_of(node.parent());
+            self.remove_head(number);
+            node.retire(self);
+            self.nodes.give(number);
+            self.forget_blocks(tree, start..end);
+            self.give_room(start..room);
+            if self.nodes.live() == 0 {
+                return self.start_over();
+            }
+            if parent == NONE {
+                return;
+            }
+            let node = storage.node(parent);
+            node.add_children(-1);
+            if node.children() > 0 || !node.is_nobodys(self) {
+                self.join_runs(parent);
+                return;
+            }
+            number = parent;
+        }
+    }
+
+    /// Gives all memory back.
+    fn start_over(&mut self) {
+        let number = self.number;
+        self.publish(|storage| *storage = Storage::new());
+        let counted_bytes = self.counted_bytes;
+        let fresh = Self::new(number, &self.published, &self.edition, &self.all_bytes, &self.void);
+        *self = Self { counted_bytes, stamp: self.stamp, ..fresh };
+    }
+
+    fn forget_blocks(&mut self, tree: &Tree, slots: Range<u32>) {
+        for slot in slots.clone() {
+            self.forget_name(tree, slot);
+        }
+        self.storage.set_node_of(slots, NONE);
+    }
+
+    fn forget_name(&self, tree: &Tree, slot: u32) {
+        let name = self.storage.name(slot);
+        if name != 0 {
+            tree.names.remove(name, self.block(slot));
+            self.storage.set_name(slot, 0);
+        }
+    }
+
+    pub(super) fn clear(&mut self, tree: &Tree, who: u32, which: Hold) {
+        for number in 0..self.nodes.used() {
+            // The stripe may have started over meanwhile.
+            if number >= self.nodes.used() {
+                return;
+            }
+            let node = self.node(number);
+            if node.len() == 0 {
+                continue;
+            }
+            let (held, len) = (node.held_by(who, self), node.len());
+            self.assign(tree, number, 0..len, who, held.without(which));
+        }
+    }
+}
+
+impl RowSource for Writer {
+    fn rows(&self) -> &Rows {
+        &self.storage.rows
+    }
+
+    fn take_row(&mut self, width: usize) -> RowId {
+        let place = self.rows[width].take();
+        if place >= self.storage.rows.room(width) {
+            self.publish(|storage| storage.rows.grow(width));
+        }
+        let row = RowId { width, place };
+        for word in self.storage.rows.row(row) {
+            word.store(0, Ordering::Relaxed);
+        }
+        row
+    }
+
+    fn free_row(&mut self, row: RowId) {
+        self.rows[row.width].give(row.place);
+    }
+}
+
+impl SetSource for Writer {
+    fn record(&self, record: u32) -> &More {
+        self.storage.record(record)
+    }
+
+    fn take_record(&mut self) -> u32 {
+        let record = self.records.take();
+        let have = self.storage.records.len();
+        if record as usize >= have * PAGE_RECORDS {
+            self.publish(|storage| {
+                let page = RecordPage(std::array::from_fn(|_| More::default()));
+                storage.records.push(Arc::new(page));
+            });
+        }
+        record
+    }
+
+    fn free_record(&mut self, record: u32) {
+        self.records.give(record);
+    }
+}
+
+/// A record, with the page that it lies on.
+pub(super) struct Record {
+    page: Arc<RecordPage>,
+    within: usize,
+}
+
+impl std::ops::Deref for Record {
+    type Target = More;
+    fn deref(&self) -> &More {
+        &self.page.0[self.within]
+    }
+}
+
+impl SharedSource for Writer {
+    type Record = Record;
+
+    fn shared_record(&self, record: u32) -> Record {
+        let record = record as usize;
+        let page = Arc::clone(&self.storage.records[record / PAGE_RECORDS]);
+        Record { page, within: record % PAGE_RECORDS }
+    }
+}

@@ -13,6 +13,12 @@ impl Copies {
         Self(Tier::ALL.map(|tier| u16::from(hold.meets(Hold::on(tier)))))
     }
 
+    /// With so many more in GPU memory.
+    pub(super) fn and_more(mut self, copies: u32) -> Self {
+        self.0[0] = self.0[0].saturating_add(u16::try_from(copies).unwrap_or(u16::MAX));
+        self
+    }
+
     pub(super) fn any(self) -> bool {
         self.0.iter().any(|&copies| copies > 0)
     }

@@ -208,8 +208,7 @@ impl State {
     ) -> u64 {
         let mut out = publisher!(self, shared.tokens, tokens);
         let View::Plain(view) = &mut self.view else { return 0 };
-        let Some(at) = view.end_of(parent, &out) else { return 0 };
-        view.store(at, names, keys, Tier::Gpu, &mut out)
+        view.store_behind(parent, names, keys, Tier::Gpu, &mut out)
     }
 
     /// As a removed event.

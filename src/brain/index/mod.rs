@@ -38,6 +38,7 @@ mod copies;
 mod endpoint;
 mod event;
 mod expiry;
+mod extra;
 mod groups;
 mod hash;
 mod inspect;

@@ -4,9 +4,11 @@
 //! tier that holds it, under the name that all engines share; then nothing is kept here. Otherwise:
 //! - the engine's own name of it, where its hashes have another seed than those of the engine that
 //!   first named the block ([`Hold::ALIASED`] says so in the tree), and
-//! - the number of copies, where there are several, or several names of one block.
+//! - how many copies there are more, where all of them are in GPU memory under that one name, and
+//! - all copies by name and tier, where it is none of that.
 
 use super::copies::Copies;
+use super::extra::ExtraCopies;
 use super::hash::BuildNameHasher;
 use super::publisher::Publisher;
 use super::span::whole_block;
@@ -26,7 +28,9 @@ type Odd = Vec<(Option<EngineHash>, Copies)>;
 pub(super) struct PlainView {
     /// Names of held blocks that are not the ones that all share.
     aliases: HashMap<EngineHash, BlockRef, BuildNameHasher>,
-    /// Copies of the blocks that are not plain.
+    /// Copies of blocks that would be plain with one, and have more in GPU memory.
+    extra: ExtraCopies,
+    /// Copies of the blocks that are not plain otherwise.
     odd: HashMap<BlockRef, Odd, BuildHasherDefault<super::hash::NameHasher>>,
     held: [u64; Tier::COUNT],
     /// Keys of the event that is being applied; kept for its memory.
@@ -56,7 +60,7 @@ impl PlainView {
             {
                 let mut base = match place {
                     At::Start => chain.root(),
-                    At::After(block) => out.tree.key(block),
+                    At::After(block) | At::Claimed(block, _) => out.tree.key(block),
                 };
                 let mut keys = std::mem::take(&mut self.keys);
                 keys.clear();
@@ -87,11 +91,34 @@ impl PlainView {
     }
 
     /// Where a run goes on behind a block of that name; `None` where it is not held.
-    pub(super) fn end_of(&self, parent: Option<EngineHash>, out: &Publisher<'_>) -> Option<At> {
+    fn end_of(&self, parent: Option<EngineHash>, out: &Publisher<'_>) -> Option<At> {
         match parent {
             None => Some(At::Start),
             Some(parent) => self.resolve(parent, out).map(At::After),
         }
+    }
+
+    /// As a stored event, with keys in place of tokens: see [`Self::store`].
+    pub(super) fn store_behind(
+        &mut self,
+        parent: Option<EngineHash>,
+        names: &[EngineHash],
+        keys: &[BlockKey],
+        tier: Tier,
+        out: &mut Publisher<'_>,
+    ) -> u64 {
+        if let Some(parent) = parent
+            && self.aliases.is_empty()
+            && self.odd.is_empty()
+            && let Some(block) = out.tree.claim(parent)
+        {
+            // Nearly always true, and found out under the lock that the store takes anyway.
+            let stored = self.store(At::Claimed(block, parent), names, keys, tier, out);
+            if stored > 0 {
+                return stored;
+            }
+        }
+        self.end_of(parent, out).map_or(0, |at| self.store(at, names, keys, tier, out))
     }
 
     /// A run of blocks with these names and keys is held. Returns how many there was room for.
@@ -109,7 +136,12 @@ impl PlainView {
         for piece in pieces {
             stored += u64::from(piece.len);
             if piece.before.meets(Hold::EXACT) {
-                held_already.push(*piece);
+                let plain = piece.is_shared && piece.before == Hold::GPU && self.odd.is_empty();
+                if plain && tier == Tier::Gpu {
+                    self.extra.add(piece.first, piece.len);
+                } else {
+                    held_already.push(*piece);
+                }
                 continue;
             }
             self.held[tier.index()] += u64::from(piece.len);
@@ -149,8 +181,12 @@ impl PlainView {
         if !self.aliases.is_empty() || !self.odd.is_empty() {
             return names.iter().filter(|&&name| self.remove_copy(name, tier, out)).count() as u64;
         }
-        let held = &mut self.held;
-        out.tree.remove_named(out.who, names, Hold::on(tier), |placed| {
+        let (held, extra) = (&mut self.held, &mut self.extra);
+        let spare = |first, len| match tier {
+            Tier::Gpu if !extra.is_empty() => extra.take_end(first, len),
+            _ => (len, false),
+        };
+        out.tree.remove_named(out.who, names, Hold::on(tier), spare, |placed| {
             recount(held, placed.before, placed.after, placed.len);
         })
     }
@@ -181,6 +217,7 @@ impl PlainView {
             out.tree.alter(out.who, first, few, to_none, |placed| {
                 recount(held, placed.before, placed.after, placed.len);
             });
+            self.extra.forget(first, few);
             gone.push((first, few));
             evicted += u64::from(few);
             if evicted >= blocks {
@@ -198,7 +235,7 @@ impl PlainView {
     }
 
     /// As the view of an engine that turned out not to be a plain one.
-    pub(super) fn into_engine_view(self, out: &mut Publisher<'_>) -> EngineView {
+    pub(super) fn into_engine_view(mut self, out: &mut Publisher<'_>) -> EngineView {
         let mut names: HashMap<BlockRef, Vec<EngineHash>, _> = HashMap::default();
         for (&name, &block) in &self.aliases {
             names.entry(block).or_default().push(name);
@@ -225,7 +262,7 @@ impl PlainView {
     }
 
     fn copies_by_name(
-        &self,
+        &mut self,
         block: BlockRef,
         hold: Hold,
         aliases: Option<&Vec<EngineHash>>,
@@ -238,7 +275,8 @@ impl PlainView {
             true => aliases.and_then(|names| names.iter().copied().find(|&name| !listed(name))),
         };
         if odd.is_empty() {
-            return plain_name.map(|name| (name, Copies::one_each(hold))).into_iter().collect();
+            let copies = Copies::one_each(hold).and_more(self.extra.take_all(block));
+            return plain_name.map(|name| (name, copies)).into_iter().collect();
         }
         let named = odd.iter().filter_map(|&(name, copies)| Some((name.or(plain_name)?, copies)));
         named.collect()
@@ -274,7 +312,11 @@ impl PlainView {
             if is_plain_name && !before.meets(Hold::on(tier)) {
                 return self.change(block, before, before | Hold::on(tier), out);
             }
-            self.odd.insert(block, vec![(None, Copies::one_each(before))]);
+            if is_plain_name && tier == Tier::Gpu && before.without(Hold::ALIASED) == Hold::GPU {
+                return self.extra.add(block, 1);
+            }
+            let copies = Copies::one_each(before).and_more(self.extra.take_all(block));
+            self.odd.insert(block, vec![(None, copies)]);
         }
         let Some(odd) = self.odd.get_mut(&block) else { return };
         let listed = odd.iter().position(|&(of, _)| of == Some(name));
@@ -297,6 +339,9 @@ impl PlainView {
         let Some(odd) = self.odd.get_mut(&block) else {
             if !before.meets(Hold::on(tier)) {
                 return false;
+            }
+            if tier == Tier::Gpu && self.extra.take_end(block, 1).1 {
+                return true;
             }
             let mut after = before.without(Hold::on(tier));
             if !after.meets(Hold::EXACT) {
@@ -350,13 +395,17 @@ impl PlainView {
         heap::map::<EngineHash, BlockRef>(self.aliases.capacity())
             + heap::map::<BlockRef, Odd>(self.odd.capacity())
             + self.odd.values().map(heap::vec).sum::<usize>()
+            + self.extra.memory_bytes()
             + heap::vec(&self.keys)
     }
 
     /// Entries of all tables.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
-        self.aliases.len() + self.odd.len() + self.held.iter().sum::<u64>() as usize
+        self.aliases.len()
+            + self.odd.len()
+            + usize::from(!self.extra.is_empty())
+            + self.held.iter().sum::<u64>() as usize
     }
 }
 

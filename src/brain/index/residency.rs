@@ -5,8 +5,8 @@
 //! - an endpoint's mutex before a lock of the [`Tree`](super::tree::Tree): everything that changes
 //!   what it holds.
 //!
-//! Never the roster (reader-writer) together with an endpoint's mutex, never two endpoints. So
-//! nothing can deadlock, and a match waits for the roster's short writes only.
+//! Never two endpoints, and none by those who change the roster. So nothing can deadlock, and a
+//! match waits for nobody.
 //!
 //! No ghosts: an endpoint that leaves is first marked gone and emptied under its mutex, and only
 //! then is its slot vacated. Whoever still holds the old [`Endpoint`] finds it gone, and a new
@@ -21,12 +21,13 @@ use super::{
 };
 use crate::prompt::Chain;
 use crate::{BlockKey, EndpointId, EngineHash, Time};
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Who has which slot.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Roster {
     tenants: Vec<Option<Arc<Endpoint>>>,
     /// Generation of each slot's tenant, 0 for none.
@@ -55,7 +56,9 @@ struct Roster {
 pub struct Residency {
     config: IndexConfig,
     block_size: u32,
-    roster: RwLock<Roster>,
+    /// Read by everybody without waiting; replaced whole by those who join and leave, in turn.
+    roster: ArcSwap<Roster>,
+    joining: Mutex<()>,
     shared: Shared,
     expiry: Expiry,
     /// Events of endpoints that left, and those that came for nobody.
@@ -73,7 +76,8 @@ impl Residency {
         Ok(Self {
             config,
             block_size,
-            roster: RwLock::default(),
+            roster: ArcSwap::default(),
+            joining: Mutex::new(()),
             shared: Shared { tokens: Tree::new(), text: Tree::nameless() },
             expiry: Expiry::new(),
             departed: Mutex::default(),
@@ -97,7 +101,8 @@ impl Residency {
         let slot = endpoint.slot.index();
         loop {
             let previous = {
-                let mut roster = self.roster.write();
+                let _turn = self.joining.lock();
+                let mut roster = Roster::clone(&self.roster.load());
                 if roster.tenants.len() <= slot {
                     roster.tenants.resize_with(slot + 1, || None);
                     roster.generations.resize(slot + 1, 0);
@@ -108,6 +113,7 @@ impl Residency {
                     None => {
                         roster.tenants[slot] = Some(joined);
                         roster.generations[slot] = endpoint.generation;
+                        self.roster.store(Arc::new(roster));
                         return;
                     }
                 }
@@ -127,11 +133,13 @@ impl Residency {
                 *self.departed.lock() += state.applied;
             }
         }
-        let mut roster = self.roster.write();
+        let _turn = self.joining.lock();
+        let mut roster = Roster::clone(&self.roster.load());
         let slot = endpoint.slot.index();
         if roster.tenants[slot].as_ref().is_some_and(|now| Arc::ptr_eq(now, &tenant)) {
             roster.tenants[slot] = None;
             roster.generations[slot] = 0;
+            self.roster.store(Arc::new(roster));
         }
     }
 
@@ -247,7 +255,7 @@ impl Residency {
         {
             self.expire_in(turn, now, |endpoint| endpoint.state.try_lock());
         }
-        let roster = self.roster.read();
+        let roster = self.roster.load();
         let slots = roster.tenants.len();
         out.reset(slots, u32::try_from(keys.len()).unwrap_or(u32::MAX));
         out.generation.copy_from_slice(&roster.generations);
@@ -275,7 +283,7 @@ impl Residency {
     /// The bare match of token keys: how long a run from the first each slot holds, for whatever
     /// reason, with no word of expiry, of tenants or of sources.
     pub fn depths(&self, keys: &[BlockKey], out: &mut Depths) {
-        let slots = self.roster.read().tenants.len();
+        let slots = self.roster.load().tenants.len();
         self.shared.tokens.walk(keys, slots, &mut out.walk);
     }
 
@@ -340,14 +348,14 @@ impl Residency {
 
     /// The endpoint with this very id.
     fn tenant(&self, endpoint: EndpointId) -> Option<Arc<Endpoint>> {
-        let roster = self.roster.read();
+        let roster = self.roster.load();
         let tenant = roster.tenants.get(endpoint.slot.index())?.as_ref()?;
         (tenant.id == endpoint).then(|| Arc::clone(tenant))
     }
 
     /// All endpoints, in slot order.
     fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        self.roster.read().tenants.iter().flatten().cloned().collect()
+        self.roster.load().tenants.iter().flatten().cloned().collect()
     }
 
     /// Has the endpoint pay where the index is larger than it may be. Returns how many blocks it
@@ -365,9 +373,13 @@ impl Residency {
         endpoint: EndpointId,
         change: impl FnOnce(&Endpoint, &mut State) -> R,
     ) -> Option<R> {
-        let tenant = self.tenant(endpoint)?;
+        let roster = self.roster.load();
+        let tenant = roster.tenants.get(endpoint.slot.index())?.as_ref()?;
+        if tenant.id != endpoint {
+            return None;
+        }
         let mut state = tenant.state.lock();
-        (!state.gone).then(|| change(&tenant, &mut state))
+        (!state.gone).then(|| change(tenant, &mut state))
     }
 
     /// Expires the beliefs of every endpoint whose mutex `lock` yields.
@@ -379,7 +391,7 @@ impl Residency {
     ) {
         let mut next = None;
         for slot in 0.. {
-            let tenant = match self.roster.read().tenants.get(slot) {
+            let tenant = match self.roster.load().tenants.get(slot) {
                 None => break,
                 Some(None) => continue,
                 Some(Some(tenant)) => Arc::clone(tenant),

@@ -135,6 +135,11 @@ impl BlockRef {
         self.0 & MAX_SLOTS
     }
 
+    /// How many blocks it lies behind another of its stripe.
+    pub(in crate::index) fn from(self, other: Self) -> u32 {
+        self.0 - other.0
+    }
+
     /// The block `blocks` behind it in its run.
     pub(in crate::index) fn plus(self, blocks: u32) -> Self {
         Self(self.0 + blocks)
@@ -158,6 +163,9 @@ pub(in crate::index) enum At {
     Start,
     /// Behind a block.
     After(BlockRef),
+    /// Behind the block of this name, which [`Tree::claim`] says is this one; nowhere if it is not,
+    /// or is not plainly held.
+    Claimed(BlockRef, EngineHash),
 }
 
 /// What is to be done along a run of keys.
@@ -186,6 +194,8 @@ pub(in crate::index) struct Placed {
     pub(in crate::index) before: Hold,
     /// How it holds them now.
     pub(in crate::index) after: Hold,
+    /// Whether all of the names that came with them are those that all share.
+    pub(in crate::index) is_shared: bool,
 }
 
 /// Consecutive blocks that an endpoint holds in one way.
@@ -251,7 +261,9 @@ impl Tree {
     fn stripe_at(at: At, keys: &[BlockKey]) -> Option<usize> {
         match at {
             At::Start => keys.first().map(|&first| Self::stripe_of(first)),
-            At::After(block) => (!keys.is_empty()).then_some(block.stripe()),
+            At::After(block) | At::Claimed(block, _) => {
+                (!keys.is_empty()).then_some(block.stripe())
+            }
         }
     }
 
@@ -285,27 +297,50 @@ impl Tree {
     }
 
     /// Takes a way of holding from the blocks of these names that `who` holds so under the names
-    /// that all share. Returns how many there were; tells of each whose name is not known so.
+    /// that all share. `spare` is shown each run of such blocks: it says how many of the last are
+    /// alike, and whether those are to be spared. Returns how many blocks there were.
     pub(in crate::index) fn remove_named(
         &self,
         who: u32,
         names: &[EngineHash],
         hold: Hold,
+        mut spare: impl FnMut(BlockRef, u32) -> (u32, bool),
         mut placed: impl FnMut(Placed),
     ) -> u64 {
         let (mut at, mut removed) = (0, 0);
         while let Some(&name) = names.get(at) {
             at += 1;
-            let Some(block) = self.find_name(name) else { continue };
-            let mut writer = self.stripes[block.stripe()].writer.lock();
+            let Some(claimed) = self.claim(name) else { continue };
+            let mut writer = self.stripes[claimed.stripe()].writer.lock();
+            let block = match writer.is_named(claimed.slot(), name) {
+                true => claimed,
+                false => {
+                    drop(writer);
+                    let Some(block) = self.find_name(name) else { continue };
+                    writer = self.stripes[block.stripe()].writer.lock();
+                    block
+                }
+            };
             let (first, len) = writer.same_run(who, block.slot(), hold, &names[at..]);
-            if len > 0 {
-                at += len as usize - 1;
-                removed += u64::from(len);
-                writer.alter(self, who, first, len, &|held| held.without(hold), &mut placed);
+            at += (len as usize).saturating_sub(1);
+            removed += u64::from(len);
+            let mut end = first + len;
+            while end > first {
+                let (alike, spared) = spare(writer.block(first), end - first);
+                end -= alike;
+                if !spared {
+                    let change = |held: Hold| held.without(hold);
+                    writer.alter(self, who, end, alike, &change, &mut placed);
+                }
             }
         }
         removed
+    }
+
+    /// A block that most probably goes by that name among all; none certainly does where there is
+    /// no such.
+    pub(in crate::index) fn claim(&self, name: EngineHash) -> Option<BlockRef> {
+        self.names.find(name.0, |_| true)
     }
 
     /// The block that goes by that name among all.

@@ -23,6 +23,7 @@ pub(super) struct Names {
 
 /// Entries `tag << 32 | block`, 0 for none: blocks count from 1 here.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Shard {
     entries: Vec<u64>,
     len: usize,
@@ -131,6 +132,7 @@ impl Shard {
             }
         }
         if carried != 0 {
+            self.entries.reserve_exact(4);
             self.entries.push(carried);
         }
         self.len += 1;

@@ -9,35 +9,47 @@ use super::node::{More, Node, Span};
 use super::set::Rows;
 use crate::index::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 
+/// Lines of a page.
+const PAGE_LINES: usize = 170;
 /// Blocks of a page.
-pub(super) const PAGE_BLOCKS: usize = 512;
+pub(super) const PAGE_BLOCKS: usize = PAGE_LINES * LINE_BLOCKS;
 /// Nodes of a page.
 pub(super) const PAGE_NODES: usize = 64;
 /// Records of a page.
 pub(super) const PAGE_RECORDS: usize = 16;
 
-/// What is known of one block. Key and name lie together: whoever asks for a block by its name
-/// wants its key, or its neighbour's name, next.
+/// Blocks of a cache line.
+const LINE_BLOCKS: usize = 3;
+
+/// What is known of three blocks, in one cache line: whoever asks for a block by its name wants its
+/// node and its key next, and its neighbours.
+///
+/// NOTE(perf): 20 bytes a block in arrays of their own, instead of 21 and a third here, cost one
+/// cache miss more for each block that is appended or removed.
 #[derive(Debug, Default)]
-struct Block {
-    key: AtomicU64,
-    /// The engine's name of it that the table of names knows; 0 where it knows none.
-    name: AtomicU64,
+#[repr(align(64))]
+struct Line {
+    keys: [AtomicU64; LINE_BLOCKS],
+    /// The engine's name that the table of names knows; 0 where it knows none.
+    names: [AtomicU64; LINE_BLOCKS],
+    /// The node that the block belongs to, plus one: of no node at first.
+    nodes: [AtomicU32; LINE_BLOCKS],
 }
 
 /// Consecutive blocks.
 #[derive(Debug)]
 pub(super) struct BlockPage {
-    blocks: [Block; PAGE_BLOCKS],
-    nodes: [AtomicU32; PAGE_BLOCKS],
+    lines: [Line; PAGE_LINES],
 }
 
 impl BlockPage {
     pub(super) fn new() -> Self {
-        Self {
-            blocks: std::array::from_fn(|_| Block::default()),
-            nodes: std::array::from_fn(|_| AtomicU32::new(super::node::NONE)),
-        }
+        Self { lines: std::array::from_fn(|_| Line::default()) }
+    }
+
+    #[inline]
+    fn at(&self, within: usize) -> (&Line, usize) {
+        (&self.lines[within / LINE_BLOCKS], within % LINE_BLOCKS)
     }
 }
 
@@ -71,52 +83,52 @@ impl Storage {
     }
 
     #[inline]
-    fn block(&self, slot: u32) -> &Block {
+    fn block(&self, slot: u32) -> (&Line, usize) {
         let slot = slot as usize;
-        &self.blocks[slot / PAGE_BLOCKS].blocks[slot % PAGE_BLOCKS]
+        self.blocks[slot / PAGE_BLOCKS].at(slot % PAGE_BLOCKS)
+    }
+
+    /// As [`Self::block`], for a reader whose list may be old.
+    #[inline]
+    fn reader_block(&self, slot: u32) -> Option<(&Line, usize)> {
+        let slot = slot as usize;
+        Some(self.blocks.get(slot / PAGE_BLOCKS)?.at(slot % PAGE_BLOCKS))
     }
 
     #[inline]
     pub(super) fn key(&self, slot: u32) -> u64 {
-        self.block(slot).key.load(Ordering::Relaxed)
+        let (line, at) = self.block(slot);
+        line.keys[at].load(Ordering::Relaxed)
     }
 
     pub(super) fn set_key(&self, slot: u32, key: u64) {
-        self.block(slot).key.store(key, Ordering::Release);
+        let (line, at) = self.block(slot);
+        line.keys[at].store(key, Ordering::Release);
     }
 
-    /// The name of a block; 0 too where there is no such slot (a reader's list may be old).
+    /// The name of a block; 0 too where there is no such slot.
     #[inline]
     pub(super) fn name(&self, slot: u32) -> u64 {
-        let slot = slot as usize;
-        let page = self.blocks.get(slot / PAGE_BLOCKS);
-        page.map_or(0, |page| page.blocks[slot % PAGE_BLOCKS].name.load(Ordering::Acquire))
+        let block = self.reader_block(slot);
+        block.map_or(0, |(line, at)| line.names[at].load(Ordering::Acquire))
     }
 
     pub(super) fn set_name(&self, slot: u32, name: u64) {
-        self.block(slot).name.store(name, Ordering::Release);
+        let (line, at) = self.block(slot);
+        line.names[at].store(name, Ordering::Release);
     }
 
     /// The node that a block belongs to. For the writer only.
     #[inline]
     pub(super) fn node_of(&self, slot: u32) -> u32 {
-        let slot = slot as usize;
-        match self.blocks.get(slot / PAGE_BLOCKS) {
-            Some(page) => page.nodes[slot % PAGE_BLOCKS].load(Ordering::Relaxed),
-            None => super::node::NONE,
-        }
+        let node = |(line, at): (&Line, usize)| line.nodes[at].load(Ordering::Relaxed);
+        self.reader_block(slot).map_or(0, node).wrapping_sub(1)
     }
 
     pub(super) fn set_node_of(&self, slots: std::ops::Range<u32>, node: u32) {
-        let (mut at, end) = (slots.start as usize, slots.end as usize);
-        while at < end {
-            let within = at % PAGE_BLOCKS;
-            let to = end.min(at - within + PAGE_BLOCKS);
-            let page = &self.blocks[at / PAGE_BLOCKS].nodes[within..within + to - at];
-            for of in page {
-                of.store(node, Ordering::Relaxed);
-            }
-            at = to;
+        for slot in slots {
+            let (line, at) = self.block(slot);
+            line.nodes[at].store(node.wrapping_add(1), Ordering::Relaxed);
         }
     }
 
@@ -153,9 +165,8 @@ impl Storage {
     /// As [`Self::key`], for a reader.
     #[inline]
     pub(super) fn reader_key(&self, slot: u32) -> Option<u64> {
-        let slot = slot as usize;
-        let page = self.blocks.get(slot / PAGE_BLOCKS)?;
-        Some(page.blocks[slot % PAGE_BLOCKS].key.load(Ordering::Acquire))
+        let (line, at) = self.reader_block(slot)?;
+        Some(line.keys[at].load(Ordering::Acquire))
     }
 
     /// As [`Self::record`], for a reader.
@@ -168,7 +179,7 @@ impl Storage {
     /// Bytes allocated, without the page `void` that many share.
     pub(super) fn heap_bytes(&self, void: &Arc<BlockPage>) -> usize {
         let blocks = self.blocks.iter().filter(|page| !Arc::ptr_eq(page, void)).count();
-        let pages = blocks * heap::arc(std::mem::size_of::<BlockPage>())
+        let pages = blocks * heap::arc(std::mem::size_of::<BlockPage>()).next_multiple_of(64)
             + self.nodes.len() * heap::arc(std::mem::size_of::<NodePage>()).next_multiple_of(64)
             + self.records.len() * heap::arc(std::mem::size_of::<RecordPage>());
         let lists = heap::vec(&self.blocks) + heap::vec(&self.nodes) + heap::vec(&self.records);

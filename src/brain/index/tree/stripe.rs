@@ -96,7 +96,7 @@ impl Writer {
         self.storage.node(node)
     }
 
-    fn block(&self, slot: u32) -> BlockRef {
+    pub(super) fn block(&self, slot: u32) -> BlockRef {
         BlockRef::new(self.number, slot)
     }
 
@@ -211,7 +211,7 @@ impl Writer {
     pub(super) fn locate(&self, at: At, keys: &[BlockKey]) -> Option<BlockRef> {
         let mut cursor = match at {
             At::Start => None,
-            At::After(block) => Some(self.behind(block.slot())?),
+            At::After(block) | At::Claimed(block, _) => Some(self.behind(block.slot())?),
         };
         let mut done = 0;
         loop {
@@ -229,6 +229,11 @@ impl Writer {
             }
             cursor = None;
         }
+    }
+
+    /// Whether a block goes by this name among all.
+    pub(super) fn is_named(&self, slot: u32, EngineHash(name): EngineHash) -> bool {
+        name != 0 && self.storage.name(slot) == name
     }
 
     /// The run of slots around `slot` that `who` holds in this way, under the names that all
@@ -318,6 +323,17 @@ impl Writer {
         let mut cursor = match at {
             At::Start => None,
             At::After(block) => Some(self.behind(block.slot())?),
+            At::Claimed(block, name) => {
+                if !self.is_named(block.slot(), name) {
+                    return None;
+                }
+                let cursor = self.behind(block.slot())?;
+                let held = self.node(cursor.node).held_by(who, self);
+                if !held.meets(Hold::EXACT) || held.meets(Hold::ALIASED) {
+                    return None;
+                }
+                Some(cursor)
+            }
         };
         let growing = cursor.is_some();
         let mut done = 0;
@@ -356,8 +372,9 @@ impl Writer {
             let (first, len) = self.append(tree, who, cursor, left, names, hold, growing)?;
             if skipped == 0 {
                 let after = self.held(who, first);
-                let (position, first) = (done, self.block(first));
-                placed(Placed { position, first, len, before: Hold::NONE, after });
+                let (position, first, before) = (done, self.block(first), Hold::NONE);
+                let is_shared = !after.meets(Hold::ALIASED);
+                placed(Placed { position, first, len, before, after, is_shared });
             }
             done += len as usize;
             cursor = self.behind(first + len - 1);
@@ -386,8 +403,12 @@ impl Writer {
         placed: &mut impl FnMut(Placed),
     ) -> u32 {
         let before = self.held(who, first);
-        let mut of = Placed { position, first: self.block(first), len, before, after: before };
+        let block = self.block(first);
+        let is_shared = false;
+        let mut of = Placed { position, first: block, len, before, after: before, is_shared };
         if before.meets(put.unless) {
+            let mut named = (first..first + len).zip(names);
+            of.is_shared = named.all(|(slot, &name)| self.is_named(slot, name));
             placed(of);
             return len;
         }
@@ -613,8 +634,9 @@ impl Writer {
             let after = change(before);
             if before != after {
                 self.assign(tree, number, from - start..end - start, who, after);
-                let (position, first) = ((from - first) as usize, self.block(from));
-                placed(Placed { position, first, len: end - from, before, after });
+                let (position, len) = ((from - first) as usize, end - from);
+                let first = self.block(from);
+                placed(Placed { position, first, len, before, after, is_shared: false });
             }
             end = from;
         }

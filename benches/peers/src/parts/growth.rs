@@ -22,6 +22,9 @@ pub fn sweep(settings: &Settings, report: &mut Report) {
         at(report, &mut rows, sweep, x, shape);
     }
     let path = settings.growth.as_deref().unwrap_or(Path::new("growth.csv"));
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).unwrap();
+    }
     std::fs::write(path, rows).unwrap();
     Report::note(&format!("written to {}", path.display()));
 }

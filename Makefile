@@ -49,6 +49,7 @@ $(VENV)/.develop: $(VENV)/.stamp $(RUST_SOURCES) pyproject.toml
 
 lint: develop
 	cargo fmt --all --check
+	cargo fmt --check --manifest-path benches/peers/Cargo.toml
 	cargo clippy -q --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check -q python tests benches
 	$(BIN)/ruff format -q --check python tests benches
@@ -90,9 +91,33 @@ wheel-test: wheel
 
 # --- benches ------------------------------------------------------------------------------------
 
-.PHONY: bench-decision
-bench-decision: develop
-	$(BIN)/python benches/decision.py
+# The rivals' wheels, in an environment of their own, and beside them ours as it ships but for the
+# foreign linker.
+PEERS = environment=$$(benches/rivals/install.sh "$(LLMD_CACHE)") && "$$environment/bin/python"
+PEERS_TARGET := benches/peers/target
+# Traces for `make bench-index TRACE=...`, in the format of Mooncake's.
+TRACE ?=
+
+.PHONY: bench-decision bench-index bench-growth bench-peers-lint
+bench-decision: $(VENV)/.stamp
+	rm -rf $(LLMD_CACHE)/peers-wheel
+	$(BIN)/maturin build -q --profile dist --out $(LLMD_CACHE)/peers-wheel
+	$(PEERS) -m pip install -q --force-reinstall --no-deps $(LLMD_CACHE)/peers-wheel/*.whl
+	$(PEERS) benches/decision.py $(ARGS)
+
+bench-index:
+	cargo run -q --release --manifest-path benches/peers/Cargo.toml -- $(if $(TRACE),--trace $(TRACE)) $(ARGS)
+
+# Ten minutes and 8 GB.
+bench-growth: $(VENV)/.stamp
+	cargo run -q --release --manifest-path benches/peers/Cargo.toml -- \
+		--only growth --growth $(PEERS_TARGET)/growth.csv $(ARGS)
+	$(BIN)/python benches/plot_growth.py $(PEERS_TARGET)/growth.csv benches/plots
+
+# Not in `make lint`: compiling the rivals takes minutes.
+bench-peers-lint:
+	cargo clippy -q --release --manifest-path benches/peers/Cargo.toml --all-targets -- -D warnings
+	cargo test -q --release --manifest-path benches/peers/Cargo.toml
 
 clean:
 	rm -rf target dist $(VENV) $(DEMO_VENV)

@@ -1,37 +1,23 @@
 //! Our side: the one file that knows the index's interface.
 
+use llmd_brain::index::{Depths, IndexConfig, Residency, Source};
 use llmd_brain::prompt::{Chain, Extras};
 pub use llmd_brain::{BlockKey, EngineHash};
-use rustc_hash::FxHashMap;
-use std::sync::RwLock;
+use llmd_brain::{EndpointId, Slot};
 
 const BLOCK_TOKENS: u32 = 16;
 
 /// The index, with endpoints in slots from 0.
-///
-/// A stand-in: a map from each key to its holders.
-pub struct Ours {
-    words: usize,
-    held: RwLock<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    holders: FxHashMap<BlockKey, Vec<u64>>,
-    keys: FxHashMap<(u32, EngineHash), BlockKey>,
-}
+pub struct Ours(Residency);
 
 /// The answer of a lookup, kept between lookups.
 #[derive(Default)]
-pub struct Answer {
-    depths: Vec<u32>,
-    holding: Vec<u64>,
-}
+pub struct Answer(Depths);
 
 impl Answer {
     /// Blocks from the first that each slot holds.
     pub fn depths(&self) -> &[u32] {
-        &self.depths
+        self.0.blocks()
     }
 
     /// For comparisons. The scratch may have more slots than there are endpoints; nobody holds
@@ -43,63 +29,37 @@ impl Answer {
     }
 }
 
+fn endpoint(number: u32) -> EndpointId {
+    EndpointId { slot: Slot(number), generation: 1 }
+}
+
 impl Ours {
     pub fn new(endpoints: u32) -> Self {
-        Self { words: endpoints.div_ceil(64) as usize, held: RwLock::default() }
+        let index = Residency::new(IndexConfig::default(), BLOCK_TOKENS).unwrap();
+        (0..endpoints).for_each(|number| index.join(endpoint(number), "model", Source::Events));
+        Self(index)
     }
 
     pub fn store(
         &self,
-        endpoint: u32,
-        _parent: Option<EngineHash>,
+        number: u32,
+        parent: Option<EngineHash>,
         names: &[EngineHash],
         keys: &[BlockKey],
     ) {
-        let mut held = self.held.write().unwrap();
-        for (&name, &key) in names.iter().zip(keys) {
-            let holders = held.holders.entry(key).or_insert_with(|| vec![0; self.words]);
-            holders[endpoint as usize / 64] |= 1 << (endpoint % 64);
-            held.keys.insert((endpoint, name), key);
-        }
+        self.0.store(endpoint(number), parent, names, keys);
     }
 
-    pub fn remove(&self, endpoint: u32, names: &[EngineHash]) {
-        let mut held = self.held.write().unwrap();
-        for &name in names {
-            let Some(key) = held.keys.remove(&(endpoint, name)) else { continue };
-            if let Some(holders) = held.holders.get_mut(&key) {
-                holders[endpoint as usize / 64] &= !(1 << (endpoint % 64));
-                if holders.iter().all(|&word| word == 0) {
-                    held.holders.remove(&key);
-                }
-            }
-        }
+    pub fn remove(&self, number: u32, names: &[EngineHash]) {
+        self.0.remove(endpoint(number), names);
     }
 
     pub fn lookup(&self, keys: &[BlockKey], answer: &mut Answer) {
-        let held = self.held.read().unwrap();
-        answer.depths.clear();
-        answer.depths.resize(self.words * 64, 0);
-        answer.holding.clear();
-        answer.holding.resize(self.words, u64::MAX);
-        for key in keys {
-            let Some(holders) = held.holders.get(key) else { return };
-            for (word, (holding, holders)) in answer.holding.iter_mut().zip(holders).enumerate() {
-                *holding &= holders;
-                let mut bits = *holding;
-                while bits != 0 {
-                    answer.depths[word * 64 + bits.trailing_zeros() as usize] += 1;
-                    bits &= bits - 1;
-                }
-            }
-        }
+        self.0.depths(keys, &mut answer.0);
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let held = self.held.read().unwrap();
-        held.holders.capacity() * 32
-            + held.holders.len() * self.words * 8
-            + held.keys.capacity() * 32
+        self.0.memory_bytes()
     }
 }
 

@@ -11,13 +11,13 @@
 //! - *Readers wait for nobody.* A look-up takes no lock and begins again only where a writer got
 //!   something done on the very run it was reading ([`node`] has the protocol).
 //! - *Writers of different prompts do not meet.* The tree is cut into stripes by the first block
-//!   of the prompt; the table of engines' names into 4,096 shards. Each lock is held for one run.
+//!   of the prompt; the table of engines' names into shards of its own. Each lock is held for one run.
 //! - *Nothing stays.* A block that nobody holds is gone, but for those that a held one descends
 //!   from; a stripe that becomes empty gives all its memory back.
 //!
 //! Slots of blocks never move: a [`BlockRef`] is good for as long as somebody holds the block.
 //!
-//! What a block takes: 20 bytes (key, name, node) and 9 for its name in the table, and its share of
+//! What a block takes: 21 bytes (key, name, node) and 9 for its name in the table, and its share of
 //! a run: 64 bytes for the node, 8 for its head.
 //!
 //! NOTE(perf): what was tried and lost is told where it would be: see [`heads`], [`names`], [`walk`].

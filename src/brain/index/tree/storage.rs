@@ -9,27 +9,21 @@ use super::node::{More, Node, Span};
 use super::set::Rows;
 use crate::index::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 
-/// Lines of a page.
-const PAGE_LINES: usize = 170;
 /// Blocks of a page.
 pub(super) const PAGE_BLOCKS: usize = PAGE_LINES * LINE_BLOCKS;
+/// Blocks of a cache line of names and nodes, and such lines of a page.
+const LINE_BLOCKS: usize = 5;
+const PAGE_LINES: usize = 102;
 /// Nodes of a page.
 pub(super) const PAGE_NODES: usize = 64;
 /// Records of a page.
 pub(super) const PAGE_RECORDS: usize = 16;
 
-/// Blocks of a cache line.
-const LINE_BLOCKS: usize = 3;
-
-/// What is known of three blocks, in one cache line: whoever asks for a block by its name wants its
-/// node and its key next, and its neighbours.
-///
-/// NOTE(perf): 20 bytes a block in arrays of their own, instead of 21 and a third here, cost one
-/// cache miss more for each block that is appended or removed.
+/// What writers want to know of five blocks: whoever asks for a block by its name wants its node
+/// next, and its neighbours.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Line {
-    keys: [AtomicU64; LINE_BLOCKS],
     /// The engine's name that the table of names knows; 0 where it knows none.
     names: [AtomicU64; LINE_BLOCKS],
     /// The node that the block belongs to, plus one: of no node at first.
@@ -37,14 +31,22 @@ struct Line {
 }
 
 /// Consecutive blocks.
+///
+/// NOTE(perf): names and nodes in arrays of their own cost one cache miss more for each block that
+/// is appended or removed; keys in the same lines with them cost readers two or three more where a
+/// prompt parts from a run.
 #[derive(Debug)]
 pub(super) struct BlockPage {
+    keys: [AtomicU64; PAGE_BLOCKS],
     lines: [Line; PAGE_LINES],
 }
 
 impl BlockPage {
     pub(super) fn new() -> Self {
-        Self { lines: std::array::from_fn(|_| Line::default()) }
+        Self {
+            keys: std::array::from_fn(|_| AtomicU64::new(0)),
+            lines: std::array::from_fn(|_| Line::default()),
+        }
     }
 
     #[inline]
@@ -97,13 +99,13 @@ impl Storage {
 
     #[inline]
     pub(super) fn key(&self, slot: u32) -> u64 {
-        let (line, at) = self.block(slot);
-        line.keys[at].load(Ordering::Relaxed)
+        let slot = slot as usize;
+        self.blocks[slot / PAGE_BLOCKS].keys[slot % PAGE_BLOCKS].load(Ordering::Relaxed)
     }
 
     pub(super) fn set_key(&self, slot: u32, key: u64) {
-        let (line, at) = self.block(slot);
-        line.keys[at].store(key, Ordering::Release);
+        let slot = slot as usize;
+        self.blocks[slot / PAGE_BLOCKS].keys[slot % PAGE_BLOCKS].store(key, Ordering::Release);
     }
 
     /// The name of a block; 0 too where there is no such slot.
@@ -165,8 +167,9 @@ impl Storage {
     /// As [`Self::key`], for a reader.
     #[inline]
     pub(super) fn reader_key(&self, slot: u32) -> Option<u64> {
-        let (line, at) = self.reader_block(slot)?;
-        Some(line.keys[at].load(Ordering::Acquire))
+        let slot = slot as usize;
+        let page = self.blocks.get(slot / PAGE_BLOCKS)?;
+        Some(page.keys[slot % PAGE_BLOCKS].load(Ordering::Acquire))
     }
 
     /// As [`Self::record`], for a reader.

@@ -434,25 +434,22 @@ impl Writer {
     }
 
     /// Whether a name is not the one that all share for the block; makes it so where there is none.
-    fn is_aliased(&self, tree: &Tree, slot: u32, EngineHash(name): EngineHash) -> bool {
-        match self.storage.name(slot) {
-            _ if name == 0 => true,
-            0 => !self.name(tree, slot, name),
-            shared => shared != name,
+    fn is_aliased(&self, tree: &Tree, slot: u32, name: EngineHash) -> bool {
+        if name.0 != 0 && self.storage.name(slot) == 0 {
+            self.name(tree, slot, std::slice::from_ref(&name));
         }
+        !self.is_named(slot, name)
     }
 
-    /// Makes the name the one that all share, unless it is another block's already.
-    fn name(&self, tree: &Tree, slot: u32, name: u64) -> bool {
-        if name == 0 {
-            return false;
+    /// Makes the names the ones that all share for the blocks from `first` on, but for those that
+    /// are other blocks' already.
+    fn name(&self, tree: &Tree, first: u32, names: &[EngineHash]) {
+        for (slot, name) in (first..).zip(names) {
+            self.storage.set_name(slot, name.0);
         }
-        let others = |other: BlockRef| tree.name(other) == EngineHash(name);
-        if tree.names.insert(name, self.block(slot), others).is_err() {
-            return false;
-        }
-        self.storage.set_name(slot, name);
-        true
+        let is_it = |name, other: BlockRef| tree.name(other) == name;
+        let refused = |i: usize| self.storage.set_name(first + i as u32, 0);
+        tree.names.insert(names, self.block(first), is_it, refused);
     }
 
     /// New blocks behind the cursor, where nothing goes on with the first key: as many as fit
@@ -492,16 +489,12 @@ impl Writer {
         }
         let (mut len, mut hold) = (most, hold);
         if hold != Hold::NONE && !names.is_empty() {
-            let named = |i: u32| self.name(tree, slots.start + i, names[i as usize].0);
-            let shared = named(0);
-            for i in 1..most {
-                if named(i) != shared {
-                    // One too many: it is named when it is put itself.
-                    self.forget_name(tree, slots.start + i);
-                    len = i;
-                    break;
-                }
-            }
+            self.name(tree, slots.start, &names[..most as usize]);
+            let is_shared = |i: u32| self.storage.name(slots.start + i) != 0;
+            let shared = is_shared(0);
+            len = (1..most).take_while(|&i| is_shared(i) == shared).count() as u32 + 1;
+            // What is named otherwise is put, and named, next.
+            self.forget_names(tree, slots.start + len..slots.start + most);
             if !shared {
                 hold = hold | Hold::ALIASED;
             }
@@ -684,9 +677,7 @@ impl Writer {
             if node.children() == 0 {
                 return self.delete(tree, number);
             }
-            for slot in node.start()..node.end() {
-                self.forget_name(tree, slot);
-            }
+            self.forget_names(tree, node.start()..node.end());
         }
         let before = storage.node_of(node.parent());
         let number = if before != NONE && self.join_runs(before) { before } else { number };
@@ -733,17 +724,29 @@ impl Writer {
     }
 
     fn forget_blocks(&mut self, tree: &Tree, slots: Range<u32>) {
-        for slot in slots.clone() {
-            self.forget_name(tree, slot);
-        }
+        self.forget_names(tree, slots.clone());
         self.storage.set_node_of(slots, NONE);
     }
 
-    fn forget_name(&self, tree: &Tree, slot: u32) {
-        let name = self.storage.name(slot);
-        if name != 0 {
-            tree.names.remove(name, self.block(slot));
-            self.storage.set_name(slot, 0);
+    fn forget_names(&self, tree: &Tree, slots: Range<u32>) {
+        let mut slots = slots;
+        while !slots.is_empty() {
+            // As many at once as go into the batch of the table.
+            let mut names = [EngineHash(0); 128];
+            let (first, mut any) = (slots.start, false);
+            let mut len = 0;
+            for slot in slots.by_ref().take(names.len()) {
+                let name = self.storage.name(slot);
+                if name != 0 {
+                    self.storage.set_name(slot, 0);
+                    any = true;
+                }
+                names[len] = EngineHash(name);
+                len += 1;
+            }
+            if any {
+                tree.names.remove(&names[..len], self.block(first));
+            }
         }
     }
 

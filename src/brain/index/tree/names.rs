@@ -188,17 +188,17 @@ impl Shard {
             }
             at += 1;
         }
-        let mut carried = tag << 32 | u64::from(block.0 + 1);
-        for entry in self.entries.get_mut(at..).unwrap_or_default() {
-            std::mem::swap(entry, &mut carried);
-            if carried == 0 {
-                break;
+        // Those behind it move one place on, as far as the next empty one.
+        let to = match self.entries[at..].iter().position(|&entry| entry == 0) {
+            Some(free) => at + free,
+            None => {
+                self.entries.reserve_exact(4);
+                self.entries.push(0);
+                self.entries.len() - 1
             }
-        }
-        if carried != 0 {
-            self.entries.reserve_exact(4);
-            self.entries.push(carried);
-        }
+        };
+        self.entries.copy_within(at..to, at + 1);
+        self.entries[at] = (tag << 32) | u64::from(block.0 + 1);
         self.len += 1;
         true
     }
@@ -232,17 +232,19 @@ impl Shard {
 
     fn resize(&mut self, homes: usize) {
         self.homes = homes;
-        // A few past the last home, where the overflow usually ends.
-        let mut entries = Vec::with_capacity(homes + 4);
+        // Some past the last home, where the overflow usually ends.
+        let mut entries = Vec::with_capacity(homes + 8);
         entries.resize(homes, 0);
         let mut next = 0;
-        for &entry in self.entries.iter().filter(|&&entry| entry != 0) {
+        for &entry in &self.entries {
+            if entry == 0 {
+                continue;
+            }
             // In order already: each goes to its home, or behind the one before it.
             let at = self.home(entry >> 32).max(next);
-            if at < entries.len() {
-                entries[at] = entry;
-            } else {
-                entries.push(entry);
+            match entries.get_mut(at) {
+                Some(place) => *place = entry,
+                None => entries.push(entry),
             }
             next = at + 1;
         }

@@ -12,6 +12,7 @@ const BLOCK_TOKENS: u32 = 16;
 /// A stand-in: a map from each key to its holders.
 pub struct Ours {
     words: usize,
+    nobody: Vec<u64>,
     held: RwLock<Held>,
 }
 
@@ -34,6 +35,13 @@ impl Answer {
         &self.depths
     }
 
+    fn end(&mut self, word: usize, mut left: u64, depth: usize) {
+        while left != 0 {
+            self.depths[word * 64 + left.trailing_zeros() as usize] = depth as u32;
+            left &= left - 1;
+        }
+    }
+
     /// For comparisons. The scratch may have more slots than there are endpoints; nobody holds
     /// anything there.
     pub fn copy_to(&self, depths: &mut [u32]) {
@@ -45,7 +53,8 @@ impl Answer {
 
 impl Ours {
     pub fn new(endpoints: u32) -> Self {
-        Self { words: endpoints.div_ceil(64) as usize, held: RwLock::default() }
+        let words = endpoints.div_ceil(64) as usize;
+        Self { words, nobody: vec![0; words], held: RwLock::default() }
     }
 
     pub fn store(
@@ -82,16 +91,19 @@ impl Ours {
         answer.depths.resize(self.words * 64, 0);
         answer.holding.clear();
         answer.holding.resize(self.words, u64::MAX);
-        for key in keys {
-            let Some(holders) = held.holders.get(key) else { return };
-            for (word, (holding, holders)) in answer.holding.iter_mut().zip(holders).enumerate() {
-                *holding &= holders;
-                let mut bits = *holding;
-                while bits != 0 {
-                    answer.depths[word * 64 + bits.trailing_zeros() as usize] += 1;
-                    bits &= bits - 1;
-                }
+        for (depth, key) in keys.iter().enumerate() {
+            let holders = held.holders.get(key).unwrap_or(&self.nobody);
+            for (word, holders) in holders.iter().enumerate() {
+                let left = answer.holding[word] & !holders;
+                answer.holding[word] &= holders;
+                answer.end(word, left, depth);
             }
+            if answer.holding.iter().all(|&word| word == 0) {
+                return;
+            }
+        }
+        for word in 0..self.words {
+            answer.end(word, answer.holding[word], keys.len());
         }
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import struct
 import time
 from typing import Any
@@ -11,12 +10,9 @@ from typing import Any
 import msgspec
 import uvloop
 import zmq
+from dynamo._core import SelectionService
 from prompts import Prompt
 from timing import Cpu, Stopwatch
-
-os.environ.setdefault("DYN_LOG", "error")  # Its log of every worker is not what is measured.
-
-from dynamo._core import SelectionService
 
 CALLS = 64
 PATIENCE_S = 30.0

@@ -1,14 +1,15 @@
 //! An engine's name of a block -> the block: one table for all engines that name alike.
 //!
 //! Sharded by the name, each shard behind a lock that is held for a few probes. An entry is eight
-//! bytes: 32 bits of the hashed name and the block; the block has the rest of the name. Entries lie
-//! in the order of those 32 bits (linear probing that keeps its runs sorted), so that a search for
-//! what is not there ends early, growing is one pass in memory order, and a shard can grow by an
-//! eighth and stay nine tenths full.
+//! bytes: 32 bits of the hashed name and the block; the block has the rest of the name. A bucket is
+//! a cache line of eight entries: a search reads one, and another only where that is full (linear
+//! probing by buckets), so a shard may be nine tenths full.
 //!
 //! NOTE(perf): the names of a run go in and out shard by shard. A lock and its release are two
 //! operations that let no later load begin early; 4,096 shards, each locked for one name at a time,
-//! took twice as long: no cache miss of one name overlapped with the next one's.
+//! took twice as long: no cache miss of one name overlapped with the next one's. Entries in the
+//! order of their hashes, without buckets, stopped a search as early, but an insertion moved two
+//! dozen others.
 
 use super::BlockRef;
 use super::heap;
@@ -28,14 +29,38 @@ pub(super) struct Names {
     shards: Box<[Mutex<Shard>]>,
 }
 
-/// Entries `tag << 32 | block`, 0 for none: blocks count from 1 here.
+/// Entries of a bucket.
+const WIDTH: usize = 8;
+
+/// Entries `tag << 32 | block`, the empty ones (0) last: blocks count from 1 here.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+struct Bucket([u64; WIDTH]);
+
+impl Bucket {
+    fn is_full(&self) -> bool {
+        self.0[WIDTH - 1] != 0
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().filter(|&&entry| entry != 0).count()
+    }
+
+    /// Takes an entry out: the last one takes its place.
+    fn take(&mut self, at: usize) -> u64 {
+        let last = self.len() - 1;
+        self.0.swap(at, last);
+        std::mem::take(&mut self.0[last])
+    }
+}
+
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard {
-    entries: Vec<u64>,
-    len: usize,
-    /// Home slots; entries past the last home overflow to the end of the vector.
+    /// Home buckets, and past them those that the last ones overflow to.
+    buckets: Vec<Bucket>,
     homes: usize,
+    len: usize,
 }
 
 /// Where a name goes: its shard, and its tag within it.
@@ -142,7 +167,7 @@ impl Names {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        let entries = self.shards.iter().map(|shard| heap::vec(&shard.lock().entries));
+        let entries = self.shards.iter().map(|shard| heap::vec(&shard.lock().buckets));
         std::mem::size_of_val(&*self.shards) + entries.sum::<usize>()
     }
 }
@@ -152,103 +177,92 @@ impl Shard {
         ((tag * self.homes as u64) >> 32) as usize
     }
 
-    fn find(&self, tag: u64, mut is_it: impl FnMut(BlockRef) -> bool) -> Option<BlockRef> {
-        let from = self.entries.get(self.home(tag)..)?;
-        for &entry in from {
-            if entry == 0 || entry >> 32 > tag {
-                return None;
-            }
-            if entry >> 32 == tag {
-                let block = BlockRef(entry as u32 - 1);
-                if is_it(block) {
-                    return Some(block);
+    /// Looks for an entry of that tag which `is_it` affirms: its place, or the first bucket on the
+    /// way that has room.
+    fn search(
+        &self,
+        tag: u64,
+        mut is_it: impl FnMut(BlockRef) -> bool,
+    ) -> Result<(usize, usize), usize> {
+        let home = self.home(tag);
+        for (number, bucket) in self.buckets.iter().enumerate().skip(home) {
+            for (at, &entry) in bucket.0.iter().enumerate() {
+                if entry >> 32 == tag && entry != 0 && is_it(BlockRef(entry as u32 - 1)) {
+                    return Ok((number, at));
                 }
             }
+            if !bucket.is_full() {
+                return Err(number);
+            }
         }
-        None
+        Err(self.buckets.len())
+    }
+
+    fn find(&self, tag: u64, is_it: impl FnMut(BlockRef) -> bool) -> Option<BlockRef> {
+        let (bucket, at) = self.search(tag, is_it).ok()?;
+        Some(BlockRef(self.buckets[bucket].0[at] as u32 - 1))
     }
 
     /// False where `is_it` affirms one of the same tag.
-    fn insert(
-        &mut self,
-        tag: u64,
-        block: BlockRef,
-        mut is_it: impl FnMut(BlockRef) -> bool,
-    ) -> bool {
-        if self.len * 10 >= self.homes * 9 {
-            self.resize(self.homes + self.homes / 8 + 8);
+    fn insert(&mut self, tag: u64, block: BlockRef, is_it: impl FnMut(BlockRef) -> bool) -> bool {
+        if self.len * 10 >= self.homes * WIDTH * 9 {
+            self.resize(self.homes + self.homes / 6 + 1);
         }
-        let mut at = self.home(tag);
-        while let Some(&entry) = self.entries.get(at)
-            && entry != 0
-            && entry >> 32 <= tag
-        {
-            if entry >> 32 == tag && is_it(BlockRef(entry as u32 - 1)) {
-                return false;
-            }
-            at += 1;
-        }
-        // Those behind it move one place on, as far as the next empty one.
-        let to = match self.entries[at..].iter().position(|&entry| entry == 0) {
-            Some(free) => at + free,
-            None => {
-                self.entries.reserve_exact(4);
-                self.entries.push(0);
-                self.entries.len() - 1
-            }
-        };
-        self.entries.copy_within(at..to, at + 1);
-        self.entries[at] = (tag << 32) | u64::from(block.0 + 1);
+        let Err(bucket) = self.search(tag, is_it) else { return false };
+        self.put(bucket, (tag << 32) | u64::from(block.0 + 1));
         self.len += 1;
         true
     }
 
+    fn put(&mut self, bucket: usize, entry: u64) {
+        if bucket == self.buckets.len() {
+            self.buckets.reserve_exact(2);
+            self.buckets.push(Bucket::default());
+        }
+        let bucket = &mut self.buckets[bucket];
+        let room = bucket.len();
+        bucket.0[room] = entry;
+    }
+
     fn remove(&mut self, tag: u64, block: BlockRef) {
-        let wanted = tag << 32 | u64::from(block.0 + 1);
-        let mut at = self.home(tag);
-        loop {
-            match self.entries.get(at) {
-                Some(&entry) if entry == wanted => break,
-                Some(&entry) if entry != 0 && entry >> 32 <= tag => at += 1,
-                _ => return,
-            }
-        }
-        // Those behind it that are not at home move up.
-        while let Some(&next) = self.entries.get(at + 1)
-            && next != 0
-            && self.home(next >> 32) <= at
-        {
-            self.entries[at] = next;
-            at += 1;
-        }
-        self.entries[at] = 0;
+        let Ok((mut hole, at)) = self.search(tag, |found| found == block) else { return };
+        let mut was_full = self.buckets[hole].is_full();
+        self.buckets[hole].take(at);
         self.len -= 1;
+        // Whoever found a full bucket here, or on the way here, may move up.
+        let mut next = hole + 1;
+        while was_full && let Some(bucket) = self.buckets.get(next) {
+            let entries = bucket.0.iter().take_while(|&&entry| entry != 0);
+            let moves = entries.enumerate().find(|&(_, &entry)| self.home(entry >> 32) <= hole);
+            let is_full = bucket.is_full();
+            if let Some((at, _)) = moves {
+                let entry = self.buckets[next].take(at);
+                self.put(hole, entry);
+                (hole, was_full) = (next, is_full);
+            } else if !is_full {
+                break;
+            }
+            next += 1;
+        }
         if self.len == 0 {
             *self = Self::default();
-        } else if self.len * 2 < self.homes && self.homes > 64 {
-            self.resize(self.len + self.len / 4);
+        } else if self.len * 2 < self.homes * WIDTH && self.homes > 8 {
+            self.resize(self.len / 6 + 1);
         }
     }
 
     fn resize(&mut self, homes: usize) {
         self.homes = homes;
-        // Some past the last home, where the overflow usually ends.
-        let mut entries = Vec::with_capacity(homes + 8);
-        entries.resize(homes, 0);
-        let mut next = 0;
-        for &entry in &self.entries {
-            if entry == 0 {
-                continue;
+        let mut buckets = Vec::with_capacity(homes + 1);
+        buckets.resize(homes, Bucket::default());
+        let old = std::mem::replace(&mut self.buckets, buckets);
+        for &entry in old.iter().flat_map(|bucket| &bucket.0).filter(|&&entry| entry != 0) {
+            let mut bucket = self.home(entry >> 32);
+            while self.buckets.get(bucket).is_some_and(Bucket::is_full) {
+                bucket += 1;
             }
-            // In order already: each goes to its home, or behind the one before it.
-            let at = self.home(entry >> 32).max(next);
-            match entries.get_mut(at) {
-                Some(place) => *place = entry,
-                None => entries.push(entry),
-            }
-            next = at + 1;
+            self.put(bucket, entry);
         }
-        self.entries = entries;
     }
 }
 
@@ -261,13 +275,13 @@ mod tests {
     #[test]
     fn names_come_and_go_as_in_a_map() {
         let (names, mut map, mut rng) = (Names::new(), BTreeMap::new(), Rng::new(7));
-        for step in 0..20_000u32 {
+        for step in 0..4_000u32 {
             // Runs of names, so that shards grow, overflow and shrink.
             let len = 1 + rng.below(300);
             let run: Vec<_> = (0..len).map(|_| EngineHash(rng.below(60_000) << 20)).collect();
             let first = BlockRef::for_test(step * 512);
             let mut refused = vec![];
-            if rng.below(10) < if step / 2_500 % 2 == 0 { 7 } else { 3 } {
+            if rng.below(10) < if step / 500 % 2 == 0 { 7 } else { 3 } {
                 let known = std::cell::RefCell::new(&mut map);
                 let is_it = |name, block| known.borrow().get(&name) == Some(&block);
                 names.insert(&run[..1], first, is_it, |i| refused.push(i));

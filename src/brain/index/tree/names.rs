@@ -13,6 +13,7 @@
 
 use super::BlockRef;
 use super::heap;
+use super::set::bits;
 use crate::EngineHash;
 use crate::index::sync::Mutex;
 
@@ -32,25 +33,34 @@ pub(super) struct Names {
 /// Entries of a bucket.
 const WIDTH: usize = 8;
 
-/// Entries `tag << 32 | block`, the empty ones (0) last: blocks count from 1 here.
+/// Tags and blocks, the empty entries last: blocks count from 1 here, and 0 is none.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
-struct Bucket([u64; WIDTH]);
+struct Bucket {
+    tags: [u32; WIDTH],
+    blocks: [u32; WIDTH],
+}
 
 impl Bucket {
     fn is_full(&self) -> bool {
-        self.0[WIDTH - 1] != 0
+        self.blocks[WIDTH - 1] != 0
     }
 
     fn len(&self) -> usize {
-        self.0.iter().filter(|&&entry| entry != 0).count()
+        self.blocks.iter().map(|&block| usize::from(block != 0)).sum()
+    }
+
+    /// Bits of the entries with a tag, compared all at once; empty ones may be among them.
+    fn tagged(&self, tag: u32) -> u32 {
+        (0..WIDTH).fold(0, |bits, at| bits | u32::from(self.tags[at] == tag) << at)
     }
 
     /// Takes an entry out: the last one takes its place.
-    fn take(&mut self, at: usize) -> u64 {
+    fn take(&mut self, at: usize) -> (u32, u32) {
         let last = self.len() - 1;
-        self.0.swap(at, last);
-        std::mem::take(&mut self.0[last])
+        self.tags.swap(at, last);
+        self.blocks.swap(at, last);
+        (self.tags[last], std::mem::take(&mut self.blocks[last]))
     }
 }
 
@@ -67,14 +77,14 @@ struct Shard {
 #[derive(Debug, Clone, Copy)]
 struct Place {
     shard: usize,
-    tag: u64,
+    tag: u32,
 }
 
 /// Names are hashes, but some engines may count: one multiply, folded, spreads them.
 fn place(name: u64) -> Place {
     let wide = u128::from(name ^ 0x2D35_8DCC_AA6C_78A5) * 0x8BB8_4B93_962E_ACC9;
     let mixed = (wide as u64) ^ ((wide >> 64) as u64);
-    Place { shard: mixed as usize % SHARDS, tag: mixed >> 32 }
+    Place { shard: mixed as usize % SHARDS, tag: (mixed >> 32) as u32 }
 }
 
 impl Names {
@@ -125,7 +135,7 @@ impl Names {
     }
 
     /// Does something for each of at most [`BATCH`] names in its shard, one shard after another.
-    fn by_shard(&self, names: &[EngineHash], mut each: impl FnMut(&mut Shard, u64, usize)) {
+    fn by_shard(&self, names: &[EngineHash], mut each: impl FnMut(&mut Shard, u32, usize)) {
         if let [EngineHash(name)] = *names {
             let Place { shard, tag } = place(name);
             if let Some(shard) = self.shards.get(shard) {
@@ -173,21 +183,23 @@ impl Names {
 }
 
 impl Shard {
-    fn home(&self, tag: u64) -> usize {
-        ((tag * self.homes as u64) >> 32) as usize
+    fn home(&self, tag: u32) -> usize {
+        ((u64::from(tag) * self.homes as u64) >> 32) as usize
     }
 
     /// Looks for an entry of that tag which `is_it` affirms: its place, or the first bucket on the
     /// way that has room.
     fn search(
         &self,
-        tag: u64,
+        tag: u32,
         mut is_it: impl FnMut(BlockRef) -> bool,
     ) -> Result<(usize, usize), usize> {
         let home = self.home(tag);
         for (number, bucket) in self.buckets.iter().enumerate().skip(home) {
-            for (at, &entry) in bucket.0.iter().enumerate() {
-                if entry >> 32 == tag && entry != 0 && is_it(BlockRef(entry as u32 - 1)) {
+            for at in bits(u64::from(bucket.tagged(tag)), 0) {
+                let at = at as usize;
+                let block = bucket.blocks[at];
+                if block != 0 && is_it(BlockRef(block - 1)) {
                     return Ok((number, at));
                 }
             }
@@ -198,33 +210,29 @@ impl Shard {
         Err(self.buckets.len())
     }
 
-    fn find(&self, tag: u64, is_it: impl FnMut(BlockRef) -> bool) -> Option<BlockRef> {
+    fn find(&self, tag: u32, is_it: impl FnMut(BlockRef) -> bool) -> Option<BlockRef> {
         let (bucket, at) = self.search(tag, is_it).ok()?;
-        Some(BlockRef(self.buckets[bucket].0[at] as u32 - 1))
+        Some(BlockRef(self.buckets[bucket].blocks[at] - 1))
     }
 
     /// False where `is_it` affirms one of the same tag.
-    fn insert(&mut self, tag: u64, block: BlockRef, is_it: impl FnMut(BlockRef) -> bool) -> bool {
+    fn insert(&mut self, tag: u32, block: BlockRef, is_it: impl FnMut(BlockRef) -> bool) -> bool {
         if self.len * 10 >= self.homes * WIDTH * 9 {
             self.resize(self.homes + self.homes / 6 + 1);
         }
         let Err(bucket) = self.search(tag, is_it) else { return false };
-        self.put(bucket, (tag << 32) | u64::from(block.0 + 1));
-        self.len += 1;
-        true
-    }
-
-    fn put(&mut self, bucket: usize, entry: u64) {
         if bucket == self.buckets.len() {
             self.buckets.reserve_exact(2);
             self.buckets.push(Bucket::default());
         }
         let bucket = &mut self.buckets[bucket];
         let room = bucket.len();
-        bucket.0[room] = entry;
+        (bucket.tags[room], bucket.blocks[room]) = (tag, block.0 + 1);
+        self.len += 1;
+        true
     }
 
-    fn remove(&mut self, tag: u64, block: BlockRef) {
+    fn remove(&mut self, tag: u32, block: BlockRef) {
         let Ok((mut hole, at)) = self.search(tag, |found| found == block) else { return };
         let mut was_full = self.buckets[hole].is_full();
         self.buckets[hole].take(at);
@@ -232,12 +240,12 @@ impl Shard {
         // Whoever found a full bucket here, or on the way here, may move up.
         let mut next = hole + 1;
         while was_full && let Some(bucket) = self.buckets.get(next) {
-            let entries = bucket.0.iter().take_while(|&&entry| entry != 0);
-            let moves = entries.enumerate().find(|&(_, &entry)| self.home(entry >> 32) <= hole);
+            let moves = (0..bucket.len()).find(|&at| self.home(bucket.tags[at]) <= hole);
             let is_full = bucket.is_full();
-            if let Some((at, _)) = moves {
-                let entry = self.buckets[next].take(at);
-                self.put(hole, entry);
+            if let Some(at) = moves {
+                let (tag, block) = self.buckets[next].take(at);
+                let bucket = &mut self.buckets[hole];
+                (bucket.tags[WIDTH - 1], bucket.blocks[WIDTH - 1]) = (tag, block);
                 (hole, was_full) = (next, is_full);
             } else if !is_full {
                 break;
@@ -255,14 +263,27 @@ impl Shard {
         self.homes = homes;
         let mut buckets = Vec::with_capacity(homes + 1);
         buckets.resize(homes, Bucket::default());
-        let old = std::mem::replace(&mut self.buckets, buckets);
-        for &entry in old.iter().flat_map(|bucket| &bucket.0).filter(|&&entry| entry != 0) {
-            let mut bucket = self.home(entry >> 32);
-            while self.buckets.get(bucket).is_some_and(Bucket::is_full) {
-                bucket += 1;
+        // How many each has so far, close together.
+        let mut lens = vec![0u8; homes];
+        for bucket in &self.buckets {
+            for (&tag, &block) in bucket.tags.iter().zip(&bucket.blocks) {
+                if block == 0 {
+                    break;
+                }
+                let mut to = self.home(tag);
+                while lens.get(to).is_some_and(|&len| len as usize == WIDTH) {
+                    to += 1;
+                }
+                if to == lens.len() {
+                    lens.push(0);
+                    buckets.push(Bucket::default());
+                }
+                let at = lens[to] as usize;
+                (buckets[to].tags[at], buckets[to].blocks[at]) = (tag, block);
+                lens[to] += 1;
             }
-            self.put(bucket, entry);
         }
+        self.buckets = buckets;
     }
 }
 

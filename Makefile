@@ -90,9 +90,12 @@ wheel-test: wheel
 
 # --- benches ------------------------------------------------------------------------------------
 
-.PHONY: bench-decision
+.PHONY: bench-decision bench-events
 bench-decision: develop
 	$(BIN)/python benches/decision.py
+
+bench-events:
+	cargo bench -q -p llmd-bodies --bench events
 
 clean:
 	rm -rf target dist $(VENV) $(DEMO_VENV)

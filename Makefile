@@ -98,7 +98,7 @@ PEERS_TARGET := benches/peers/target
 # Traces for `make bench-index TRACE=...`, in the format of Mooncake's.
 TRACE ?=
 
-.PHONY: bench-decision bench-index bench-growth bench-peers-lint
+.PHONY: bench-decision bench-index bench-events bench-growth bench-peers-lint
 bench-decision: $(VENV)/.stamp
 	rm -rf $(LLMD_CACHE)/peers-wheel
 	$(BIN)/maturin build -q --profile dist --out $(LLMD_CACHE)/peers-wheel
@@ -118,6 +118,9 @@ bench-growth: $(VENV)/.stamp
 bench-peers-lint:
 	cargo clippy -q --release --manifest-path benches/peers/Cargo.toml --all-targets -- -D warnings
 	cargo test -q --release --manifest-path benches/peers/Cargo.toml
+
+bench-events:
+	cargo bench -q -p llmd-bodies --bench events
 
 clean:
 	rm -rf target dist $(VENV) $(DEMO_VENV)

@@ -22,6 +22,7 @@ pub mod metrics;
 mod msgpack;
 mod recovery;
 mod replay;
+mod runs;
 pub mod scraper;
 pub mod sglang;
 mod subscriber;

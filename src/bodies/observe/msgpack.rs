@@ -4,6 +4,8 @@
 //! for and skips the rest, so nothing is built only to be thrown away. A declared length is never
 //! believed further than the bytes that are there: every element takes at least one.
 
+use super::runs;
+
 /// Why bytes cannot be read as what was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MsgpackError {
@@ -80,6 +82,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Consumes a nil, if there is one.
+    #[inline]
     pub fn nil(&mut self) -> bool {
         let is_nil = self.rest.first() == Some(&0xc0);
         if is_nil {
@@ -111,7 +114,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A string's bytes; they need not be UTF-8.
+    #[inline]
     pub fn text(&mut self) -> Result<&'a [u8]> {
+        if let Some((&marker @ 0xa0..=0xbf, rest)) = self.rest.split_first()
+            && let Some((text, rest)) = rest.split_at_checked(usize::from(marker & 0x1f))
+        {
+            self.rest = rest;
+            return Ok(text);
+        }
         let found = self.peek()?;
         match self.scalar()? {
             Scalar::Text(text) => Ok(text),
@@ -119,17 +129,41 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Consumes these very bytes, if they come next.
+    #[inline]
+    pub fn eat<const N: usize>(&mut self, bytes: &[u8; N]) -> bool {
+        match self.rest.split_first_chunk() {
+            Some((next, rest)) if next == bytes => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Consumes up to `count` nils. Returns how many.
+    pub fn nils(&mut self, count: usize) -> usize {
+        let nils = self.rest.iter().take(count).take_while(|&&byte| byte == 0xc0).count();
+        self.rest = &self.rest[nils..];
+        nils
+    }
+
     /// An integer that is not negative.
+    #[inline]
     pub fn unsigned(&mut self, expected: &'static str) -> Result<u64> {
         let found = self.peek()?;
+        if found < 0x80 {
+            self.rest = &self.rest[1..];
+            return Ok(u64::from(found));
+        }
         match self.scalar()? {
             Scalar::Unsigned(value) => Ok(value),
             _ => Err(MsgpackError::Type { expected, found }),
         }
     }
 
-    /// An unsigned integer in one of its shortest forms up to 32 bits; `None`, and nothing consumed,
-    /// for anything else. Token ids are nearly all of a payload, and encoders write them so.
+    /// An unsigned integer in one of its shortest forms up to 32 bits, as encoders write token ids;
+    /// `None`, and nothing consumed, for anything else.
     pub fn short_u32(&mut self) -> Option<u32> {
         let (value, rest) = match self.rest {
             [value @ 0x00..=0x7f, rest @ ..] | [0xcc, value, rest @ ..] => {
@@ -141,6 +175,23 @@ impl<'a> Reader<'a> {
         };
         self.rest = rest;
         Some(value)
+    }
+
+    /// Fills `ids` with the token ids that come next, as [`Self::short_u32`] reads them, but faster.
+    /// Returns how many; it may stop before any.
+    pub fn short_u32s(&mut self, ids: &mut [u32]) -> usize {
+        let (read, used) = runs::short_ids(self.rest, ids);
+        self.rest = &self.rest[used..];
+        read
+    }
+
+    /// An unsigned integer in the widest form, as nearly all hashes are; `None`, and nothing
+    /// consumed, for anything else.
+    #[inline]
+    pub fn wide_u64(&mut self) -> Option<u64> {
+        let ([0xcf, value @ ..], rest) = self.rest.split_first_chunk::<9>()? else { return None };
+        self.rest = rest;
+        Some(u64::from_be_bytes(*value))
     }
 
     /// A number as a float.

@@ -27,6 +27,7 @@ const DIALECT: Dialect = Dialect {
 
 /// Decodes the payload of one message.
 ///
+/// Removals that follow each other come out as one where they are from the same tier and group.
 /// Unknown fields and event types are skipped and counted, and so are stores that contradict
 /// themselves. Never panics; memory stays within a small multiple of the payload and `limits`.
 ///

@@ -76,7 +76,8 @@ pub(super) fn decode(
     dialect: &Dialect,
     limits: &DecodeLimits,
 ) -> Result<Decoded, DecodeError> {
-    let mut walk = Walk { at: Reader::new(payload), dialect, limits, skipped: Skipped::default() };
+    let (at, skipped) = (Reader::new(payload), Skipped::default());
+    let mut walk = Walk { at, dialect, limits, skipped, spare_hashes: Vec::new() };
     let batch = walk.batch()?;
     Ok(Decoded { batch, skipped: walk.skipped })
 }
@@ -97,6 +98,8 @@ struct Walk<'a> {
     dialect: &'a Dialect,
     limits: &'a DecodeLimits,
     skipped: Skipped,
+    /// Memory of hashes that were copied elsewhere.
+    spare_hashes: Vec<EngineHash>,
 }
 
 /// An event's fields as they come, before it is known what they mean together.
@@ -170,17 +173,18 @@ impl<'a> Walk<'a> {
         // A batch mostly holds one or a few; a declared count is not worth an allocation.
         let mut events = Vec::with_capacity(count.min(8));
         for _ in 0..count {
-            if let Some(event) = self.event()? {
-                events.push(event);
-            }
+            let fields = self.event()?;
+            self.assemble(fields, &mut events)?;
         }
         Ok(events)
     }
 
-    fn event(&mut self) -> Result<Option<KvEvent>, DecodeError> {
-        let mut fields = Fields::default();
+    fn event(&mut self) -> Result<Fields<'a>, DecodeError> {
+        let block_hashes = std::mem::take(&mut self.spare_hashes);
+        let mut fields = Fields { block_hashes, ..Fields::default() };
         if self.at.next_is_map() {
-            for _ in 0..self.at.map("an event", MAX_FIELDS).reading("an event")? {
+            let entries = self.at.map("an event", MAX_FIELDS).reading("an event")?;
+            for _ in self.usual_fields(entries, &mut fields)?..entries {
                 let name = self.at.text().reading("a field name of an event")?;
                 match Field::named(name) {
                     Some(field) => self.field(field, &mut fields)?,
@@ -207,7 +211,43 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        self.assemble(fields)
+        Ok(fields)
+    }
+
+    /// Reads the entries of an event's map as far as they come in vLLM's order, some left out, and
+    /// are no more than `entries`. Returns how many.
+    ///
+    /// NOTE(perf): a decoded block is an event of 200 bytes, most of it names. Comparing each with
+    /// the one that is expected, marker and all, is a few instructions; reading it as any text and
+    /// looking it up took as long as all that it names.
+    fn usual_fields(
+        &mut self,
+        entries: usize,
+        into: &mut Fields<'a>,
+    ) -> Result<usize, DecodeError> {
+        let mut read = 0;
+        macro_rules! usual {
+            ($($name:literal: $field:ident),* $(,)?) => { $(
+                if read < entries && self.at.eat($name) {
+                    read += 1;
+                    self.field(Field::$field, into)?;
+                }
+            )* };
+        }
+        usual! {
+            b"\xa4type": Type,
+            b"\xacblock_hashes": BlockHashes,
+            b"\xb1parent_block_hash": ParentBlockHash,
+            b"\xa9token_ids": TokenIds,
+            b"\xaablock_size": BlockSize,
+            b"\xa7lora_id": LoraId,
+            b"\xa6medium": Medium,
+            b"\xa9lora_name": LoraName,
+            b"\xaaextra_keys": ExtraKeys,
+            b"\xa9group_idx": GroupIdx,
+            b"\xb2kv_cache_spec_kind": SpecKind,
+        }
+        Ok(read)
     }
 
     fn unknown_field(&mut self) -> Result<(), DecodeError> {
@@ -217,6 +257,7 @@ impl<'a> Walk<'a> {
 
     /// Reads one field's value. A value of the wrong kind marks the event as broken; bytes that
     /// are not msgpack are an error, since nothing after them can be found.
+    #[inline]
     fn field(&mut self, field: Field, into: &mut Fields<'a>) -> Result<(), DecodeError> {
         let start = self.at;
         let outcome = self.field_value(field, into);
@@ -228,13 +269,14 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    #[inline]
     fn field_value(&mut self, field: Field, into: &mut Fields<'a>) -> Result<(), DecodeError> {
         if self.at.nil() {
             return Ok(());
         }
         match field {
             Field::Type => into.kind = Some(self.at.text().reading("type")?),
-            Field::BlockHashes => into.block_hashes = self.block_hashes()?,
+            Field::BlockHashes => self.block_hashes(&mut into.block_hashes)?,
             Field::ParentBlockHash => into.parent = Some(self.hash("parent_block_hash")?),
             Field::TokenIds => into.token_ids = self.token_ids(&mut into.has_paired_tokens)?,
             Field::BlockSize => into.block_size = Some(self.small("block_size")?),
@@ -275,19 +317,23 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn block_hashes(&mut self) -> Result<Vec<EngineHash>, DecodeError> {
+    fn block_hashes(&mut self, into: &mut Vec<EngineHash>) -> Result<(), DecodeError> {
         let count =
             self.at.array("block_hashes", self.limits.max_blocks).reading("block_hashes")?;
-        let mut hashes = Vec::with_capacity(count);
+        into.clear();
+        into.reserve_exact(count);
         for _ in 0..count {
-            hashes.push(self.hash("block_hashes")?);
+            into.push(self.hash("block_hashes")?);
         }
-        Ok(hashes)
+        Ok(())
     }
 
     /// An engine's name of a block: an integer of 64 bits, signed or not, or the raw hash, of
     /// which the last eight bytes are that integer (vLLM's own rule).
     fn hash(&mut self, field: &'static str) -> Result<EngineHash, DecodeError> {
+        if let Some(hash) = self.at.wide_u64() {
+            return Ok(EngineHash(hash));
+        }
         match self.at.scalar().reading(field)? {
             Scalar::Unsigned(hash) => Ok(EngineHash(hash)),
             Scalar::Negative(hash) => Ok(EngineHash(hash.cast_unsigned())),
@@ -308,21 +354,24 @@ impl<'a> Walk<'a> {
             }
             return Ok(Vec::new());
         }
-        let mut tokens = Vec::with_capacity(count);
-        for _ in 0..count {
-            tokens.push(match self.at.short_u32() {
+        let mut tokens = vec![0; count];
+        let mut read = 0;
+        loop {
+            read += self.at.short_u32s(&mut tokens[read..]);
+            let Some(token) = tokens.get_mut(read) else { return Ok(tokens) };
+            *token = match self.at.short_u32() {
                 Some(token) => token,
                 None => self.small("token_ids")?,
-            });
+            };
+            read += 1;
         }
-        Ok(tokens)
     }
 
     fn extra_keys(&mut self) -> Result<Vec<Vec<ExtraKey>>, DecodeError> {
         let blocks = self.at.array("extra_keys", self.limits.max_blocks).reading("extra_keys")?;
         // Nearly always nil for every block, which is said by saying nothing.
         let mut keys = Vec::new();
-        for block in 0..blocks {
+        for block in self.at.nils(blocks)..blocks {
             if self.at.nil() {
                 continue;
             }
@@ -371,16 +420,22 @@ impl<'a> Walk<'a> {
         Ok(ExtraKey::Text(format!("msgpack:{}", hex(raw))))
     }
 
-    fn assemble(&mut self, fields: Fields<'_>) -> Result<Option<KvEvent>, DecodeError> {
+    /// Appends the event that the fields make, if they make one.
+    fn assemble(
+        &mut self,
+        fields: Fields<'a>,
+        events: &mut Vec<KvEvent>,
+    ) -> Result<(), DecodeError> {
         let Some(kind) = fields.kind else {
             return Err(fields.broken.unwrap_or(DecodeError::Missing("the type of an event")));
         };
         if !matches!(kind, b"BlockStored" | b"BlockRemoved" | b"AllBlocksCleared") {
             self.skipped.unknown_events += 1;
-            return Ok(None);
+            return Ok(());
         }
         if kind == b"AllBlocksCleared" {
-            return Ok(Some(KvEvent::Cleared));
+            events.push(KvEvent::Cleared);
+            return Ok(());
         }
         let is_stored = kind == b"BlockStored";
         if let Some(error) = fields.broken {
@@ -388,28 +443,30 @@ impl<'a> Walk<'a> {
             // not carried out would leave blocks credited that are gone.
             if is_stored {
                 self.skipped.malformed_stores += 1;
-                return Ok(None);
+                return Ok(());
             }
             return Err(error);
         }
         if fields.has_paired_tokens {
             self.skipped.paired_token_stores += 1;
-            return Ok(None);
+            return Ok(());
         }
         let Some(tier) = tier(fields.medium, fields.is_remote) else {
             self.skipped.unknown_mediums += 1;
-            return Ok(None);
+            return Ok(());
         };
-        if !is_stored {
-            return Ok(Some(KvEvent::Removed(BlockRemoved {
-                block_hashes: fields.block_hashes,
-                tier,
-                group: fields.group,
-            })));
+        if is_stored {
+            self.store(fields, tier, events);
+        } else {
+            self.remove(fields, tier, events);
         }
+        Ok(())
+    }
+
+    fn store(&mut self, fields: Fields<'a>, tier: Tier, events: &mut Vec<KvEvent>) {
         let Some(block_size) = fields.block_size else {
             self.skipped.malformed_stores += 1;
-            return Ok(None);
+            return;
         };
         let group = fields.group.map(|index| GroupSpec {
             index,
@@ -427,7 +484,7 @@ impl<'a> Walk<'a> {
         }
         // Releases before lora_name: an adapter that cannot be named must still not pass for none.
         let lora = fields.lora_name.or_else(|| fields.lora_id.map(|id| format!("lora_id:{id}")));
-        Ok(Some(KvEvent::Stored(BlockStored {
+        events.push(KvEvent::Stored(BlockStored {
             block_hashes: fields.block_hashes,
             parent: fields.parent,
             token_ids: fields.token_ids,
@@ -436,7 +493,21 @@ impl<'a> Walk<'a> {
             lora,
             extra_keys,
             group,
-        })))
+        }));
+    }
+
+    /// vLLM removes each block by an event of its own: neighbours become one.
+    fn remove(&mut self, fields: Fields<'a>, tier: Tier, events: &mut Vec<KvEvent>) {
+        let Fields { block_hashes, group, .. } = fields;
+        if let Some(KvEvent::Removed(last)) = events.last_mut()
+            && (last.tier, last.group) == (tier, group)
+            && last.block_hashes.len() + block_hashes.len() <= self.limits.max_blocks
+        {
+            last.block_hashes.extend_from_slice(&block_hashes);
+            self.spare_hashes = block_hashes;
+            return;
+        }
+        events.push(KvEvent::Removed(BlockRemoved { block_hashes, tier, group }));
     }
 }
 

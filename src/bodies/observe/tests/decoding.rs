@@ -129,6 +129,86 @@ fn positional_removals_are_read() {
 }
 
 #[test]
+fn removals_that_follow_each_other_are_one_within_a_tier_and_group() {
+    let removed = |hash: u64, medium: &str, group: u64| json!({"type": "BlockRemoved", "block_hashes": [hash], "medium": medium, "group_idx": group});
+    let events = json!([
+        removed(1, "GPU", 0),
+        removed(2, "GPU", 0),
+        removed(1, "GPU", 0),
+        removed(3, "CPU", 0),
+        removed(4, "CPU", 1),
+        ["AllBlocksCleared"],
+        removed(5, "CPU", 1)
+    ]);
+    let expected = |hashes: &[u64], tier, group| {
+        let block_hashes = hashes.iter().copied().map(EngineHash).collect();
+        KvEvent::Removed(BlockRemoved { block_hashes, tier, group: Some(group) })
+    };
+    let payload = payload(json!([1.5, events, 0]));
+    let decoded = vllm::decode(&payload, &DecodeLimits::default()).unwrap();
+    let all = [
+        expected(&[1, 2, 1], Tier::Gpu, 0),
+        expected(&[3], Tier::Cpu, 0),
+        expected(&[4], Tier::Cpu, 1),
+        KvEvent::Cleared,
+        expected(&[5], Tier::Cpu, 1),
+    ];
+    assert_eq!(decoded.batch.events, all);
+
+    let limits = DecodeLimits { max_blocks: 2, ..DecodeLimits::default() };
+    let decoded = vllm::decode(&payload, &limits).unwrap();
+    assert_eq!(
+        decoded.batch.events[..2],
+        [expected(&[1, 2], Tier::Gpu, 0), expected(&[1], Tier::Gpu, 0)]
+    );
+}
+
+#[test]
+fn fields_may_come_in_any_order() {
+    let Value::Map(fields) = Value::from(store_with(json!({"group_idx": 3}))) else {
+        unreachable!()
+    };
+    for start in 0..fields.len() {
+        let mut rotated = fields.clone();
+        rotated.rotate_left(start);
+        let group = stored(Value::Map(rotated.clone())).group.unwrap();
+        assert_eq!(group.index, 3);
+        assert_eq!(BlockStored { group: None, ..stored(Value::Map(rotated)) }, plain());
+    }
+}
+
+#[test]
+fn token_ids_may_be_of_any_width_between_each_other() {
+    let mut tokens: Vec<u32> = vec![0, 127, 128, 255, 256, 65_535, 65_536, u32::MAX];
+    tokens.extend_from_within(..);
+    // Longer than they need be, as no usual encoder writes them.
+    let mut ids: Vec<Value> = tokens.iter().map(|&id| Value::Int(id.into())).collect();
+    let plain_ids = ids.clone();
+    for place in 0..ids.len() {
+        ids.clone_from(&plain_ids);
+        let mut payload = of_event({
+            ids[place] = Value::Text("HERE".into());
+            let Value::Map(mut fields) = Value::from(store_with(json!({"block_size": 8}))) else {
+                unreachable!()
+            };
+            for (name, value) in &mut fields {
+                if *name == Value::from("token_ids") {
+                    *value = Value::Array(ids.clone());
+                }
+            }
+            Value::Map(fields)
+        });
+        let at = payload.windows(5).position(|bytes| bytes == b"\xa4HERE").unwrap();
+        let mut wide = vec![0xcf];
+        wide.extend(u64::from(tokens[place]).to_be_bytes());
+        payload.splice(at..at + 5, wide);
+        let decoded = vllm::decode(&payload, &DecodeLimits::default()).unwrap();
+        let [KvEvent::Stored(stored)] = &decoded.batch.events[..] else { panic!("{decoded:?}") };
+        assert_eq!(stored.token_ids, tokens);
+    }
+}
+
+#[test]
 fn hashes_are_unsigned_negative_or_raw() {
     let raw: Vec<u8> = (0..32).collect();
     let event = Value::Map(vec![

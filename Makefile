@@ -90,9 +90,12 @@ wheel-test: wheel
 
 # --- benches ------------------------------------------------------------------------------------
 
-.PHONY: bench-decision
+.PHONY: bench-decision bench-select
 bench-decision: develop
 	$(BIN)/python benches/decision.py
+
+bench-select:
+	cargo bench -q -p llmd-brain --bench select
 
 clean:
 	rm -rf target dist $(VENV) $(DEMO_VENV)

@@ -20,6 +20,7 @@ macro_rules! stub_doc {
     };
 }
 
+mod batch;
 mod cli;
 mod decision;
 mod endpoint;
@@ -28,11 +29,13 @@ mod explanation;
 mod features;
 mod fleet;
 mod fork;
+mod given;
 mod json;
 mod kv;
 mod matches;
 mod options;
 mod prompt;
+mod prompt_keys;
 mod replay;
 mod request;
 mod router;
@@ -65,6 +68,8 @@ mod _core {
     use crate::matches::Matches;
     #[pymodule_export]
     use crate::prompt::{block_keys, text_block_keys, vllm_block_hashes};
+    #[pymodule_export]
+    use crate::prompt_keys::PromptKeys;
     #[pymodule_export]
     use crate::replay::{ReplayReport, replay};
     #[pymodule_export]

@@ -49,7 +49,7 @@ pub use meter::DecodeWindow;
 pub use observe::{CapacityConflict, Observed};
 pub use peers::{PeerLoad, PeerOutcome, PeerTotals};
 pub use roster::Fleet;
-pub use signal::{MetricsSample, Signal};
+pub use signal::{MetricsSample, Signal, SignalColumn};
 pub use spec::{Capacity, EndpointSpec, Health, KvSource, Role, Topology};
 
 use crate::{EndpointId, ReservationId};

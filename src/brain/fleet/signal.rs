@@ -1,8 +1,10 @@
 //! What an engine reports about itself, and how old that is.
 
-use crate::Time;
+use crate::lanes::vectorised;
+use crate::{Slot, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A reported value with its age.
@@ -35,6 +37,50 @@ impl Signal {
     #[must_use]
     pub fn at(&self) -> Option<Time> {
         self.at
+    }
+}
+
+/// A reported value of every slot.
+#[derive(Debug, Clone, Default)]
+pub struct SignalColumn {
+    /// NaN where it was never reported.
+    values: Vec<f64>,
+    at: Vec<Time>,
+}
+
+impl SignalColumn {
+    /// The value of one slot, as if never reported for a slot that there is not.
+    #[must_use]
+    pub fn get(&self, slot: Slot) -> Signal {
+        match (self.values.get(slot.index()), self.at.get(slot.index())) {
+            (Some(&value), Some(&at)) => Signal::new(value, at),
+            _ => Signal::default(),
+        }
+    }
+
+    /// Writes the values of a run of slots, NaN where they are not [`fresh`](Signal::fresh).
+    pub fn fresh(&self, slots: Range<usize>, now: Time, max_age: Duration, out: &mut [f64]) {
+        let max_age_nanos = u64::try_from(max_age.as_nanos()).unwrap_or(u64::MAX);
+        let oldest = Time::from_nanos(now.as_nanos().saturating_sub(max_age_nanos));
+        let (values, at) = (&self.values[slots.clone()], &self.at[slots]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((out, &value), &at) in out.iter_mut().zip(values).zip(at) {
+                    *out = if at >= oldest { value } else { f64::NAN };
+                }
+            },
+        );
+    }
+
+    pub(super) fn set(&mut self, slot: Slot, signal: Signal) {
+        self.values[slot.index()] = signal.last().unwrap_or(f64::NAN);
+        self.at[slot.index()] = signal.at().unwrap_or_default();
+    }
+
+    pub(super) fn push_empty(&mut self) {
+        self.values.push(f64::NAN);
+        self.at.push(Time::ZERO);
     }
 }
 

@@ -23,6 +23,7 @@
 //!
 //! Not here: booking (see [`crate::fleet`]) and holding (see [`crate::flow`]).
 
+mod candidates;
 mod compiled;
 mod config;
 mod context;
@@ -36,8 +37,10 @@ mod lru;
 mod param;
 mod picker;
 mod profile;
+mod reasons;
 mod registry;
 mod request;
+mod rows;
 mod scheduler;
 mod scorer;
 
@@ -47,6 +50,7 @@ pub use error::{Exclusions, NoCandidate, ScheduleError};
 pub use features::{Feature, Features};
 pub use param::{Param, Params};
 pub use profile::{builtin_profile, builtin_profiles};
+pub use reasons::Reasons;
 pub use registry::Family;
 pub use request::{ForeignScore, Request, Slo};
 pub use scheduler::{Choice, ScheduleCounters, Scheduler};

@@ -1,7 +1,8 @@
-"""One decision from Python: 8,192 tokens in numpy, 64 endpoints, warm index.
+"""One decision from Python: 8,192 and 32,768 tokens in numpy, 64 endpoints, warm index.
 
 Thread CPU time of ``Router.route``, so that neighbours on the machine do not count; each figure is
-the median of 7 batches. Prints one line ``BENCH {json}`` last.
+the median of 7 batches. Beside it what it is made of, in the same run: hashing the prompt, and
+matching it in the index. Prints one line ``BENCH {json}`` last.
 """
 
 from __future__ import annotations
@@ -21,55 +22,79 @@ BATCHES = 7
 
 def main() -> None:
     options = arguments()
+    figures: dict[str, float] = {}
+    for tokens in options.tokens:
+        figures |= measure(options, tokens)
+    figures["endpoints"] = options.endpoints
+    print("BENCH", json.dumps(figures))
+
+
+def measure(options: argparse.Namespace, tokens: int) -> dict[str, float]:
+    """Every figure for prompts of ``tokens`` tokens."""
     rng = np.random.default_rng(1)
-    router = Router(block_size=options.block_size, seed=1, **options.profile)
+    size = options.block_size
+    router = Router(block_size=size, seed=1, **options.profile)
     for index in range(options.endpoints):
         router.add_endpoint(f"http://10.0.0.{index}:8000", model="m")
-    prompts = prompts_of(rng, options.tokens)
+    prompts = prompts_of(rng, tokens)
     # Every prompt is held somewhere: the steady state of a router that does its work.
     for prompt in prompts:
         router.finish(router.route(prompt, model="m"), 64)
-
-    shape = f"{options.tokens} tokens, {options.endpoints} endpoints"
+    as_list = prompts[0].tolist()
+    as_bytes = [prompt.tobytes() for prompt in prompts]
+    keyed = [router.prompt_keys(prompt, model="m") for prompt in prompts]
+    flat, offsets = np.concatenate(prompts), np.arange(len(prompts) + 1) * tokens
 
     def cancel_all(decisions: list[object]) -> None:
         for decision in decisions:
             assert isinstance(decision, Decision)
             router.cancel(decision)
 
-    def prompt_of(request: int) -> npt.NDArray[np.uint32]:
-        return prompts[request % len(prompts)]
+    def cancel_batches(batches: list[object]) -> None:
+        for batch in batches:
+            assert isinstance(batch, list)
+            cancel_all(batch)
 
     def life(request: int) -> None:
-        decision = router.route(prompt_of(request), model="m")
+        decision = router.route(prompts[request % 16], model="m")
         router.first_token(decision)
         router.finish(decision, 64)
 
-    requests, size = options.requests, options.block_size
-    decide = median_us(requests, lambda i: router.route(prompt_of(i), model="m"), cancel_all)
-    hashing = median_us(requests, lambda i: block_keys(prompt_of(i), block_size=size, model="m"))
-    whole = median_us(requests, life)
-    as_list = prompts[0].tolist()
-    lists = median_us(requests // 10, lambda _: router.route(as_list, model="m"), cancel_all)
-    print(f"{'route, numpy uint32':28} {decide:8.1f} us   ({shape})")
-    print(f"{'block_keys alone':28} {hashing:8.1f} us   share {hashing / decide:.2f}")
-    print(f"{'route + first_token + finish':28} {whole:8.1f} us   ratio {whole / decide:.2f}")
-    print(f"{'route, list of int':28} {lists:8.1f} us   ratio {lists / decide:.2f}")
-    router.close()
-    figures = {
-        "decision_us_p50": round(decide, 2),
-        "block_keys_us_p50": round(hashing, 2),
-        "request_us_p50": round(whole, 2),
-        "decision_list_us_p50": round(lists, 2),
-        "tokens": options.tokens,
-        "endpoints": options.endpoints,
+    def explained(request: int) -> Decision:
+        decision = router.route(prompts[request % 16], model="m")
+        assert decision.explanation.picker
+        return decision
+
+    requests = options.requests * 8192 // max(tokens, 8192)
+    few = requests // 10
+    timed = {
+        "route": median_us(requests, lambda i: router.route(prompts[i % 16], model="m"), cancel_all),
+        "route_bytes": median_us(
+            requests, lambda i: router.route(as_bytes[i % 16], model="m"), cancel_all
+        ),
+        "route_list": median_us(few, lambda _: router.route(as_list, model="m"), cancel_all),
+        "route_keys": median_us(requests, lambda i: router.route(keyed[i % 16]), cancel_all),
+        "route_many": median_us(
+            few, lambda _: router.route_many(flat, offsets, model="m"), cancel_batches
+        )
+        / len(prompts),
+        "route_explained": median_us(few, explained, cancel_all),
+        "life": median_us(requests, life),
+        "hash": median_us(
+            requests, lambda i: block_keys(prompts[i % 16], block_size=size, model="m")
+        ),
     }
-    print("BENCH", json.dumps(figures))
+    router.close()
+    short = f"{tokens // 1024}k_{options.endpoints}w"
+    for name, micros in timed.items():
+        ratio = micros / timed["route"]
+        print(f"{name:18} {micros:9.2f} us   ratio {ratio:5.2f}   ({short})")
+    return {f"py_{name}_{short}": round(micros, 2) for name, micros in timed.items()}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[8192, 32768])
     parser.add_argument("--endpoints", type=int, default=64)
     parser.add_argument("--block-size", type=int, default=16)
     parser.add_argument("--requests", type=int, default=2000, help="requests a batch")

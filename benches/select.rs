@@ -5,6 +5,8 @@
 //! and *reported*, where it also reports its queue and its KV. Thread CPU time, medians of 9
 //! batches, each less the same batch without the
 //! decisions; `copy_column` is a yardstick of the same run.
+//!
+//! A word on the command line picks the figures whose names contain it (for a profiler).
 
 use allocation_counter::measure;
 use cpu_time::ThreadTime;
@@ -112,6 +114,7 @@ impl World {
 }
 
 fn main() {
+    let only = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
     let mut figures = Vec::new();
     for profile in ["default", "llm-d", "least-request"] {
         let states: &[_] = match profile {
@@ -124,11 +127,14 @@ fn main() {
         };
         for &(knowledge, name) in states {
             for endpoints in [64, 1_024] {
+                let key = format!("select_{profile}_{name}_{endpoints}w");
+                if !key.contains(&only) {
+                    continue;
+                }
                 let (micros, allocations) = select(profile, endpoints, knowledge);
                 println!(
                     "{profile:14} {name:9} {endpoints:5} endpoints {micros:8.2} us  {allocations:.2} allocations"
                 );
-                let key = format!("select_{profile}_{name}_{endpoints}w");
                 figures.push(format!(
                     "\"{key}_us\": {micros:.3}, \"{key}_allocations\": {allocations:.2}"
                 ));

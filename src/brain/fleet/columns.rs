@@ -3,6 +3,9 @@
 use super::{Ahead, Health, Load, PrefillHead, Role, Signal, SignalColumn};
 use crate::{EndpointId, Slot};
 
+/// Tokens of one engine step where the endpoint's are unknown (vLLM's default on large GPUs).
+pub const DEFAULT_BATCH_TOKENS: u32 = 8_192;
+
 /// Everything that scoring reads, one row a [`Slot`]. Rows of empty slots have `occupied == false`
 /// and otherwise unspecified values.
 ///
@@ -63,6 +66,11 @@ pub struct Columns {
     pub max_running_requests: Vec<u32>,
     /// Most tokens in one engine step; 0 where unknown.
     pub max_batch_tokens: Vec<u32>,
+    /// Engine steps that a token of prefill takes: the inverse of the same, or of
+    /// [`DEFAULT_BATCH_TOKENS`].
+    pub steps_per_token: Vec<f64>,
+    /// Share of the pending prefill that fits into one step, 1 where all does.
+    pub step_share: Vec<f64>,
     /// Most LoRA adapters that fit at once; 0 where unknown.
     pub max_loras: Vec<u32>,
 }
@@ -120,6 +128,8 @@ impl Columns {
         self.kv_capacity_tokens.push(f64::NAN);
         self.max_running_requests.push(0);
         self.max_batch_tokens.push(0);
+        self.steps_per_token.push(1.0 / f64::from(DEFAULT_BATCH_TOKENS));
+        self.step_share.push(1.0);
         self.max_loras.push(0);
     }
 
@@ -141,9 +151,23 @@ impl Columns {
         self.active_decode_tokens[row] = load.active_decode_tokens as f64;
         self.inflight_context_tokens[row] = load.inflight_context_tokens as f64;
         self.loads[row] = load;
+        self.set_step_share(row);
         self.prefill_head[row] = head;
         self.head_since_ms[row] = head.map_or(f64::INFINITY, |head| head.since.as_millis_f64());
         self.head_tokens[row] = head.map_or(0.0, |head| head.uncached_tokens.into());
         self.head_pairs[row] = head.map_or(0.0, |head| head.pairs as f64);
+    }
+
+    pub(super) fn set_max_batch_tokens(&mut self, slot: Slot, tokens: u32) {
+        let row = slot.index();
+        self.max_batch_tokens[row] = tokens;
+        let assumed = if tokens == 0 { DEFAULT_BATCH_TOKENS } else { tokens };
+        self.steps_per_token[row] = 1.0 / f64::from(assumed);
+        self.set_step_share(row);
+    }
+
+    fn set_step_share(&mut self, row: usize) {
+        let steps = self.steps_per_token[row] * self.pending_prefill_tokens[row];
+        self.step_share[row] = if steps > 1.0 { 1.0 / steps } else { 1.0 };
     }
 }

@@ -40,7 +40,7 @@ mod signal;
 mod spec;
 
 pub use change::EndpointChange;
-pub use columns::Columns;
+pub use columns::{Columns, DEFAULT_BATCH_TOKENS};
 pub use config::FleetConfig;
 pub use ledger::{Booking, Reservation};
 pub use load::{Ahead, Load, PrefillHead, prefill_pairs};

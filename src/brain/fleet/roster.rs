@@ -311,7 +311,7 @@ impl Fleet {
         self.columns.kv_capacity_tokens[row] =
             if kv_tokens == 0 { f64::NAN } else { kv_tokens as f64 };
         self.columns.max_running_requests[row] = capacity.max_running_requests;
-        self.columns.max_batch_tokens[row] = capacity.max_batch_tokens;
+        self.columns.set_max_batch_tokens(slot, capacity.max_batch_tokens);
         self.columns.max_loras[row] = capacity.max_loras;
     }
 }

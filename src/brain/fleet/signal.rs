@@ -3,6 +3,7 @@
 use crate::lanes::vectorised;
 use crate::{Slot, Time};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -46,6 +47,9 @@ pub struct SignalColumn {
     /// NaN where it was never reported.
     values: Vec<f64>,
     at: Vec<Time>,
+    newest: Time,
+    /// No value is older than this. It lags, and is found again where a question turns on it.
+    oldest: Cell<Time>,
 }
 
 impl SignalColumn {
@@ -58,24 +62,46 @@ impl SignalColumn {
         }
     }
 
+    /// Whether any value may be [`fresh`](Signal::fresh).
+    #[must_use]
+    pub fn any_fresh(&self, now: Time, max_age: Duration) -> bool {
+        self.newest > Time::ZERO && self.newest >= now.before(max_age)
+    }
+
+    /// The column, NaN where unknown, where no value is too old: the usual case, which costs no
+    /// look at each age.
+    #[must_use]
+    pub fn all_fresh(&self, now: Time, max_age: Duration) -> Option<&[f64]> {
+        let limit = now.before(max_age);
+        if self.oldest.get() < limit {
+            let known = self.values.iter().zip(&self.at).filter(|(value, _)| !value.is_nan());
+            self.oldest.set(known.map(|(_, &at)| at).min().unwrap_or(self.newest));
+        }
+        (self.oldest.get() >= limit || self.newest == Time::ZERO).then_some(&self.values)
+    }
+
     /// Writes the values of a run of slots, NaN where they are not [`fresh`](Signal::fresh).
     pub fn fresh(&self, slots: Range<usize>, now: Time, max_age: Duration, out: &mut [f64]) {
-        let max_age_nanos = u64::try_from(max_age.as_nanos()).unwrap_or(u64::MAX);
-        let oldest = Time::from_nanos(now.as_nanos().saturating_sub(max_age_nanos));
+        let limit = now.before(max_age);
         let (values, at) = (&self.values[slots.clone()], &self.at[slots]);
         vectorised(
             #[inline(always)]
             || {
                 for ((out, &value), &at) in out.iter_mut().zip(values).zip(at) {
-                    *out = if at >= oldest { value } else { f64::NAN };
+                    *out = if at >= limit { value } else { f64::NAN };
                 }
             },
         );
     }
 
     pub(super) fn set(&mut self, slot: Slot, signal: Signal) {
-        self.values[slot.index()] = signal.last().unwrap_or(f64::NAN);
-        self.at[slot.index()] = signal.at().unwrap_or_default();
+        let (row, at) = (slot.index(), signal.at().unwrap_or_default());
+        self.values[row] = signal.last().unwrap_or(f64::NAN);
+        self.at[row] = at;
+        self.newest = self.newest.max(at);
+        if signal.at().is_some() {
+            self.oldest.set(self.oldest.get().min(at));
+        }
     }
 
     pub(super) fn push_empty(&mut self) {

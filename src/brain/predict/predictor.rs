@@ -2,7 +2,7 @@
 
 use super::coefficients::Coefficients;
 use super::fit::{Fit, dot};
-use super::prefill::{DecodesBeside, Prefill, PrefillRows, batch_tokens};
+use super::prefill::{DecodesBeside, Prefill, PrefillRows, steps_in};
 use super::{EngineProfile, PredictConfig, PredictError};
 use crate::fleet::{Ahead, Columns, DecodeWindow, Reservation};
 use crate::{Slot, Time};
@@ -278,8 +278,7 @@ impl Predictor {
         let ttft_ms = at.millis_since(reservation.booked_at);
         let progress =
             ahead.head.map_or(0.0, |head| reservation.booked_at.millis_since(head.since));
-        let drag =
-            self.decodes_beside(slot, ahead).drag_ms(features[1], batch_tokens(slot, columns));
+        let drag = self.decodes_beside(slot, ahead).drag_ms(steps_in(slot, columns, features[1]));
         let work_ms = (ttft_ms + progress - drag).max(ttft_ms * LEAST_OWN_SHARE);
         if ttft_ms > 0.0 && work_ms < DAY_MS {
             self.learn(slot, Part::Prefill, features, work_ms);
@@ -289,7 +288,7 @@ impl Predictor {
             + prefill[1] * f64::from(reservation.uncached_tokens)
             + prefill[2] * reservation.prefill_pairs() as f64;
         let tokens = f64::from(reservation.uncached_tokens);
-        let steps = (tokens / batch_tokens(slot, columns)).ceil().max(1.0);
+        let steps = steps_in(slot, columns, tokens);
         self.add_prefill(at, slot, own_ms, steps);
     }
 

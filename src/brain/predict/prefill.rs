@@ -1,17 +1,21 @@
 //! The formula of the time to first token, once: for one endpoint and, inlined into a loop over
 //! columns, for a fleet. Branches are selections, so that such a loop vectorises.
 //!
+//! NOTE(perf): a division of four numbers takes as long as ten additions, so the two that depend on
+//! the load alone (a step's share of the queue, the inverse of a step's size) are columns of the
+//! fleet.
+//!
 //! NOTE(perf): the models' own structures take 400 bytes an endpoint, which a decision over 1,024
 //! endpoints read entirely; their coefficients as columns take 56.
 
 use super::coefficients::Coefficients;
 use crate::Slot;
-use crate::fleet::{Columns, prefill_pairs};
+use crate::fleet::{Columns, DEFAULT_BATCH_TOKENS, prefill_pairs};
 use crate::lanes::vectorised;
 use std::ops::Range;
 
-/// Tokens of one engine step where the endpoint's are unknown (vLLM's default on large GPUs).
-const DEFAULT_BATCH_TOKENS: u32 = 8_192;
+/// Rounding of a product may pass a whole number of steps by this much.
+const STEP_ROUNDING: f64 = 1e-9;
 
 /// What an endpoint would compute for a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,7 +52,8 @@ pub struct PrefillRows<'a> {
     head_since_ms: &'a [f64],
     head_tokens: &'a [f64],
     head_pairs: &'a [f64],
-    batch_tokens: &'a [u32],
+    steps_per_token: &'a [f64],
+    step_share: &'a [f64],
 }
 
 impl<'a> PrefillRows<'a> {
@@ -65,7 +70,8 @@ impl<'a> PrefillRows<'a> {
             head_since_ms: cut(&columns.head_since_ms),
             head_tokens: cut(&columns.head_tokens),
             head_pairs: cut(&columns.head_pairs),
-            batch_tokens: &columns.max_batch_tokens[slots.clone()],
+            steps_per_token: cut(&columns.steps_per_token),
+            step_share: cut(&columns.step_share),
         }
     }
 
@@ -91,7 +97,8 @@ impl<'a> PrefillRows<'a> {
             head_since_ms: &self.head_since_ms[..rows],
             head_tokens: &self.head_tokens[..rows],
             head_pairs: &self.head_pairs[..rows],
-            batch_tokens: &self.batch_tokens[..rows],
+            steps_per_token: &self.steps_per_token[..rows],
+            step_share: &self.step_share[..rows],
         }
     }
 
@@ -139,14 +146,13 @@ impl<'a> PrefillRows<'a> {
     pub fn ttft_ms(&self, row: usize, now_ms: f64, own: &Prefill) -> f64 {
         let [base, per_token, per_pair] = self.prefill.map(|column| column[row]);
         let pending = self.pending_tokens[row];
-        let batch = batch_of(self.batch_tokens[row]);
         let tokens = pending + own.uncached_tokens;
         let pairs = self.pending_pairs[row] + own.pairs;
         let work = base + per_token * tokens + per_pair * pairs;
 
         // What the engine works on now takes this long: the first prefill of the queue, or those
         // behind it that fit into one step with it. More progress than that it cannot have made.
-        let share = if pending > batch { batch / pending } else { 1.0 };
+        let share = self.step_share[row];
         let head = per_token * self.head_tokens[row] + per_pair * self.head_pairs[row];
         let step = per_token * (share * pending) + per_pair * (share * self.pending_pairs[row]);
         let in_hand = if step > head { step } else { head };
@@ -163,7 +169,7 @@ impl<'a> PrefillRows<'a> {
             context_tokens: self.decoding_tokens[row],
             behind_prefill: self.head_since_ms[row] < f64::INFINITY,
         };
-        left + beside.drag_ms(tokens, batch)
+        left + beside.drag_ms(steps(tokens, self.steps_per_token[row]))
     }
 }
 
@@ -177,26 +183,27 @@ pub(super) struct DecodesBeside {
 }
 
 impl DecodesBeside {
-    /// How much they slow a prefill of `work_tokens`: half a step until the one that runs ends, and
+    /// How much they slow a prefill of so many steps: half a step until the one that runs ends, and
     /// their part of each step that the prefill takes.
     #[inline(always)]
-    pub(super) fn drag_ms(&self, work_tokens: f64, batch_tokens: f64) -> f64 {
+    pub(super) fn drag_ms(&self, steps: f64) -> f64 {
         let [base, per_request, per_token] = self.coefficients;
         let beside = per_request * self.requests + per_token * self.context_tokens;
-        let steps = (work_tokens / batch_tokens).ceil();
-        let steps = if steps > 1.0 { steps } else { 1.0 };
         let current = if self.behind_prefill { 0.0 } else { (base + beside) / 2.0 };
         let drag = current + steps * beside;
         if self.requests > 0.0 { drag } else { 0.0 }
     }
 }
 
-/// Most tokens in one step of the engine.
-pub(super) fn batch_tokens(slot: Slot, columns: &Columns) -> f64 {
-    batch_of(columns.max_batch_tokens.get(slot.index()).copied().unwrap_or_default())
+/// Engine steps, at least one, that so many tokens of prefill take.
+#[inline(always)]
+pub(super) fn steps(tokens: f64, steps_per_token: f64) -> f64 {
+    let steps = (tokens * steps_per_token - STEP_ROUNDING).ceil();
+    if steps > 1.0 { steps } else { 1.0 }
 }
 
-#[inline(always)]
-fn batch_of(known: u32) -> f64 {
-    f64::from(if known == 0 { DEFAULT_BATCH_TOKENS } else { known })
+/// [`steps`] on the engine in a slot.
+pub(super) fn steps_in(slot: Slot, columns: &Columns, tokens: f64) -> f64 {
+    let assumed = 1.0 / f64::from(DEFAULT_BATCH_TOKENS);
+    steps(tokens, columns.steps_per_token.get(slot.index()).copied().unwrap_or(assumed))
 }

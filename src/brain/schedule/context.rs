@@ -1,6 +1,6 @@
 //! What a plugin may look at.
 
-use super::rows::Rows;
+use super::rows::{Rows, reported};
 use super::{Feature, ForeignScore, Request};
 use crate::fleet::{EndpointSpec, Fleet};
 use crate::predict::Predictor;
@@ -41,6 +41,14 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn column(&self, feature: Feature) -> &'a [f64] {
         self.features.column(feature, self)
+    }
+
+    /// Whether any endpoint of the fleet has reported a signal lately. Where none has, its column
+    /// is NaN throughout and need not be read.
+    #[must_use]
+    pub fn is_reported(&self, signal: Feature) -> bool {
+        let column = reported(signal, self.fleet.columns());
+        column.is_some_and(|column| column.any_fresh(self.now, self.fleet.metrics_max_age()))
     }
 
     /// Time to first token, milliseconds, of the request on an endpoint that holds so much of it.

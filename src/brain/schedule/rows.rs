@@ -163,8 +163,7 @@ impl Rows {
 
     /// One column of the decision that `cx` is of.
     pub(super) fn column<'a>(&'a self, feature: Feature, cx: &Context<'a>) -> &'a [f64] {
-        let fleet = cx.fleet.columns();
-        if let (Some(slots), Some(column)) = (self.candidates.sole_run(), lies_in(feature, fleet)) {
+        if let (Some(slots), Some(column)) = (self.candidates.sole_run(), lies_in(feature, cx)) {
             return &column[slots];
         }
         self.columns[feature as usize].get_or_init(|| {
@@ -214,7 +213,7 @@ impl Rows {
             | Feature::ActiveDecodeTokens
             | Feature::InflightContextTokens
             | Feature::KvCapacityTokens => {
-                if let Some(column) = lies_in(feature, fleet) {
+                if let Some(column) = lies_in(feature, cx) {
                     for run in self.runs() {
                         out[run.rows()].copy_from_slice(&column[run.slots()]);
                     }
@@ -264,7 +263,11 @@ impl Rows {
 }
 
 /// The fleet's own column of a feature, where it has one of that form.
-fn lies_in(feature: Feature, fleet: &Columns) -> Option<&[f64]> {
+fn lies_in<'a>(feature: Feature, cx: &Context<'a>) -> Option<&'a [f64]> {
+    let fleet = cx.fleet.columns();
+    if let Some(signals) = reported(feature, fleet) {
+        return signals.all_fresh(cx.now, cx.fleet.metrics_max_age());
+    }
     Some(match feature {
         Feature::InflightRequests => &fleet.inflight_requests,
         Feature::DecodingRequests => &fleet.decoding_requests,
@@ -272,6 +275,17 @@ fn lies_in(feature: Feature, fleet: &Columns) -> Option<&[f64]> {
         Feature::ActiveDecodeTokens => &fleet.active_decode_tokens,
         Feature::InflightContextTokens => &fleet.inflight_context_tokens,
         Feature::KvCapacityTokens => &fleet.kv_capacity_tokens,
+        _ => return None,
+    })
+}
+
+/// The signal that a feature is.
+pub(super) fn reported(feature: Feature, fleet: &Columns) -> Option<&SignalColumn> {
+    Some(match feature {
+        Feature::WaitingRequests => &fleet.waiting_requests,
+        Feature::RunningRequests => &fleet.running_requests,
+        Feature::KvUsage => &fleet.kv_usage,
+        Feature::GpuUtilization => &fleet.gpu_utilization,
         _ => return None,
     })
 }

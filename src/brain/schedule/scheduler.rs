@@ -301,18 +301,19 @@ impl Scheduler {
         reasons.scored(rows.shared_ids(), rows.matched());
         let mut sum = Sum { totals, counters, reasons };
         for entry in &profile.scorers {
-            sum.add(entry.weight, |column| entry.scorer.score(&cx, column));
+            let is_foreign = entry.scorer.foreign_name().is_some();
+            sum.add(entry.weight, is_foreign, |column| entry.scorer.score(&cx, column));
         }
         for given in inputs.foreign {
             let is_listed = profile.scorers.iter().any(|entry| entry.name == given.name);
             match given.weight.filter(|_| !is_listed) {
                 Some(weight) if is_weight(weight) => {
                     sum.reasons.unlisted(&given.name, weight);
-                    sum.add(weight, |column| foreign_column(given, &cx, column));
+                    sum.add(weight, true, |column| foreign_column(given, &cx, column));
                 }
                 Some(weight) => {
                     sum.reasons.unlisted(&given.name, 0.0);
-                    sum.add(0.0, |_| {
+                    sum.add(0.0, true, |_| {
                         let name = &given.name;
                         Err(format!("foreign scorer {name:?} has weight {weight}: use 0 or more"))
                     });
@@ -331,24 +332,28 @@ struct Sum<'a> {
 }
 
 impl Sum<'_> {
-    fn add(&mut self, weight: f64, score: impl FnOnce(&mut [f64]) -> Result<(), Degraded>) {
+    /// Adds a column. Those of our own scorers are in range; what is foreign is brought there.
+    fn add(
+        &mut self,
+        weight: f64,
+        is_foreign: bool,
+        score: impl FnOnce(&mut [f64]) -> Result<(), Degraded>,
+    ) {
         let column = self.reasons.next_column();
         let degraded = score(column).err();
         if degraded.is_some() {
             column.fill(NEUTRAL);
         }
-        self.counters.nan_scores += vectorised(
+        if is_foreign {
+            for score in column.iter_mut() {
+                self.counters.nan_scores += u64::from(score.is_nan());
+                // A NaN becomes 0.
+                *score = score.max(0.0).min(1.0);
+            }
+        }
+        vectorised(
             #[inline(always)]
-            || {
-                let mut not_numbers = 0;
-                for score in column.iter_mut() {
-                    not_numbers += u64::from(score.is_nan());
-                    let positive = if *score > 0.0 { *score } else { 0.0 };
-                    *score = if positive < 1.0 { positive } else { 1.0 };
-                }
-                add_weighted(weight, column, self.totals);
-                not_numbers
-            },
+            || add_weighted(weight, column, self.totals),
         );
         if let Some(reason) = degraded {
             self.counters.degraded_scorers += 1;

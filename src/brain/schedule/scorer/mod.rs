@@ -3,7 +3,7 @@
 //! What every scorer guarantees, and the shared suite checks: a number in `[0, 1]` for every
 //! candidate; the same inputs give the same bits; candidates are treated alike whatever their
 //! slots; a signal that is unknown (NaN: never reported, or too old) gives [`NEUTRAL`] to the
-//! candidate that it concerns. What the scheduler guarantees in turn: it clamps all the same, and
+//! candidate that it concerns. What is foreign guarantees nothing: the scheduler clamps it, and
 //! counts a NaN as 0.
 //!
 //! A scorer reads and does not change; one that remembers learns in [`Scorer::placed`], which is

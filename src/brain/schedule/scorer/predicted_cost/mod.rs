@@ -231,6 +231,9 @@ fn known_or_zero(signal: f64, value: f64) -> f64 {
 
 /// KV in use over context in flight, by the endpoints that report the former.
 fn distinct_share(cx: &Context<'_>) -> f64 {
+    if !cx.is_reported(Feature::KvUsage) {
+        return DISTINCT_SHARE;
+    }
     let usage = cx.column(Feature::KvUsage);
     let capacities = cx.column(Feature::KvCapacityTokens);
     let contexts = cx.column(Feature::InflightContextTokens);
@@ -256,14 +259,25 @@ fn distinct_share(cx: &Context<'_>) -> f64 {
 impl PredictedCost {
     /// The cost of a row. No branch: selections, so that a loop over rows vectorises.
     #[inline(always)]
-    fn cost(&self, of: &Part<'_>, row: usize, by: Prices, work: &Work, moment: &Moment) -> f64 {
+    fn cost<const REPORTED: bool>(
+        &self,
+        of: &Part<'_>,
+        row: usize,
+        by: Prices,
+        work: &Work,
+        moment: &Moment,
+    ) -> f64 {
         let per_own_token = by.per_token + by.per_pair * work.pairs_per_own_token;
 
         // Queued prefill tokens that we did not send; none where either count is unknown.
-        let reported = of.waiting[row] + of.running[row];
-        let beyond = reported - of.inflight[row] - REPORT_SLACK;
-        let foreign = beyond * of.waiting[row] / reported * self.mean_uncached_tokens;
-        let foreign = if beyond > 0.0 { foreign } else { 0.0 };
+        let foreign = if REPORTED {
+            let reported = of.waiting[row] + of.running[row];
+            let beyond = reported - of.inflight[row] - REPORT_SLACK;
+            let foreign = beyond * of.waiting[row] / reported * self.mean_uncached_tokens;
+            if beyond > 0.0 { foreign } else { 0.0 }
+        } else {
+            0.0
+        };
 
         // Nothing stored yet, or a capacity that is unknown: no youth.
         let capacity = of.kv_capacity[row];
@@ -272,9 +286,13 @@ impl PredictedCost {
         let youth = if young > 0.0 { young } else { 0.0 };
 
         // Tokens by which the KV that is asked for passes what fits; what is unknown is passed over.
-        let queued = of.kv_usage[row] * capacity + of.pending[row] + work.own_tokens;
         let in_flight = moment.distinct * (of.context[row] + moment.prompt_tokens);
-        let demand = if queued > in_flight { queued } else { in_flight };
+        let demand = if REPORTED {
+            let queued = of.kv_usage[row] * capacity + of.pending[row] + work.own_tokens;
+            if queued > in_flight { queued } else { in_flight }
+        } else {
+            in_flight
+        };
         let overflow = demand - KV_FULL * capacity;
         let overflow = if overflow > 0.0 { overflow } else { 0.0 };
 
@@ -298,12 +316,18 @@ impl PredictedCost {
             prompt_tokens,
         };
         let by_models = can_be_trusted(cx);
+        let is_reported =
+            cx.is_reported(Feature::WaitingRequests) || cx.is_reported(Feature::KvUsage);
         let cold = Work::of(prompt_tokens, None, &self.params.tier_weights);
         let mut matched = cx.features.matched().iter().peekable();
         for run in cx.features.runs() {
             let rows = run.rows();
             let part = self.part(cx, by_models, rows.clone(), run.slots());
-            self.costs_of(&part, &cold, &moment, &mut out[rows.clone()]);
+            if is_reported {
+                self.costs_of::<true>(&part, &cold, &moment, &mut out[rows.clone()]);
+            } else {
+                self.costs_of::<false>(&part, &cold, &moment, &mut out[rows.clone()]);
+            }
             while let Some(matched) = matched.next_if(|matched| matched.row < rows.end) {
                 let work = Work::of(prompt_tokens, Some(matched), &self.params.tier_weights);
                 let row = matched.row - rows.start;
@@ -311,16 +335,23 @@ impl PredictedCost {
                     Some(models) => Prices::by_model(models, row, &work, &moment),
                     None => Prices::in_tokens(&part, row, &work),
                 };
-                out[matched.row] = self.cost(&part, row, prices, &work, &moment);
+                out[matched.row] = self.cost::<true>(&part, row, prices, &work, &moment);
             }
         }
     }
 
-    /// Costs of a run of candidates to whom the prompt is the same work.
-    fn costs_of(&self, part: &Part<'_>, work: &Work, moment: &Moment, out: &mut [f64]) {
+    /// Costs of a run of candidates to whom the prompt is the same work. `REPORTED` is whether any
+    /// engine has reported a queue or its KV.
+    fn costs_of<const REPORTED: bool>(
+        &self,
+        part: &Part<'_>,
+        work: &Work,
+        moment: &Moment,
+        out: &mut [f64],
+    ) {
         // Functions, so that `out` is known to overlap with nothing.
         #[inline(always)]
-        fn by_models(
+        fn by_models<const REPORTED: bool>(
             scorer: &PredictedCost,
             (part, models): (Part<'_>, PrefillRows<'_>),
             (work, moment): (Work, Moment),
@@ -329,11 +360,11 @@ impl PredictedCost {
             let (part, models) = (part.first(out.len()), models.first(out.len()));
             for (row, out) in out.iter_mut().enumerate() {
                 let prices = Prices::by_model(&models, row, &work, &moment);
-                *out = scorer.cost(&part, row, prices, &work, &moment);
+                *out = scorer.cost::<REPORTED>(&part, row, prices, &work, &moment);
             }
         }
         #[inline(always)]
-        fn in_tokens(
+        fn in_tokens<const REPORTED: bool>(
             scorer: &PredictedCost,
             part: Part<'_>,
             (work, moment): (Work, Moment),
@@ -342,17 +373,17 @@ impl PredictedCost {
             let part = part.first(out.len());
             for (row, out) in out.iter_mut().enumerate() {
                 let prices = Prices::in_tokens(&part, row, &work);
-                *out = scorer.cost(&part, row, prices, &work, &moment);
+                *out = scorer.cost::<REPORTED>(&part, row, prices, &work, &moment);
             }
         }
         match part.models {
             Some(models) => vectorised(
                 #[inline(always)]
-                || by_models(self, (*part, models), (*work, *moment), out),
+                || by_models::<REPORTED>(self, (*part, models), (*work, *moment), out),
             ),
             None => vectorised(
                 #[inline(always)]
-                || in_tokens(self, *part, (*work, *moment), out),
+                || in_tokens::<REPORTED>(self, *part, (*work, *moment), out),
             ),
         }
     }

@@ -68,7 +68,9 @@ def measure(options: argparse.Namespace, tokens: int) -> dict[str, float]:
     requests = options.requests * 8192 // max(tokens, 8192)
     few = requests // 10
     timed = {
-        "route": median_us(requests, lambda i: router.route(prompts[i % 16], model="m"), cancel_all),
+        "route": median_us(
+            requests, lambda i: router.route(prompts[i % 16], model="m"), cancel_all
+        ),
         "route_bytes": median_us(
             requests, lambda i: router.route(as_bytes[i % 16], model="m"), cancel_all
         ),

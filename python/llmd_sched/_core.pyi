@@ -626,9 +626,7 @@ class PromptKeys:
     Safe to share between threads; a turn of one conversation follows the one before all the same.
     """
 
-    def extend(
-        self, tokens: Tokens, *, multimodal: Sequence[tuple[str, int, int]] = ()
-    ) -> None:
+    def extend(self, tokens: Tokens, *, multimodal: Sequence[tuple[str, int, int]] = ()) -> None:
         """Appends tokens, and the multimodal items that lie in them.
 
         Offsets of ``multimodal`` count from the start of the prompt. Raises :class:`PromptError`,

@@ -47,7 +47,7 @@ pub struct SignalColumn {
     /// NaN where it was never reported.
     values: Vec<f64>,
     at: Vec<Time>,
-    newest: Time,
+    newest: Option<Time>,
     /// No value is older than this. It lags, and is found again where a question turns on it.
     oldest: Cell<Time>,
 }
@@ -65,7 +65,7 @@ impl SignalColumn {
     /// Whether any value may be [`fresh`](Signal::fresh).
     #[must_use]
     pub fn any_fresh(&self, now: Time, max_age: Duration) -> bool {
-        self.newest > Time::ZERO && self.newest >= now.before(max_age)
+        self.newest.is_some_and(|newest| newest >= now.before(max_age))
     }
 
     /// The column, NaN where unknown, where no value is too old: the usual case, which costs no
@@ -75,9 +75,9 @@ impl SignalColumn {
         let limit = now.before(max_age);
         if self.oldest.get() < limit {
             let known = self.values.iter().zip(&self.at).filter(|(value, _)| !value.is_nan());
-            self.oldest.set(known.map(|(_, &at)| at).min().unwrap_or(self.newest));
+            self.oldest.set(known.map(|(_, &at)| at).min().unwrap_or(Time::MAX));
         }
-        (self.oldest.get() >= limit || self.newest == Time::ZERO).then_some(&self.values)
+        (self.oldest.get() >= limit).then_some(&self.values)
     }
 
     /// Writes the values of a run of slots, NaN where they are not [`fresh`](Signal::fresh).
@@ -98,7 +98,7 @@ impl SignalColumn {
         let (row, at) = (slot.index(), signal.at().unwrap_or_default());
         self.values[row] = signal.last().unwrap_or(f64::NAN);
         self.at[row] = at;
-        self.newest = self.newest.max(at);
+        self.newest = self.newest.max(signal.at());
         if signal.at().is_some() {
             self.oldest.set(self.oldest.get().min(at));
         }
@@ -144,4 +144,42 @@ pub struct MetricsSample {
     pub process_start_time_s: Option<f64>,
     /// Anything else that was asked for by name.
     pub other: BTreeMap<String, f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_column_knows_what_each_signal_knows(
+            history in prop::collection::vec(
+                (0_u32..3, prop::option::of(0.0_f64..9.0), 0_u64..400, 0_u64..300),
+                0..30,
+            ),
+        ) {
+            let mut column = SignalColumn::default();
+            (0..3).for_each(|_| column.push_empty());
+            let mut now = Time::ZERO;
+            for (slot, value, pause, max_age) in history {
+                let signal = value.map_or_else(Signal::default, |value| Signal::new(value, now));
+                column.set(Slot(slot), signal);
+                now = now + Duration::from_nanos(pause);
+                let max_age = Duration::from_nanos(max_age);
+                let expected: Vec<Option<f64>> =
+                    (0..3).map(|slot| column.get(Slot(slot)).fresh(now, max_age)).collect();
+                let known = |value: &f64| (!value.is_nan()).then_some(*value);
+
+                let mut fresh = vec![0.0; 3];
+                column.fresh(0..3, now, max_age, &mut fresh);
+                prop_assert_eq!(fresh.iter().map(known).collect::<Vec<_>>(), expected.clone());
+                if let Some(all) = column.all_fresh(now, max_age) {
+                    prop_assert_eq!(all.iter().map(known).collect::<Vec<_>>(), expected.clone());
+                }
+                let any = expected.iter().any(Option::is_some);
+                prop_assert!(column.any_fresh(now, max_age) || !any);
+            }
+        }
+    }
 }

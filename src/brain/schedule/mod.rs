@@ -17,9 +17,10 @@
 //!
 //! Deterministic: candidates are visited in slot order, sums run in the order of the
 //! configuration, ties are broken by the scheduler's own seeded generator. What is remembered is
-//! bounded: per slot, or with a stated limit and eviction. In the steady state only the
-//! [`Explanation`] allocates. 64 endpoints take about 2 us under `llm-d`, 5 us under `default`
-//! with learned latencies.
+//! bounded: per slot, or with a stated limit and eviction. In the steady state a decision allocates
+//! once, for the scores that explain it ([`Reasons`]). Of a fleet a decision reads columns, in
+//! vectors ([`crate::lanes`]), and only those that a plugin of the profile asks for: `default`
+//! takes about 1 us over 64 endpoints and 4 to 7 us over 1,024 (`make bench-select`).
 //!
 //! Not here: booking (see [`crate::fleet`]) and holding (see [`crate::flow`]).
 

@@ -347,8 +347,7 @@ impl Sum<'_> {
         if is_foreign {
             for score in column.iter_mut() {
                 self.counters.nan_scores += u64::from(score.is_nan());
-                // A NaN becomes 0.
-                *score = score.max(0.0).min(1.0);
+                *score = if score.is_nan() { 0.0 } else { score.clamp(0.0, 1.0) };
             }
         }
         vectorised(

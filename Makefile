@@ -98,7 +98,7 @@ PEERS_TARGET := benches/peers/target
 # Traces for `make bench-index TRACE=...`, in the format of Mooncake's.
 TRACE ?=
 
-.PHONY: bench-decision bench-index bench-events bench-growth bench-peers-lint
+.PHONY: bench-decision bench-index bench-events bench-select bench-growth bench-peers-lint
 bench-decision: $(VENV)/.stamp
 	rm -rf $(LLMD_CACHE)/peers-wheel
 	$(BIN)/maturin build -q --profile dist --out $(LLMD_CACHE)/peers-wheel
@@ -121,6 +121,9 @@ bench-peers-lint:
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
+
+bench-select:
+	cargo bench -q -p llmd-brain --bench select
 
 clean:
 	rm -rf target dist $(VENV) $(DEMO_VENV)

@@ -190,15 +190,16 @@ class Router:
 
     def route(
         self,
-        tokens: Tokens | None = None,
+        tokens: Tokens | PromptKeys | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],
     ) -> Decision:
         """Picks an endpoint for a prompt and books its load there.
 
-        The prompt is either ``tokens`` or, where there are none, ``text``. What else may be said
-        about the request is in :class:`RequestOptions`. The caller then sends the request to
+        The prompt is either ``tokens`` (its token ids, or the :class:`PromptKeys` of a prompt that
+        grows) or, where there are none, ``text``. What else may be said about the request is in
+        :class:`RequestOptions`. The caller then sends the request to
         :attr:`Decision.address`, and reports :meth:`first_token`, :meth:`progress` and
         :meth:`finish` (or :meth:`cancel`), or uses the decision in a ``with`` statement.
 
@@ -219,7 +220,7 @@ class Router:
 
     def route_async(
         self,
-        tokens: Tokens | None = None,
+        tokens: Tokens | PromptKeys | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],
@@ -233,13 +234,38 @@ class Router:
 
     def route_many(
         self,
-        prompts: Sequence[Tokens],
+        prompts: Sequence[Tokens | PromptKeys] | Tokens,
+        offsets: npt.ArrayLike | None = None,
         **options: Unpack[RequestOptions],
     ) -> list[Decision]:
         """Routes many prompts with the same options, in order, in one call.
 
+        ``prompts`` is a sequence of them or, with ``offsets``, the token ids of all, one prompt
+        after the other: prompt ``i`` is ``prompts[offsets[i]:offsets[i + 1]]``, so ``n`` prompts
+        have ``n + 1`` ascending offsets. Each is placed with the load of those before it booked.
+
         All or none: where one cannot be placed, those booked so far are cancelled, and the
-        exception's message names its position. Raises as :meth:`route` does.
+        exception's message names its position. Raises :class:`PromptError` for offsets that
+        cannot be, and otherwise as :meth:`route` does.
+
+        >>> import numpy as np
+        >>> from llmd_sched import Router
+        >>> router = Router()
+        >>> _ = router.add_endpoint("http://10.0.0.1:8000")
+        >>> tokens = np.arange(300, dtype=np.uint32)
+        >>> [decision.prompt_tokens for decision in router.route_many(tokens, [0, 100, 300])]
+        [100, 200]
+        """
+
+    def prompt_keys(
+        self,
+        tokens: Tokens | None = None,
+        **options: Unpack[PromptOptions],
+    ) -> PromptKeys:
+        """The keys of a prompt that will grow, for :meth:`route` and the others.
+
+        Without ``model`` they are bound to the one that all endpoints serve now, if they serve
+        one. Raises :class:`PromptError`.
         """
 
     def first_token(self, decision: Decision) -> bool:
@@ -272,7 +298,7 @@ class Router:
 
     def match(
         self,
-        tokens: Tokens | None = None,
+        tokens: Tokens | PromptKeys | None = None,
         *,
         text: str | None = None,
         **options: Unpack[PromptOptions],
@@ -284,7 +310,7 @@ class Router:
 
     def explain(
         self,
-        tokens: Tokens | None = None,
+        tokens: Tokens | PromptKeys | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],
@@ -333,7 +359,7 @@ class Router:
 
     def features(
         self,
-        tokens: Tokens | None = None,
+        tokens: Tokens | PromptKeys | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],
@@ -577,6 +603,57 @@ class Decision:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+@final
+class PromptKeys:
+    """The block keys of a prompt that grows, as a conversation does from turn to turn.
+
+    Each turn hashes only the tokens that are new; those that are there are neither kept nor
+    compared. :meth:`Router.prompt_keys` makes one, and it goes wherever that router takes a
+    prompt; ``model``, ``lora``, ``cache_salt`` and ``multimodal`` are then its own.
+
+    >>> from llmd_sched import Router
+    >>> router = Router()
+    >>> _ = router.add_endpoint("http://10.0.0.1:8000", model="llama")
+    >>> prompt = router.prompt_keys(range(100), model="llama")
+    >>> router.finish(router.route(prompt, session_id="s1"))
+    True
+    >>> prompt.extend(range(100, 164))  # the answer, and what the user said next
+    >>> decision = router.route(prompt, session_id="s1")
+    >>> decision.prompt_tokens, decision.matched_tokens
+    (164, 96)
+
+    Safe to share between threads; a turn of one conversation follows the one before all the same.
+    """
+
+    def extend(self, tokens: Tokens, *, multimodal: Sequence[tuple[str, int, int]] = ()) -> None:
+        """Appends tokens, and the multimodal items that lie in them.
+
+        Offsets of ``multimodal`` count from the start of the prompt. Raises :class:`PromptError`,
+        and appends nothing then.
+        """
+
+    def truncate(self, length: int) -> int:
+        """Cuts to whole blocks of at most ``length`` tokens, before an item that would be cut.
+
+        Returns how long the prompt is now: append again from there, for a history that was
+        edited.
+
+        >>> from llmd_sched import Router
+        >>> prompt = Router().prompt_keys(range(100))
+        >>> prompt.truncate(70)
+        64
+        """
+
+    @property
+    def block_size(self) -> int:
+        """Tokens a block."""
+
+    @property
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """A copy of the keys of the full blocks, as :func:`block_keys` gives them."""
+
+    def __len__(self) -> int: ...
 
 @final
 class Leg:

@@ -18,9 +18,9 @@ Tokens = Union[
 ]
 """Token ids of one prompt, each 0 to 4294967295, one-dimensional.
 
-A contiguous ``uint32`` numpy array is read in place. Other integer arrays, ``array.array`` and
-``memoryview`` are converted with a range check, ``bytes`` is taken as little-endian ``uint32``,
-and any other sequence is read element by element.
+A contiguous ``uint32`` numpy array is read in place, and so are ``bytes``, which are taken as
+little-endian ``uint32``, and an ``array.array`` or ``memoryview`` of such items. Other integer
+arrays are converted with a range check, and any other sequence is read element by element.
 """
 
 EndpointRef = Union["Endpoint", str]

@@ -5,9 +5,10 @@
 //! sockets, timers and wakers, feed [`brain::Input`]s and carry out [`brain::Action`]s.
 //!
 //! The rooms, each of which imports only those listed above it:
-//! `ids`, `time`, `rng`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `brain`, `engine`.
+//! `ids`, `lanes`, `rng`, `time`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `brain`, `engine`.
 
 pub mod ids;
+pub mod lanes;
 pub mod rng;
 pub mod time;
 

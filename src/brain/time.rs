@@ -53,6 +53,12 @@ impl Time {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The time a `span` earlier; the origin where there was none.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// Milliseconds elapsed since `earlier`; zero where `earlier` is later.
     #[must_use]
     pub fn millis_since(self, earlier: Self) -> f64 {

@@ -36,7 +36,8 @@ pub fn scope(options: Option<&Bound<'_, PyDict>>) -> PyResult<Scope> {
     Ok(scope)
 }
 
-/// Options of a request, read; who is `allowed` is still to be found.
+/// Options of a request, read; who is `allowed` is still to be found, and the prompt's part (its
+/// length, model and adapter) comes with the prompt.
 #[derive(Debug, Default)]
 pub struct Options {
     /// What its keys are bound to.
@@ -57,8 +58,6 @@ impl Options {
                 return Err(unknown(name, &PROMPT_OPTIONS, &REQUEST_OPTIONS));
             }
         }
-        read.request.model.clone_from(&read.scope.model);
-        read.request.lora.clone_from(&read.scope.lora);
         Ok(read)
     }
 

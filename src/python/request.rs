@@ -1,14 +1,18 @@
 //! What a `Router` does with requests.
 
+use crate::batch::Batch;
 use crate::decision::Decision;
 use crate::errors::{self, PromptError};
 use crate::explanation::Explanation;
+use crate::given::{Given, Prompt};
 use crate::matches::Matches;
 use crate::options::{self, Options};
-use crate::router::{Router, one_prompt};
+use crate::prompt_keys::PromptKeys;
+use crate::router::Router;
 use crate::tokens::Tokens;
 use crate::waiting;
-use llmd_bodies::router::{ExplainRequest, LiveRouter, Placement, Prompt, RouterError, Scratch};
+use llmd_bodies::router::{ExplainRequest, LiveRouter, Placement, RouterError, Scratch};
+use llmd_brain::prompt::Scope;
 use llmd_brain::schedule::Request;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -27,19 +31,25 @@ pub fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     result
 }
 
-/// Reads options and keys of a request.
-pub fn prepare(
-    live: &LiveRouter,
-    prompt: Prompt<'_>,
-    options: Option<&Bound<'_, PyDict>>,
-    scratch: &mut Scratch,
-) -> PyResult<Request> {
+/// What a caller asks for besides its prompt: the scope of the keys, and the rest of the request.
+pub fn asked(live: &LiveRouter, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Scope, Request)> {
     let Options { scope, mut request, allowed } = Options::read(options)?;
     if let Some(names) = allowed {
         let found: Result<_, RouterError> = names.iter().map(|name| live.find(name)).collect();
         request.allowed = Some(found.map_err(errors::router)?);
     }
-    live.prepare(prompt, &scope, &mut request, scratch).map_err(|error| errors::prompt(&error))?;
+    Ok((scope, request))
+}
+
+/// Reads options and keys of a request.
+pub fn prepare(
+    live: &LiveRouter,
+    given: &Given<'_, Prompt<'_>>,
+    options: Option<&Bound<'_, PyDict>>,
+    scratch: &mut Scratch,
+) -> PyResult<Request> {
+    let (scope, mut request) = asked(live, options)?;
+    given.read(live, &scope, &mut request, scratch)?;
     Ok(request)
 }
 
@@ -57,6 +67,21 @@ impl Router {
         }
         self.place_scored(py, live, request, scratch)
     }
+
+    /// Places a request, or waits until it has a place.
+    fn decide(
+        &self,
+        py: Python<'_>,
+        live: Arc<LiveRouter>,
+        request: &Request,
+        scratch: &mut Scratch,
+    ) -> PyResult<Decision> {
+        let placed = match self.place(py, &live, request, scratch)? {
+            Placement::Placed(placed) => placed,
+            Placement::Held(ticket) => waiting::wait(py, &live, ticket)?,
+        };
+        Ok(Decision::new(live, placed, request.prompt_tokens))
+    }
 }
 
 #[pymethods]
@@ -66,20 +91,15 @@ impl Router {
     fn route(
         &self,
         py: Python<'_>,
-        tokens: Option<Tokens<'_>>,
+        tokens: Option<Prompt<'_>>,
         text: Option<&str>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Decision> {
         let live = self.live()?;
         with_scratch(|scratch| {
-            let request = prepare(&live, one_prompt(tokens.as_ref(), text)?, options, scratch)?;
-            match self.place(py, &live, &request, scratch)? {
-                Placement::Placed(placed) => Ok(Decision::new(live, placed, request.prompt_tokens)),
-                Placement::Held(ticket) => {
-                    let placed = waiting::wait(py, &live, ticket)?;
-                    Ok(Decision::new(live, placed, request.prompt_tokens))
-                }
-            }
+            let given = Given::one(tokens.as_ref(), text)?;
+            let request = prepare(&live, &given, options, scratch)?;
+            self.decide(py, live, &request, scratch)
         })
     }
 
@@ -88,7 +108,7 @@ impl Router {
     fn route_async<'py>(
         &self,
         py: Python<'py>,
-        tokens: Option<Tokens<'py>>,
+        tokens: Option<Prompt<'py>>,
         text: Option<&str>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -96,7 +116,8 @@ impl Router {
         let future = waiting::future(py)?;
         let live = self.live()?;
         with_scratch(|scratch| {
-            let request = prepare(&live, one_prompt(tokens.as_ref(), text)?, options, scratch)?;
+            let given = Given::one(tokens.as_ref(), text)?;
+            let request = prepare(&live, &given, options, scratch)?;
             match self.place(py, &live, &request, scratch)? {
                 Placement::Placed(placed) => {
                     let decision = Decision::new(live, placed, request.prompt_tokens);
@@ -111,18 +132,23 @@ impl Router {
     }
 
     #[doc = stub_doc!("Router.route_many")]
-    #[pyo3(signature = (prompts, **options))]
-    fn route_many(
+    #[pyo3(signature = (prompts, offsets=None, **options))]
+    fn route_many<'py>(
         &self,
-        py: Python<'_>,
-        prompts: &Bound<'_, PyAny>,
-        options: Option<&Bound<'_, PyDict>>,
+        py: Python<'py>,
+        prompts: &Bound<'py, PyAny>,
+        offsets: Option<Bound<'py, PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Vec<Decision>> {
-        let mut decisions = Vec::new();
-        for (position, tokens) in prompts.try_iter()?.enumerate() {
-            let routed = tokens
-                .and_then(|tokens| tokens.extract::<Tokens<'_>>())
-                .and_then(|tokens| self.route(py, Some(tokens), None, options));
+        let live = self.live()?;
+        let batch = Batch::of(prompts, offsets)?;
+        let (scope, mut request) = asked(&live, options)?;
+        let mut decisions = Vec::with_capacity(batch.len());
+        for position in 0..batch.len() {
+            let routed = with_scratch(|scratch| {
+                batch.read(position, &live, &scope, &mut request, scratch)?;
+                self.decide(py, Arc::clone(&live), &request, scratch)
+            });
             match routed {
                 Ok(decision) => decisions.push(decision),
                 Err(error) => {
@@ -132,6 +158,22 @@ impl Router {
             }
         }
         Ok(decisions)
+    }
+
+    #[doc = stub_doc!("Router.prompt_keys")]
+    #[pyo3(signature = (tokens=None, **options))]
+    fn prompt_keys(
+        &self,
+        tokens: Option<Tokens<'_>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<PromptKeys> {
+        let mut scope = options::scope(options)?;
+        let (model, items) = (scope.model.clone(), std::mem::take(&mut scope.multimodal));
+        let mut prompt =
+            self.live()?.growing_prompt(scope).map_err(|error| errors::prompt(&error))?;
+        let tokens = tokens.as_ref().map_or(&[][..], Tokens::as_slice);
+        prompt.extend(tokens, &items).map_err(|error| errors::prompt(&error))?;
+        Ok(PromptKeys::new(prompt, model))
     }
 
     #[doc = stub_doc!("Router.first_token")]
@@ -159,16 +201,15 @@ impl Router {
     #[pyo3(name = "match", signature = (tokens=None, *, text=None, **options))]
     fn matches(
         &self,
-        tokens: Option<Tokens<'_>>,
+        tokens: Option<Prompt<'_>>,
         text: Option<&str>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Matches> {
         let live = self.live()?;
         let scope = options::scope(options)?;
         with_scratch(|scratch| {
-            let prompt = one_prompt(tokens.as_ref(), text)?;
-            live.prepare(prompt, &scope, &mut Request::default(), scratch)
-                .map_err(|error| errors::prompt(&error))?;
+            let given = Given::one(tokens.as_ref(), text)?;
+            given.read(&live, &scope, &mut Request::default(), scratch)?;
             live.brain().matches(live.now(), &scratch.keys, &mut scratch.matches);
             Ok(Matches::of(&live, &scratch.matches))
         })
@@ -179,13 +220,14 @@ impl Router {
     fn explain(
         &self,
         py: Python<'_>,
-        tokens: Option<Tokens<'_>>,
+        tokens: Option<Prompt<'_>>,
         text: Option<&str>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Explanation> {
         let live = self.live()?;
         with_scratch(|scratch| {
-            let request = prepare(&live, one_prompt(tokens.as_ref(), text)?, options, scratch)?;
+            let given = Given::one(tokens.as_ref(), text)?;
+            let request = prepare(&live, &given, options, scratch)?;
             let foreign = self.foreign_scores(py, &live, &request, scratch)?;
             Ok(Explanation::new(live.explanation(&request, &foreign, scratch)))
         })
@@ -202,9 +244,9 @@ pub fn explain_body<'py>(
     options: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let Options { scope, request, allowed } = Options::read(options)?;
-    let (tokens, text) = match one_prompt(tokens.as_ref(), text)? {
-        Prompt::Tokens(tokens) => (Some(tokens.to_vec()), None),
-        Prompt::Text(text) => (None, Some(text.to_owned())),
+    let (tokens, text) = match Given::one(tokens.as_ref(), text)? {
+        Given::Prompt(tokens) => (Some(tokens.as_slice().to_vec()), None),
+        Given::Text(text) => (None, Some(text.to_owned())),
     };
     let asked = ExplainRequest {
         tokens,

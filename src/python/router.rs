@@ -1,7 +1,7 @@
 //! `Router`: making one, and its whole life. What it does with endpoints is in `fleet.rs`, with
 //! requests in `request.rs`, with scorers in `scorers.rs`.
 
-use crate::errors::{self, ConfigError, PromptError};
+use crate::errors::{self, ConfigError};
 use crate::json;
 use crate::scorers::Scorers;
 use llmd_bodies::router::{self, LiveRouter, RouterConfig, fork};
@@ -157,21 +157,4 @@ fn value(config: &Bound<'_, PyAny>) -> PyResult<Value> {
     json::from_python(config).map_err(|error| {
         ConfigError::new_err(format!("configuration: {}", error.value(config.py())))
     })
-}
-
-/// Either tokens or text.
-pub fn one_prompt<'a>(
-    tokens: Option<&'a crate::tokens::Tokens<'_>>,
-    text: Option<&'a str>,
-) -> PyResult<router::Prompt<'a>> {
-    match (tokens, text) {
-        (Some(tokens), None) => Ok(router::Prompt::Tokens(tokens.as_slice())),
-        (None, Some(text)) => Ok(router::Prompt::Text(text)),
-        (Some(_), Some(_)) => {
-            Err(PromptError::new_err("both tokens and text are given: give one of them"))
-        }
-        (None, None) => {
-            Err(PromptError::new_err("no prompt is given: give its token ids, or text="))
-        }
-    }
 }

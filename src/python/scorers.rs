@@ -6,9 +6,9 @@
 use crate::decision::Decision;
 use crate::errors::{self, ConfigError, ScoreError};
 use crate::features::Features;
+use crate::given::{Given, Prompt};
 use crate::request::{prepare, with_scratch};
-use crate::router::{Router, one_prompt};
-use crate::tokens::Tokens;
+use crate::router::Router;
 use crate::waiting;
 use llmd_bodies::router::{LiveRouter, Placement, RouterError, Scratch};
 use llmd_brain::EndpointId;
@@ -244,13 +244,14 @@ impl Router {
     #[pyo3(signature = (tokens=None, *, text=None, **options))]
     fn features(
         &self,
-        tokens: Option<Tokens<'_>>,
+        tokens: Option<Prompt<'_>>,
         text: Option<&str>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Features> {
         let live = self.live()?;
         with_scratch(|scratch| {
-            let request = prepare(&live, one_prompt(tokens.as_ref(), text)?, options, scratch)?;
+            let given = Given::one(tokens.as_ref(), text)?;
+            let request = prepare(&live, &given, options, scratch)?;
             let features = live.features(&request, scratch).map_err(errors::router)?;
             Ok(Features::new(live, features, request, scratch.keys.clone()))
         })

@@ -14,6 +14,8 @@ use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple}
 pub enum Tokens<'py> {
     /// In the caller's array.
     InPlace(PyReadonlyArray1<'py, u32>),
+    /// In the caller's bytes, which nobody can write.
+    InBytes(Bound<'py, PyBytes>),
     /// Converted.
     Converted(Vec<u32>),
 }
@@ -24,6 +26,8 @@ impl Tokens<'_> {
         match self {
             // `InPlace` is made only of arrays that are one slice.
             Self::InPlace(array) => array.as_slice().unwrap_or_default(),
+            // `InBytes` is made only of bytes that are whole, aligned words.
+            Self::InBytes(bytes) => bytemuck::try_cast_slice(bytes.as_bytes()).unwrap_or_default(),
             Self::Converted(tokens) => tokens,
         }
     }
@@ -46,12 +50,12 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Tokens<'py> {
             return from_items(tuple.len(), tuple.iter().map(Ok)).map(Self::Converted);
         }
         if let Ok(bytes) = tokens.cast::<PyBytes>() {
-            return from_bytes(bytes.as_bytes()).map(Self::Converted);
+            return in_bytes(&bytes);
         }
         if let Ok(bytes) = tokens.cast::<PyByteArray>() {
             return from_bytes(&bytes.to_vec()).map(Self::Converted);
         }
-        from_other(&tokens).map(Self::Converted)
+        from_other(&tokens)
     }
 }
 
@@ -122,6 +126,14 @@ fn narrow<T: Element + Copy + std::fmt::Display>(
     Ok(ids.iter().map(|&id| cut(id)).collect())
 }
 
+/// Python aligns the content of `bytes` for anything, and block keys want a little-endian machine.
+fn in_bytes<'py>(bytes: &Bound<'py, PyBytes>) -> PyResult<Tokens<'py>> {
+    match bytemuck::try_cast_slice::<u8, u32>(bytes.as_bytes()) {
+        Ok(tokens) if check_length(tokens.len()).is_ok() => Ok(Tokens::InBytes(bytes.clone())),
+        _ => from_bytes(bytes.as_bytes()).map(Tokens::Converted),
+    }
+}
+
 fn from_bytes(bytes: &[u8]) -> PyResult<Vec<u32>> {
     let (words, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
@@ -152,7 +164,7 @@ fn from_items<'py>(
 }
 
 /// `array.array`, `memoryview`, tensors, and sequences of other kinds.
-fn from_other(tokens: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+fn from_other<'py>(tokens: &Bound<'py, PyAny>) -> PyResult<Tokens<'py>> {
     let py = tokens.py();
     if tokens.is_instance_of::<PyString>() {
         return Err(PromptError::new_err("tokens is a str: pass it as text="));
@@ -162,21 +174,21 @@ fn from_other(tokens: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
         let format: String = memory.getattr("format")?.extract()?;
         if matches!(format.as_str(), "B" | "b" | "c") {
             let bytes = memory.call_method0("tobytes")?;
-            return from_bytes(bytes.cast::<PyBytes>()?.as_bytes());
+            return in_bytes(bytes.cast::<PyBytes>()?);
         }
     }
     if memory.is_some() || tokens.hasattr("__array__")? {
         let array = py.import("numpy")?.call_method1("asarray", (tokens,))?;
         return match array.cast::<PyArray1<u32>>() {
-            Ok(ids) => narrow(ids, u64::from, |id| id),
-            Err(_) => from_array(array.cast::<PyUntypedArray>()?),
+            Ok(ids) => in_place(ids),
+            Err(_) => from_array(array.cast::<PyUntypedArray>()?).map(Tokens::Converted),
         };
     }
     if let (Ok(length), Ok(items)) = (tokens.len(), tokens.try_iter())
         && tokens.hasattr("__getitem__")?
         && !tokens.hasattr("keys")?
     {
-        return from_items(length, items);
+        return from_items(length, items).map(Tokens::Converted);
     }
     Err(PromptError::new_err(format!(
         "tokens is of type {}: pass a numpy array or a list of token ids",

@@ -246,6 +246,33 @@ def test_route_many_is_all_or_none(router: Router) -> None:
     assert nobody.value.reason == "no-candidate"
 
 
+def test_route_many_of_one_array_is_route_many_of_its_parts(router: Router) -> None:
+    flat = np.arange(500, dtype=np.uint32)
+    offsets = np.array([0, 100, 101, 480])
+    decisions = router.route_many(flat, offsets, model="m")
+    assert [decision.prompt_tokens for decision in decisions] == [100, 1, 379]
+    parts = router.route_many([flat[:100], flat[100:101], flat[101:480]], model="m")
+    assert [decision.matched_tokens for decision in parts] == [96, 0, 368]
+    assert router.route_many(flat, [], model="m") == []
+
+
+@pytest.mark.parametrize(
+    ("offsets", "why"),
+    [
+        ([0, 9], "9 at position 1 is not from 0 to 4"),
+        ([-1, 2], "-1 at position 0 is not from 0 to 4"),
+        ([3, 2], "2 at position 1 is not from 3 to 4"),
+        ([[0, 1]], "not one-dimensional"),
+        (["x"], "invalid literal"),
+    ],
+)
+def test_offsets_that_cannot_be_are_refused(
+    router: Router, offsets: list[object], why: str
+) -> None:
+    with pytest.raises(PromptError, match=why):
+        router.route_many(np.arange(4, dtype=np.uint32), offsets)
+
+
 def test_match_books_nothing(router: Router) -> None:
     router.finish(router.route(PROMPT, allowed=["http://b"]))
     matches = router.match(PROMPT)

@@ -250,7 +250,7 @@ impl LiveRouter {
     /// How a request was placed.
     #[must_use]
     pub fn explanation_of(&self, decision: &Decision) -> ExplanationDocument {
-        self.explained(Some(decision.endpoint), &decision.explanation)
+        self.explained(Some(decision.endpoint), &decision.explanation())
     }
 
     /// How a prepared request would be placed now.
@@ -262,7 +262,7 @@ impl LiveRouter {
         scratch: &mut Scratch,
     ) -> ExplanationDocument {
         match self.explain(request, foreign, scratch) {
-            Ok(choice) => self.explained(Some(choice.endpoint), &choice.explanation),
+            Ok(choice) => self.explained(Some(choice.endpoint), &choice.explanation()),
             Err(why) => ExplanationDocument {
                 rejection: Some(why.to_string()),
                 ..self.explained(None, &Explanation::default())

@@ -7,7 +7,7 @@ use super::members::MembersGuard;
 use llmd_brain::brain::{Action, BrainError, RejectReason};
 use llmd_brain::fleet::EndpointSpec;
 use llmd_brain::index::Matches;
-use llmd_brain::prompt::{PromptError, Scope, text, token_keys};
+use llmd_brain::prompt::{GrowingPrompt, PromptError, Scope, text, token_keys};
 use llmd_brain::schedule::{Choice, Decision, Features, ForeignScore, Request};
 use llmd_brain::{BlockKey, ReservationId, Ticket};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub enum Prompt<'a> {
     Tokens(&'a [u32]),
     /// As text, where there are no tokens.
     Text(&'a str),
+    /// As the keys that it has already.
+    Keys(&'a GrowingPrompt),
 }
 
 /// Buffers that a thread keeps between requests.
@@ -50,7 +52,7 @@ pub struct Placed {
 }
 
 impl LiveRouter {
-    /// Puts the keys of a prompt into `scratch`, and its length into `request`.
+    /// Puts the keys of a prompt into `scratch`, and its length, model and adapter into `request`.
     ///
     /// Keys are bound to a model. A request that names none gets those of the fleet's model where
     /// all endpoints serve one.
@@ -65,7 +67,9 @@ impl LiveRouter {
         scratch: &mut Scratch,
     ) -> Result<(), PromptError> {
         let block_size = self.config().block_size;
-        let of_sole_model = match scope.model.is_empty() {
+        // Keys that there are already are bound already.
+        let is_unbound = scope.model.is_empty() && !matches!(prompt, Prompt::Keys(_));
+        let of_sole_model = match is_unbound {
             true => self
                 .members
                 .read()
@@ -73,8 +77,10 @@ impl LiveRouter {
                 .map(|model| Scope { model: model.to_owned(), ..scope.clone() }),
             false => None,
         };
+        request.model.clone_from(&scope.model);
         let scope = of_sole_model.as_ref().unwrap_or(scope);
         request.is_text = matches!(prompt, Prompt::Text(_));
+        request.lora.clone_from(&scope.lora);
         let tokens = match prompt {
             Prompt::Tokens(tokens) => {
                 token_keys(tokens, block_size, scope, &mut scratch.keys)?;
@@ -84,10 +90,35 @@ impl LiveRouter {
                 text::text_keys(text, block_size, scope, &mut scratch.keys)?;
                 text::estimated_tokens(text)
             }
+            Prompt::Keys(prompt) => {
+                if prompt.is_empty() {
+                    return Err(PromptError::Empty);
+                }
+                if prompt.block_size() != block_size {
+                    let keys = prompt.block_size();
+                    return Err(PromptError::OtherBlockSize { keys, router: block_size });
+                }
+                scratch.keys.clear();
+                scratch.keys.extend_from_slice(prompt.keys());
+                prompt.len()
+            }
         };
         request.prompt_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         request.block_tokens = block_size;
         Ok(())
+    }
+
+    /// The keys of a prompt that will grow, of this router's blocks; `scope` names no multimodal
+    /// items yet. Without a model they are bound to the fleet's as in [`prepare`](Self::prepare),
+    /// as of now.
+    ///
+    /// # Errors
+    /// [`PromptError`].
+    pub fn growing_prompt(&self, mut scope: Scope) -> Result<GrowingPrompt, PromptError> {
+        if scope.model.is_empty() {
+            self.members.read().sole_model().unwrap_or_default().clone_into(&mut scope.model);
+        }
+        GrowingPrompt::new(self.config().block_size, scope)
     }
 
     /// Places a prepared request, or holds it.

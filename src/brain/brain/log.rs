@@ -185,7 +185,7 @@ pub fn decision_bits(decision: &Decision) -> u64 {
         word(predicted.map_or(u64::MAX, f64::to_bits));
     }
     word(decision.reservation.0);
-    let why = &decision.explanation;
+    let why = decision.explanation();
     for (candidate, tokens) in why.candidates.iter().zip(&why.matched_tokens) {
         word(u64::from(candidate.slot.0));
         word(u64::from(*tokens));

@@ -10,6 +10,7 @@ use crate::index::{Matches, Source};
 use crate::predict::{EngineProfile, Predictor};
 use crate::schedule::{Choice, Decision, Features, ForeignScore, Leg, Phase, Request, Scheduler};
 use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
+use smallvec::smallvec;
 use std::collections::HashMap;
 
 /// Label by which an endpoint's owner names the engine profile that its latency models start from.
@@ -25,8 +26,6 @@ struct Waiting {
 pub(super) struct State {
     latest: Time,
     next_ticket: u64,
-    /// Changes whenever who may be a candidate does: scores made for another version are stale.
-    version: u64,
     pub(super) fleet: Fleet,
     predictor: Predictor,
     scheduler: Scheduler,
@@ -42,7 +41,6 @@ impl State {
         Ok(Self {
             latest: Time::ZERO,
             next_ticket: 0,
-            version: 0,
             fleet: Fleet::new(config.fleet.clone()),
             predictor: Predictor::new(config.predict.clone())?,
             scheduler: Scheduler::new(&config.schedule, config.seed)?,
@@ -53,8 +51,9 @@ impl State {
         })
     }
 
+    /// Changes whenever who may be a candidate does: scores made for another version are stale.
     pub(super) fn version(&self) -> u64 {
-        self.version
+        self.fleet.roster()
     }
 
     pub(super) fn holding_now(&self) -> u64 {
@@ -130,7 +129,7 @@ impl State {
         let now = now.max(self.latest);
         self.scheduler
             .features(now, request, &self.fleet, &self.predictor, matches)
-            .map(|features| (self.version, features.clone()))
+            .map(|features| (self.version(), features))
             .map_err(RejectReason::from)
     }
 
@@ -220,18 +219,21 @@ impl State {
         self.routed.insert(ticket, reservation);
         answers.book(now, choice.endpoint, request, keys);
         self.stats.decisions += 1;
-        self.stats.fallbacks += u64::from(choice.explanation.fallback.is_some());
+        self.stats.fallbacks += u64::from(choice.reasons.fallback().is_some());
         self.stats.matched_tokens += u64::from(choice.matched_tokens);
         self.stats.prompt_tokens += u64::from(request.prompt_tokens);
         Ok(Decision {
             ticket,
             endpoint: choice.endpoint,
-            legs: vec![Leg { phase: Phase::Aggregated, endpoints: vec![choice.endpoint] }],
+            legs: smallvec![Leg {
+                phase: Phase::Aggregated,
+                endpoints: smallvec![choice.endpoint],
+            }],
             matched_tokens: choice.matched_tokens,
             match_source: choice.match_source,
             predicted: choice.predicted,
             reservation,
-            explanation: Box::new(choice.explanation),
+            reasons: choice.reasons,
         })
     }
 
@@ -366,7 +368,6 @@ impl State {
     ) -> Result<(), BrainError> {
         profile_of(spec)?;
         let endpoint = self.fleet.join(now, spec.clone())?;
-        self.version += 1;
         self.admit_to_predictor(endpoint);
         if let Some(index) = answers.index() {
             let source = match spec.kv_source {
@@ -399,7 +400,6 @@ impl State {
         actions: &mut Vec<Action>,
     ) -> Result<(), BrainError> {
         self.fleet.change(now, endpoint, change)?;
-        self.version += 1;
         match change {
             EndpointChange::Uncordon | EndpointChange::Reachable => {
                 self.place_held(now, answers, actions);
@@ -422,7 +422,6 @@ impl State {
             self.stats.lost_with_endpoint += 1;
             actions.push(Action::Cancel { ticket: lost.ticket, endpoint });
         }
-        self.version += 1;
         self.scheduler.left(endpoint.slot);
         self.predictor.reset(endpoint.slot);
         if let Some(index) = answers.index() {

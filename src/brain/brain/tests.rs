@@ -96,7 +96,7 @@ fn a_prompt_goes_where_events_say_its_blocks_are() {
     assert_eq!(decision.endpoint, endpoints[2]);
     assert_eq!(decision.matched_tokens, 64 * BLOCK);
     assert_eq!(decision.match_source, crate::index::MatchSource::Exact);
-    assert_eq!(decision.explanation.candidates, endpoints);
+    assert_eq!(decision.explanation().candidates, endpoints);
 }
 
 #[test]

@@ -99,22 +99,22 @@ impl Brain {
 
     fn view(&self, now: Time, id: EndpointId, fleet: &Fleet) -> Option<EndpointView> {
         let (spec, columns) = (fleet.spec(id)?, fleet.columns());
-        let row = id.slot.index();
+        let load = columns.load(id.slot);
         let reported = [&columns.kv_usage, &columns.waiting_requests, &columns.running_requests]
             .into_iter()
-            .filter_map(|column| column.get(row)?.at())
+            .filter_map(|column| column.get(id.slot).at())
             .max();
         Some(EndpointView {
             id,
             spec: EndpointSpec { capacity: fleet.capacity(id)?.clone(), ..spec.clone() },
-            health: *columns.health.get(row)?,
-            inflight_requests: columns.inflight_requests[row],
-            pending_prefill_tokens: columns.pending_prefill_tokens[row],
-            active_decode_tokens: columns.active_decode_tokens[row],
-            waiting_requests: columns.waiting_requests[row].last(),
-            running_requests: columns.running_requests[row].last(),
-            kv_usage: columns.kv_usage[row].last(),
-            gpu_utilization: columns.gpu_utilization[row].last(),
+            health: *columns.health.get(id.slot.index())?,
+            inflight_requests: load.inflight_requests,
+            pending_prefill_tokens: load.pending_prefill_tokens,
+            active_decode_tokens: load.active_decode_tokens,
+            waiting_requests: columns.waiting_requests.get(id.slot).last(),
+            running_requests: columns.running_requests.get(id.slot).last(),
+            kv_usage: columns.kv_usage.get(id.slot).last(),
+            gpu_utilization: columns.gpu_utilization.get(id.slot).last(),
             reported_ms_ago: reported.map(|at| now.millis_since(at)),
             blocks: self.residency().blocks(id).unwrap_or_default(),
         })

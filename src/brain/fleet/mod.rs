@@ -40,7 +40,7 @@ mod signal;
 mod spec;
 
 pub use change::EndpointChange;
-pub use columns::Columns;
+pub use columns::{Columns, DEFAULT_BATCH_TOKENS};
 pub use config::FleetConfig;
 pub use ledger::{Booking, Reservation};
 pub use load::{Ahead, Load, PrefillHead, prefill_pairs};
@@ -49,7 +49,7 @@ pub use meter::DecodeWindow;
 pub use observe::{CapacityConflict, Observed};
 pub use peers::{PeerLoad, PeerOutcome, PeerTotals};
 pub use roster::Fleet;
-pub use signal::{MetricsSample, Signal};
+pub use signal::{MetricsSample, Signal, SignalColumn};
 pub use spec::{Capacity, EndpointSpec, Health, KvSource, Role, Topology};
 
 use crate::{EndpointId, ReservationId};

@@ -1,7 +1,7 @@
 //! What engines report: validated value by value, each with its own age.
 
-use super::{Capacity, Columns, Fleet, FleetError, MetricsSample, Signal};
-use crate::{EndpointId, Time};
+use super::{Capacity, Columns, Fleet, FleetError, MetricsSample, Signal, SignalColumn};
+use crate::{EndpointId, Slot, Time};
 
 /// Two start times of one process may differ by this much: exporters that count from the uptime
 /// round. No engine restarts faster.
@@ -76,7 +76,7 @@ impl Fleet {
             observed.capacity_learned = Some(tenant.capacity.clone());
         }
 
-        store(&mut self.columns, row, now, &sample);
+        store(&mut self.columns, slot, now, &sample);
         tenant.sample = sample;
         tenant.sampled_at = Some(now);
         self.set_capacity_columns(slot);
@@ -97,10 +97,10 @@ impl Fleet {
     }
 }
 
-fn store(columns: &mut Columns, row: usize, now: Time, sample: &MetricsSample) {
-    let put = |column: &mut Vec<Signal>, value: Option<f64>| {
+fn store(columns: &mut Columns, slot: Slot, now: Time, sample: &MetricsSample) {
+    let put = |column: &mut SignalColumn, value: Option<f64>| {
         if let Some(value) = value {
-            column[row] = Signal::new(value, now);
+            column.set(slot, Signal::new(value, now));
         }
     };
     put(&mut columns.waiting_requests, sample.waiting_requests);

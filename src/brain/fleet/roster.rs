@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{EndpointId, Slot, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+/// The next [`Fleet::roster`]; 0 is that of an empty fleet.
+static ROSTERS: AtomicU64 = AtomicU64::new(1);
 
 /// The endpoints, their reported signals, and what is in flight on them.
 ///
@@ -28,11 +32,11 @@ use std::time::Duration;
 ///     predicted_tpot_ms: None,
 /// };
 /// let reservation = fleet.book(Time::ZERO, a, &booking).unwrap();
-/// assert_eq!(fleet.columns().pending_prefill_tokens, [200]);
+/// assert_eq!(fleet.columns().pending_prefill_tokens, [200.0]);
 ///
 /// fleet.first_token(Time::from_millis_f64(30.0), reservation).unwrap();
-/// assert_eq!(fleet.columns().pending_prefill_tokens, [0]);
-/// assert_eq!(fleet.columns().active_decode_tokens, [1_001]);
+/// assert_eq!(fleet.columns().pending_prefill_tokens, [0.0]);
+/// assert_eq!(fleet.columns().active_decode_tokens, [1_001.0]);
 ///
 /// assert!(fleet.release(Time::from_millis_f64(900.0), reservation));
 /// assert!(!fleet.release(Time::from_millis_f64(901.0), reservation), "twice is harmless");
@@ -47,6 +51,7 @@ pub struct Fleet {
     models: Models,
     vacant: BTreeSet<Slot>,
     draining: BTreeSet<Slot>,
+    roster: u64,
     by_address: BTreeMap<String, BTreeMap<u32, Slot>>,
     pub(super) latest: Time,
 }
@@ -76,6 +81,7 @@ impl Fleet {
             models: Models::default(),
             vacant: BTreeSet::new(),
             draining: BTreeSet::new(),
+            roster: 0,
             by_address: BTreeMap::new(),
             latest: Time::ZERO,
             config,
@@ -137,6 +143,7 @@ impl Fleet {
         self.set_capacity_columns(slot);
         self.ledger.admit(now, slot);
         self.refresh_load(now, slot);
+        self.roster_changed();
         Ok(EndpointId { slot, generation: self.columns.generation[row] })
     }
 
@@ -164,6 +171,7 @@ impl Fleet {
         self.columns.occupied[row] = false;
         self.draining.remove(&slot);
         self.vacant.insert(slot);
+        self.roster_changed();
         Ok(ended)
     }
 
@@ -192,6 +200,7 @@ impl Fleet {
             self.draining.remove(&slot);
         }
         let before = std::mem::replace(&mut self.columns.health[row], tenant.standing.health());
+        self.roster_changed();
         Ok(!before.is_schedulable() && self.columns.health[row].is_schedulable())
     }
 
@@ -200,6 +209,17 @@ impl Fleet {
     pub fn drained(&self) -> impl Iterator<Item = EndpointId> + '_ {
         let idle = self.draining.iter().filter(|&&slot| self.ledger.load(slot).is_idle());
         idle.filter_map(|&slot| self.columns.id(slot))
+    }
+
+    /// A number that changes whenever who may be given requests does. No two fleets of a process
+    /// have one in common unless they are copies, so it may stand for what was derived from it.
+    #[must_use]
+    pub fn roster(&self) -> u64 {
+        self.roster
+    }
+
+    fn roster_changed(&mut self) {
+        self.roster = ROSTERS.fetch_add(1, Relaxed);
     }
 
     /// What scoring reads.
@@ -287,10 +307,11 @@ impl Fleet {
         let row = slot.index();
         let Some(Some(tenant)) = self.tenants.get(row) else { return };
         let capacity = &tenant.capacity;
+        let kv_tokens = capacity.kv_blocks.saturating_mul(u64::from(capacity.block_size));
         self.columns.kv_capacity_tokens[row] =
-            capacity.kv_blocks.saturating_mul(u64::from(capacity.block_size));
+            if kv_tokens == 0 { f64::NAN } else { kv_tokens as f64 };
         self.columns.max_running_requests[row] = capacity.max_running_requests;
-        self.columns.max_batch_tokens[row] = capacity.max_batch_tokens;
+        self.columns.set_max_batch_tokens(slot, capacity.max_batch_tokens);
         self.columns.max_loras[row] = capacity.max_loras;
     }
 }

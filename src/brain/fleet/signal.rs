@@ -1,8 +1,11 @@
 //! What an engine reports about itself, and how old that is.
 
-use crate::Time;
+use crate::lanes::vectorised;
+use crate::{Slot, Time};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A reported value with its age.
@@ -35,6 +38,75 @@ impl Signal {
     #[must_use]
     pub fn at(&self) -> Option<Time> {
         self.at
+    }
+}
+
+/// A reported value of every slot.
+#[derive(Debug, Clone, Default)]
+pub struct SignalColumn {
+    /// NaN where it was never reported.
+    values: Vec<f64>,
+    at: Vec<Time>,
+    newest: Option<Time>,
+    /// No value is older than this. It lags, and is found again where a question turns on it.
+    oldest: Cell<Time>,
+}
+
+impl SignalColumn {
+    /// The value of one slot, as if never reported for a slot that there is not.
+    #[must_use]
+    pub fn get(&self, slot: Slot) -> Signal {
+        match (self.values.get(slot.index()), self.at.get(slot.index())) {
+            (Some(&value), Some(&at)) => Signal::new(value, at),
+            _ => Signal::default(),
+        }
+    }
+
+    /// Whether any value may be [`fresh`](Signal::fresh).
+    #[must_use]
+    pub fn any_fresh(&self, now: Time, max_age: Duration) -> bool {
+        self.newest.is_some_and(|newest| newest >= now.before(max_age))
+    }
+
+    /// The column, NaN where unknown, where no value is too old: the usual case, which costs no
+    /// look at each age.
+    #[must_use]
+    pub fn all_fresh(&self, now: Time, max_age: Duration) -> Option<&[f64]> {
+        let limit = now.before(max_age);
+        if self.oldest.get() < limit {
+            let known = self.values.iter().zip(&self.at).filter(|(value, _)| !value.is_nan());
+            self.oldest.set(known.map(|(_, &at)| at).min().unwrap_or(Time::MAX));
+        }
+        (self.oldest.get() >= limit).then_some(&self.values)
+    }
+
+    /// Writes the values of a run of slots, NaN where they are not [`fresh`](Signal::fresh).
+    pub fn fresh(&self, slots: Range<usize>, now: Time, max_age: Duration, out: &mut [f64]) {
+        let limit = now.before(max_age);
+        let (values, at) = (&self.values[slots.clone()], &self.at[slots]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((out, &value), &at) in out.iter_mut().zip(values).zip(at) {
+                    *out = if at >= limit { value } else { f64::NAN };
+                }
+            },
+        );
+    }
+
+    pub(super) fn set(&mut self, slot: Slot, signal: Signal) {
+        let (row, at) = (slot.index(), signal.at().unwrap_or_default());
+        self.values[row] = signal.last().unwrap_or(f64::NAN);
+        self.at[row] = at;
+        self.newest = self.newest.max(signal.at());
+        if signal.at().is_some() {
+            self.oldest.set(self.oldest.get().min(at));
+        }
+    }
+
+    pub(super) fn push_empty(&mut self) {
+        self.values.push(f64::NAN);
+        self.at.push(Time::ZERO);
     }
 }
 
@@ -72,4 +144,42 @@ pub struct MetricsSample {
     pub process_start_time_s: Option<f64>,
     /// Anything else that was asked for by name.
     pub other: BTreeMap<String, f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_column_knows_what_each_signal_knows(
+            history in prop::collection::vec(
+                (0_u32..3, prop::option::of(0.0_f64..9.0), 0_u64..400, 0_u64..300),
+                0..30,
+            ),
+        ) {
+            let mut column = SignalColumn::default();
+            (0..3).for_each(|_| column.push_empty());
+            let mut now = Time::ZERO;
+            for (slot, value, pause, max_age) in history {
+                let signal = value.map_or_else(Signal::default, |value| Signal::new(value, now));
+                column.set(Slot(slot), signal);
+                now = now + Duration::from_nanos(pause);
+                let max_age = Duration::from_nanos(max_age);
+                let expected: Vec<Option<f64>> =
+                    (0..3).map(|slot| column.get(Slot(slot)).fresh(now, max_age)).collect();
+                let known = |value: &f64| (!value.is_nan()).then_some(*value);
+
+                let mut fresh = vec![0.0; 3];
+                column.fresh(0..3, now, max_age, &mut fresh);
+                prop_assert_eq!(fresh.iter().map(known).collect::<Vec<_>>(), expected.clone());
+                if let Some(all) = column.all_fresh(now, max_age) {
+                    prop_assert_eq!(all.iter().map(known).collect::<Vec<_>>(), expected.clone());
+                }
+                let any = expected.iter().any(Option::is_some);
+                prop_assert!(column.any_fresh(now, max_age) || !any);
+            }
+        }
+    }
 }

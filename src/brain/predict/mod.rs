@@ -17,13 +17,16 @@
 //! Not here: what a latency is worth (see [`crate::schedule`]), and waits that no queue of ours
 //! explains (an engine whose KV cache is full): they count as outliers.
 
+mod coefficients;
 mod config;
 mod fit;
 mod predictor;
+mod prefill;
 mod profile;
 
 pub use config::{PredictConfig, PredictError};
 pub use predictor::{Predictor, Timing};
+pub use prefill::{Prefill, PrefillRows};
 pub use profile::{EngineProfile, PROFILES};
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Latency of every endpoint, predicted and learned.
 
+use super::coefficients::Coefficients;
 use super::fit::{Fit, dot};
+use super::prefill::{DecodesBeside, Prefill, PrefillRows, steps_in};
 use super::{EngineProfile, PredictConfig, PredictError};
-use crate::fleet::{Ahead, Columns, DecodeWindow, Reservation, prefill_pairs};
+use crate::fleet::{Ahead, Columns, DecodeWindow, Reservation};
 use crate::{Slot, Time};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
-/// Tokens of one engine step where the endpoint's are unknown (vLLM's default on large GPUs).
-const DEFAULT_BATCH_TOKENS: u32 = 8_192;
 /// Decodes of fewer tokens are dominated by how tokens were bunched on the wire.
 const LEAST_STEPS: u32 = 8;
 /// What is subtracted from a measurement as others' work leaves at least this share of it.
@@ -44,12 +45,23 @@ pub struct Timing {
     pub decode_error: Option<f64>,
 }
 
-/// A pair of models, and whether the prior that they started from may speak.
+/// A pair of models, by [`Part`], and whether the prior that they started from may speak.
 #[derive(Debug, Clone, Copy)]
 struct Models {
-    prefill: Fit,
-    decode: Fit,
+    fits: [Fit; Part::COUNT],
     prior_speaks: bool,
+}
+
+/// Which of an endpoint's models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Prefill,
+    Decode,
+}
+
+impl Part {
+    const COUNT: usize = 2;
+    const ALL: [Self; Self::COUNT] = [Self::Prefill, Self::Decode];
 }
 
 impl Models {
@@ -66,8 +78,11 @@ impl Models {
             least(profile.decode_ms_per_request, 1e-4),
             least(profile.decode_ms_per_context_token, 1e-8),
         ];
-        let (prefill, decode) = (Fit::from_prior(prefill), Fit::from_prior(decode));
-        Self { prefill, decode, prior_speaks }
+        Self { fits: [Fit::from_prior(prefill), Fit::from_prior(decode)], prior_speaks }
+    }
+
+    fn part(&self, part: Part) -> &Fit {
+        &self.fits[part as usize]
     }
 }
 
@@ -76,6 +91,8 @@ impl Models {
 struct Pool {
     members: u32,
     models: Models,
+    /// By [`Part`]: members with too few observations of their own, who borrow.
+    borrowers: [Vec<u32>; Part::COUNT],
 }
 
 /// Prefills of the recent past, exponentially weighted.
@@ -118,6 +135,9 @@ pub struct Predictor {
     models: Vec<Models>,
     recent: Vec<RecentPrefills>,
     pools: Vec<Pool>,
+    /// What the models come to, kept up as they learn: a prediction for a whole fleet reads this
+    /// and no model.
+    in_force: Coefficients,
 }
 
 /// Profile that unknown engines are measured against; it speaks only where it is configured to.
@@ -142,6 +162,7 @@ impl Predictor {
             models: Vec::new(),
             recent: Vec::new(),
             pools: Vec::new(),
+            in_force: Coefficients::default(),
         })
     }
 
@@ -155,9 +176,11 @@ impl Predictor {
             self.pool.push(0);
             self.models.push(self.generic);
             self.recent.push(RecentPrefills::default());
+            self.in_force.push_empty();
         }
         while self.pools.len() <= model as usize {
-            self.pools.push(Pool { members: 0, models: self.generic });
+            let borrowers = Default::default();
+            self.pools.push(Pool { members: 0, models: self.generic, borrowers });
         }
         let own = profile.map(|profile| Models::from_profile(profile, true));
         let pool = &mut self.pools[model as usize];
@@ -165,10 +188,12 @@ impl Predictor {
             pool.models = own.unwrap_or(self.generic);
         }
         pool.members += 1;
+        pool.borrowers.iter_mut().for_each(|rows| rows.push(row as u32));
         self.occupied[row] = true;
         self.pool[row] = model;
         self.models[row] = own.unwrap_or(self.generic);
         self.recent[row] = RecentPrefills::default();
+        Part::ALL.into_iter().for_each(|part| self.put_in_force(row, part));
     }
 
     /// An endpoint leaves. The last of its model takes the pooled observations with it.
@@ -176,7 +201,10 @@ impl Predictor {
         let row = slot.index();
         if self.occupied.get(row).copied().unwrap_or_default() {
             self.occupied[row] = false;
-            self.pools[self.pool[row] as usize].members -= 1;
+            let pool = &mut self.pools[self.pool[row] as usize];
+            pool.members -= 1;
+            pool.borrowers.iter_mut().for_each(|rows| rows.retain(|&other| other != row as u32));
+            self.in_force.clear(row);
         }
     }
 
@@ -191,14 +219,23 @@ impl Predictor {
         prompt_tokens: u32,
         matched_tokens: u32,
     ) -> Option<f64> {
-        let prefill = self.speaking(slot, |models| &models.prefill)?.coefficients();
-        let cached = matched_tokens.min(prompt_tokens);
-        let ahead = columns.ahead(slot);
-        let features = prefill_features(&ahead, prompt_tokens - cached, cached);
-        let in_hand = step_in_hand_ms(slot, columns, &ahead, &prefill);
-        let progress = ahead.head.map_or(0.0, |head| now.millis_since(head.since).min(in_hand));
-        let work = (dot(&prefill, &features) - progress).max(0.0);
-        Some(work + self.decode_drag_ms(slot, columns, &ahead, features[1]))
+        let row = slot.index();
+        let rows = self.prefill_rows(row..row + 1, columns)?;
+        let prefill = Prefill::of(prompt_tokens, matched_tokens);
+        let ttft_ms = rows.ttft_ms(0, now.as_millis_f64(), &prefill);
+        (!ttft_ms.is_nan()).then_some(ttft_ms)
+    }
+
+    /// What predicts the time to first token on a run of slots; `None` where the predictor has not
+    /// been told of all of them.
+    #[must_use]
+    pub fn prefill_rows<'a>(
+        &'a self,
+        slots: Range<usize>,
+        columns: &'a Columns,
+    ) -> Option<PrefillRows<'a>> {
+        let known = self.occupied.len().min(columns.slots());
+        (slots.end <= known).then(|| PrefillRows::new(slots, &self.in_force, columns))
     }
 
     /// Time per output token, milliseconds, of a request of `prompt_tokens`, if it is sent to the
@@ -212,7 +249,7 @@ impl Predictor {
         columns: &Columns,
         prompt_tokens: u32,
     ) -> Option<f64> {
-        let decode = self.speaking(slot, |models| &models.decode)?.coefficients();
+        let decode = self.speaking(slot, Part::Decode)?.coefficients();
         let load = columns.load(slot);
         let most = columns.max_running_requests.get(slot.index()).copied().unwrap_or_default();
         let batch = load.inflight_requests.saturating_add(1);
@@ -241,17 +278,17 @@ impl Predictor {
         let ttft_ms = at.millis_since(reservation.booked_at);
         let progress =
             ahead.head.map_or(0.0, |head| reservation.booked_at.millis_since(head.since));
-        let drag = self.decode_drag_ms(slot, columns, ahead, features[1]);
+        let drag = self.decodes_beside(slot, ahead).drag_ms(steps_in(slot, columns, features[1]));
         let work_ms = (ttft_ms + progress - drag).max(ttft_ms * LEAST_OWN_SHARE);
         if ttft_ms > 0.0 && work_ms < DAY_MS {
-            self.learn(slot, |models| &mut models.prefill, features, work_ms);
+            self.learn(slot, Part::Prefill, features, work_ms);
         }
-        let prefill = self.best(slot, |models| &models.prefill).coefficients();
+        let prefill = self.best(slot, Part::Prefill).coefficients();
         let own_ms = prefill[0]
             + prefill[1] * f64::from(reservation.uncached_tokens)
             + prefill[2] * reservation.prefill_pairs() as f64;
         let tokens = f64::from(reservation.uncached_tokens);
-        let steps = libm::ceil(tokens / batch_tokens(slot, columns)).max(1.0);
+        let steps = steps_in(slot, columns, tokens);
         self.add_prefill(at, slot, own_ms, steps);
     }
 
@@ -260,12 +297,12 @@ impl Predictor {
         if !self.knows(slot) || window.steps < LEAST_STEPS || window.duration_ms >= DAY_MS {
             return;
         }
-        let prefill = self.best(slot, |models| &models.prefill).coefficients();
+        let prefill = self.best(slot, Part::Prefill).coefficients();
         let others_ms = prefill[1] * window.prefill_tokens + prefill[2] * window.prefill_pairs;
         let decode_ms = (window.duration_ms - others_ms).max(window.duration_ms * LEAST_OWN_SHARE);
         let features = [1.0, window.mean_batch_requests, window.mean_context_tokens];
         let tpot_ms = decode_ms / f64::from(window.steps);
-        self.learn(slot, |models| &mut models.decode, features, tpot_ms);
+        self.learn(slot, Part::Decode, features, tpot_ms);
     }
 
     /// The coefficients by which an endpoint is predicted; `None` for an empty slot. Whether they
@@ -273,8 +310,8 @@ impl Predictor {
     #[must_use]
     pub fn timing(&self, slot: Slot) -> Option<Timing> {
         let own = self.knows(slot).then(|| &self.models[slot.index()])?;
-        let prefill = self.best(slot, |models| &models.prefill).coefficients();
-        let decode = self.best(slot, |models| &models.decode).coefficients();
+        let prefill = self.best(slot, Part::Prefill).coefficients();
+        let decode = self.best(slot, Part::Decode).coefficients();
         let error = |fit: &Fit| self.is_mature(fit).then(|| fit.spread());
         Some(Timing {
             prefill_base_ms: prefill[0],
@@ -283,10 +320,10 @@ impl Predictor {
             decode_base_ms: decode[0],
             decode_ms_per_request: decode[1],
             decode_ms_per_context_token: decode[2],
-            prefills_observed: own.prefill.observations(),
-            decodes_observed: own.decode.observations(),
-            prefill_error: error(&own.prefill),
-            decode_error: error(&own.decode),
+            prefills_observed: own.part(Part::Prefill).observations(),
+            decodes_observed: own.part(Part::Decode).observations(),
+            prefill_error: error(own.part(Part::Prefill)),
+            decode_error: error(own.part(Part::Decode)),
         })
     }
 
@@ -299,58 +336,77 @@ impl Predictor {
     }
 
     /// The best model of an endpoint: its own, else its pool's, else its prior.
-    fn best(&self, slot: Slot, which: impl Fn(&Models) -> &Fit) -> &Fit {
-        let own = which(&self.models[slot.index()]);
-        let pooled = which(&self.pools[self.pool[slot.index()] as usize].models);
+    fn best(&self, slot: Slot, part: Part) -> &Fit {
+        let own = self.models[slot.index()].part(part);
+        let pooled = self.pools[self.pool[slot.index()] as usize].models.part(part);
         if !self.is_mature(own) && self.is_mature(pooled) { pooled } else { own }
     }
 
     /// The best model of an endpoint, if it may speak.
-    fn speaking(&self, slot: Slot, which: impl Fn(&Models) -> &Fit) -> Option<&Fit> {
+    fn speaking(&self, slot: Slot, part: Part) -> Option<&Fit> {
         if !self.knows(slot) {
             return None;
         }
-        let best = self.best(slot, which);
+        let best = self.best(slot, part);
         (self.is_mature(best) || self.models[slot.index()].prior_speaks).then_some(best)
     }
 
-    fn learn(
-        &mut self,
-        slot: Slot,
-        which: impl Fn(&mut Models) -> &mut Fit,
-        features: [f64; 3],
-        measured_ms: f64,
-    ) {
+    fn learn(&mut self, slot: Slot, part: Part, features: [f64; 3], measured_ms: f64) {
         let memory = f64::from(self.config.memory_observations);
-        let pooled = which(&mut self.pools[self.pool[slot.index()] as usize].models);
-        let own = which(&mut self.models[slot.index()]);
+        let row = slot.index();
+        let pool = &mut self.pools[self.pool[row] as usize];
+        let pooled = &mut pool.models.fits[part as usize];
+        let own = &mut self.models[row].fits[part as usize];
         if own.observations() == 0 && pooled.observations() >= self.config.min_observations {
             *own = pooled.fresh_copy();
         }
         own.observe(features, measured_ms, memory);
         pooled.observe(features, measured_ms, memory);
+        if own.observations() >= self.config.min_observations {
+            pool.borrowers[part as usize].retain(|&other| other != row as u32);
+        }
+        self.put_in_force(row, part);
+        self.lend(row, part);
     }
 
-    /// How much those who decode slow a prefill of `work_tokens`: half a step until the one that
-    /// runs ends, and their part of each step that the prefill takes.
-    fn decode_drag_ms(
-        &self,
-        slot: Slot,
-        columns: &Columns,
-        ahead: &Ahead,
-        work_tokens: f64,
-    ) -> f64 {
-        let load = &ahead.load;
-        if load.decoding_requests == 0 {
-            return 0.0;
+    /// What an endpoint's best model says now.
+    fn put_in_force(&mut self, row: usize, part: Part) {
+        let fit = self.speaking(Slot(row as u32), part);
+        let coefficients = fit.map(Fit::coefficients);
+        match part {
+            Part::Prefill => {
+                let own = self.models[row].part(part);
+                let error = if self.is_mature(own) { own.spread() } else { 0.0 };
+                self.in_force.set_prefill(row, coefficients, error);
+            }
+            Part::Decode => self.in_force.set_decode(row, coefficients),
         }
-        let Some(fit) = self.speaking(slot, |models| &models.decode) else { return 0.0 };
-        let decode = fit.coefficients();
-        let batch = f64::from(load.decoding_requests);
-        let beside = decode[1] * batch + decode[2] * load.active_decode_tokens as f64;
-        let steps = libm::ceil(work_tokens / batch_tokens(slot, columns)).max(1.0);
-        let current = if ahead.head.is_none() { (decode[0] + beside) / 2.0 } else { 0.0 };
-        current + steps * beside
+    }
+
+    /// What the pool of an endpoint has learned goes to all who borrow from it.
+    fn lend(&mut self, row: usize, part: Part) {
+        let pool = &self.pools[self.pool[row] as usize];
+        let pooled = pool.models.part(part);
+        if !self.is_mature(pooled) {
+            return;
+        }
+        let coefficients = Some(pooled.coefficients());
+        for &borrower in &pool.borrowers[part as usize] {
+            match part {
+                Part::Prefill => self.in_force.set_prefill(borrower as usize, coefficients, 0.0),
+                Part::Decode => self.in_force.set_decode(borrower as usize, coefficients),
+            }
+        }
+    }
+
+    /// The decodes that a prefill found when it was sent.
+    fn decodes_beside(&self, slot: Slot, ahead: &Ahead) -> DecodesBeside {
+        DecodesBeside {
+            coefficients: self.in_force.decode(slot.index()),
+            requests: ahead.load.decoding_requests.into(),
+            context_tokens: ahead.load.active_decode_tokens as f64,
+            behind_prefill: ahead.head.is_some(),
+        }
     }
 
     fn add_prefill(&mut self, at: Time, slot: Slot, work_ms: f64, steps: f64) {
@@ -364,29 +420,11 @@ impl Predictor {
     }
 }
 
-/// What the engine works on now takes this long: the first prefill of the queue, and those
-/// behind it that fit into one step with it. More progress than that it cannot have made.
-fn step_in_hand_ms(slot: Slot, columns: &Columns, ahead: &Ahead, prefill: &[f64; 3]) -> f64 {
-    let Some(head) = ahead.head else { return 0.0 };
-    let pending_tokens = ahead.load.pending_prefill_tokens as f64;
-    let step_tokens = pending_tokens.min(batch_tokens(slot, columns));
-    let share = if pending_tokens > 0.0 { step_tokens / pending_tokens } else { 0.0 };
-    let step_pairs = share * ahead.load.pending_prefill_pairs as f64;
-    let head_ms = prefill[1] * f64::from(head.uncached_tokens) + prefill[2] * head.pairs as f64;
-    head_ms.max(prefill[1] * step_tokens + prefill[2] * step_pairs)
-}
-
-/// Most tokens in one step of the engine.
-fn batch_tokens(slot: Slot, columns: &Columns) -> f64 {
-    let most = columns.max_batch_tokens.get(slot.index()).copied().unwrap_or_default();
-    f64::from(if most == 0 { DEFAULT_BATCH_TOKENS } else { most })
-}
-
 /// What a prefill takes, in the units of the coefficients: once the base, every token of the queue
 /// and its own, and every pair.
 fn prefill_features(ahead: &Ahead, uncached_tokens: u32, cached_tokens: u32) -> [f64; 3] {
     let tokens = ahead.load.pending_prefill_tokens as f64 + f64::from(uncached_tokens);
     let pairs = ahead.load.pending_prefill_pairs as f64
-        + prefill_pairs(uncached_tokens, cached_tokens) as f64;
+        + crate::fleet::prefill_pairs(uncached_tokens, cached_tokens) as f64;
     [1.0, tokens, pairs]
 }

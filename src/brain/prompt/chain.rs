@@ -77,7 +77,13 @@ impl Chain {
     pub fn extend(&self, keys: &mut Vec<BlockKey>, tokens: &[u32], extras: Extras<'_>) {
         let block_tokens = self.block_size as usize;
         keys.truncate(tokens.len() / block_tokens);
-        let fresh = tokens[keys.len() * block_tokens..].chunks_exact(block_tokens);
+        let fresh = &tokens[keys.len() * block_tokens..];
+        self.append(keys, fresh, extras);
+    }
+
+    /// Appends the keys of the full blocks of `tokens`, which follow those that `keys` stand for.
+    pub fn append(&self, keys: &mut Vec<BlockKey>, tokens: &[u32], extras: Extras<'_>) {
+        let fresh = tokens.chunks_exact(self.block_size as usize);
         self.append_blocks(keys, fresh.map(mix::block_of_tokens), extras);
     }
 

@@ -36,6 +36,7 @@
 
 mod chain;
 mod extra;
+mod growing;
 mod mix;
 mod scope;
 pub mod text;
@@ -43,6 +44,7 @@ pub mod vllm;
 
 pub use chain::{Chain, token_keys};
 pub use extra::BlockExtra;
+pub use growing::GrowingPrompt;
 pub use scope::{Extras, MultimodalItem, Scope};
 
 /// Why a prompt cannot be turned into block keys.
@@ -56,6 +58,16 @@ pub enum PromptError {
     /// No tokens and no text.
     #[error("the prompt is empty: give at least one token id or one byte of text")]
     Empty,
+    /// Keys of other blocks than the router's.
+    #[error(
+        "the keys are of blocks of {keys} tokens, and the router's have {router}: make them with this router's prompt_keys()"
+    )]
+    OtherBlockSize {
+        /// Tokens a block of the keys.
+        keys: u32,
+        /// Tokens a block of the router.
+        router: u32,
+    },
     /// More tokens than any engine takes; guards memory against foreign input.
     #[error(
         "the prompt has {0} tokens, more than the limit of {MAX_PROMPT_TOKENS}: shorten it to what the engine's max_model_len allows"

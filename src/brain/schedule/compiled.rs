@@ -1,21 +1,17 @@
 //! A profile whose plugins have been built.
 
 use super::config::ProfileConfig;
-use super::context::Predictions;
 use super::filter::{FILTERS, Filter};
 use super::param::Params;
 use super::picker::{PICKERS, Picker};
+use super::reasons::ProfileNames;
 use super::registry::{Family, Plugin};
 use super::scorer::{SCORERS, Scorer};
 use super::{PluginConfig, ScheduleError};
+use std::sync::Arc;
 
 /// Most plugins in one profile; bounds what one decision costs.
 const MAX_PLUGINS: usize = 64;
-
-pub(super) struct NamedFilter {
-    pub name: String,
-    pub filter: Box<dyn Filter>,
-}
 
 pub(super) struct WeightedScorer {
     /// What the explanation calls it: the plugin's name, or a foreign scorer's own.
@@ -25,15 +21,12 @@ pub(super) struct WeightedScorer {
 }
 
 pub(super) struct Profile {
-    pub name: String,
-    pub filters: Vec<NamedFilter>,
+    pub names: Arc<ProfileNames>,
+    pub filters: Vec<Box<dyn Filter>>,
     pub scorers: Vec<WeightedScorer>,
-    pub picker_name: String,
     pub picker: Box<dyn Picker>,
     /// Whether endpoints of any role may reach the filters.
     pub any_role: bool,
-    /// Which predicted latencies any plugin reads.
-    pub reads: Predictions,
 }
 
 impl Profile {
@@ -43,10 +36,9 @@ impl Profile {
             let profile = name.to_owned();
             return Err(ScheduleError::TooManyPlugins { profile, count, limit: MAX_PLUGINS });
         }
-        let mut filters = Vec::new();
+        let mut filters: Vec<Box<dyn Filter>> = Vec::new();
         for PluginConfig { name: plugin, params } in &config.filters {
-            let filter = build(FILTERS, Family::Filter, name, plugin, params)?;
-            filters.push(NamedFilter { name: plugin.clone(), filter });
+            filters.push(build(FILTERS, Family::Filter, name, plugin, params)?);
         }
         let mut scorers: Vec<WeightedScorer> = Vec::new();
         for entry in &config.scorers {
@@ -70,19 +62,15 @@ impl Profile {
         }
         let PluginConfig { name: picker_name, params } = &config.picker;
         let picker = build(PICKERS, Family::Picker, name, picker_name, params)?;
-        let any_role = filters.iter().any(|entry| entry.filter.selects_role());
-        let by_filters = filters.iter().map(|entry| entry.filter.reads());
-        let by_scorers = scorers.iter().map(|entry| entry.scorer.reads());
-        let reads = by_filters.chain(by_scorers).max().unwrap_or(Predictions::Neither);
-        Ok(Self {
-            name: name.to_owned(),
-            filters,
-            scorers,
-            picker_name: picker_name.clone(),
-            picker,
-            any_role,
-            reads,
-        })
+        let any_role = filters.iter().any(|filter| filter.selects_role());
+        let weighted = |entry: &WeightedScorer| (entry.name.clone(), entry.weight);
+        let names = ProfileNames {
+            profile: name.to_owned(),
+            filters: config.filters.iter().map(|filter| filter.name.clone()).collect(),
+            scorers: scorers.iter().map(weighted).collect(),
+            picker: picker_name.clone(),
+        };
+        Ok(Self { names: Arc::new(names), filters, scorers, picker, any_role })
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a plugin may look at.
 
-use super::{Feature, Features, ForeignScore, Request};
+use super::rows::{Rows, reported};
+use super::{Feature, ForeignScore, Request};
 use crate::fleet::{EndpointSpec, Fleet};
 use crate::predict::Predictor;
-use crate::{EndpointId, Time};
+use crate::{EndpointId, Slot, Time};
 
 /// One request and its candidates, as every plugin of a profile sees them. Nothing here changes
 /// while a decision is made, except that filters shorten [`features`](Self::features).
@@ -18,7 +19,7 @@ pub struct Context<'a> {
     /// The latency models, for what a predicted latency is made of.
     pub predictor: &'a Predictor,
     /// The candidates and their numbers.
-    pub features: &'a Features,
+    pub features: &'a Rows,
     /// Scores from outside.
     pub foreign: &'a [ForeignScore],
 }
@@ -39,7 +40,29 @@ impl<'a> Context<'a> {
     /// One number of each candidate, NaN where it is unknown.
     #[must_use]
     pub fn column(&self, feature: Feature) -> &'a [f64] {
-        self.features.column(feature)
+        self.features.column(feature, self)
+    }
+
+    /// Whether any endpoint of the fleet has reported a signal lately. Where none has, its column
+    /// is NaN throughout and need not be read.
+    #[must_use]
+    pub fn is_reported(&self, signal: Feature) -> bool {
+        let column = reported(signal, self.fleet.columns());
+        column.is_some_and(|column| column.any_fresh(self.now, self.fleet.metrics_max_age()))
+    }
+
+    /// Time to first token, milliseconds, of the request on an endpoint that holds so much of it.
+    pub(super) fn ttft_ms(&self, slot: Slot, matched_tokens: u32) -> Option<f64> {
+        let prompt_tokens = self.request.prompt_tokens;
+        // An engine recomputes the last token of a prompt that it holds entirely.
+        let cached = matched_tokens.min(prompt_tokens.saturating_sub(1));
+        self.predictor.ttft_ms(self.now, slot, self.fleet.columns(), prompt_tokens, cached)
+    }
+
+    /// Time per output token, milliseconds, of the request on an endpoint.
+    pub(super) fn tpot_ms(&self, slot: Slot) -> Option<f64> {
+        let prompt_tokens = self.request.prompt_tokens;
+        self.predictor.tpot_ms(self.now, slot, self.fleet.columns(), prompt_tokens)
     }
 
     /// What each candidate's owner said of it.
@@ -62,15 +85,4 @@ pub struct Placed<'a> {
     pub matched_tokens: u32,
     /// Prompt tokens that the best of all candidates is believed to hold.
     pub best_matched_tokens: u32,
-}
-
-/// Which predicted latencies a profile reads: a prediction nobody reads is not made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Predictions {
-    /// None.
-    Neither,
-    /// Time to first token.
-    Ttft,
-    /// Time to first token and time per output token.
-    Both,
 }

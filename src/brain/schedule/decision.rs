@@ -1,8 +1,10 @@
 //! A choice with its reasons.
 
+use super::reasons::Reasons;
 use crate::index::MatchSource;
 use crate::{EndpointId, ReservationId, Ticket};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// Where a request goes, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,7 +14,7 @@ pub struct Decision {
     /// Who answers the client: the endpoint of the decode leg, or of the only one.
     pub endpoint: EndpointId,
     /// What is to be done, in order.
-    pub legs: Vec<Leg>,
+    pub legs: SmallVec<[Leg; 1]>,
     /// Prompt tokens that the endpoint is believed to hold.
     pub matched_tokens: u32,
     /// What that belief rests on.
@@ -22,7 +24,16 @@ pub struct Decision {
     /// The load booked for it.
     pub reservation: ReservationId,
     /// How the choice was made.
-    pub explanation: Box<Explanation>,
+    #[serde(rename = "explanation")]
+    pub reasons: Reasons,
+}
+
+impl Decision {
+    /// How the choice was made, to be read.
+    #[must_use]
+    pub fn explanation(&self) -> Explanation {
+        self.reasons.explanation()
+    }
 }
 
 /// One step of serving a request.
@@ -31,7 +42,7 @@ pub struct Leg {
     /// What is done.
     pub phase: Phase,
     /// By whom: one endpoint, or all of a gang.
-    pub endpoints: Vec<EndpointId>,
+    pub endpoints: SmallVec<[EndpointId; 2]>,
 }
 
 /// A phase of a request.

@@ -2,18 +2,22 @@
 
 use super::compiled::{Profile, is_weight};
 use super::config::{ProfileChoice, ScheduleConfig};
-use super::context::{Context, Placed, Predictions};
-use super::decision::{Explanation, FilterStep, Predicted, ScoreColumn};
-use super::features::{Feature, Features, Freshness};
-use super::filter::{Eligible, eligible};
+use super::context::{Context, Placed};
+use super::decision::{Explanation, Predicted};
+use super::features::Features;
+use super::filter::{Eligible, Gate};
 use super::profile::{builtin_profile, builtin_profiles};
+use super::reasons::{Reasons, add_weighted};
+use super::rows::Rows;
 use super::scorer::{Degraded, NEUTRAL, foreign_column};
 use super::{ForeignScore, NoCandidate, Request, ScheduleError};
 use crate::fleet::Fleet;
 use crate::index::{MatchSource, Matches};
+use crate::lanes::vectorised;
 use crate::predict::Predictor;
 use crate::rng::Rng;
 use crate::{EndpointId, Slot, Time};
+use std::sync::Arc;
 
 /// Where a request should go, before anything is booked.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +33,15 @@ pub struct Choice {
     /// What the latency model expects.
     pub predicted: Predicted,
     /// How it was chosen.
-    pub explanation: Explanation,
+    pub reasons: Reasons,
+}
+
+impl Choice {
+    /// How it was chosen, to be read.
+    #[must_use]
+    pub fn explanation(&self) -> Explanation {
+        self.reasons.explanation()
+    }
 }
 
 /// What went wrong without stopping any decision, since the start.
@@ -50,16 +62,17 @@ pub struct Scheduler {
     profile: Profile,
     rng: Rng,
     counters: ScheduleCounters,
+    gate: Gate,
+    /// Slots that the plugins' memories have room for.
+    slots: usize,
     scratch: Scratch,
 }
 
 /// Buffers that are kept between requests.
 #[derive(Default)]
 struct Scratch {
-    eligible: Eligible,
-    features: Features,
+    rows: Rows,
     keep: Vec<bool>,
-    column: Vec<f64>,
     totals: Vec<f64>,
 }
 
@@ -85,14 +98,20 @@ impl Scheduler {
                 Profile::compile(name, &profile)?
             }
         };
-        let (counters, scratch) = (ScheduleCounters::default(), Scratch::default());
-        Ok(Self { profile, rng: Rng::new(seed), counters, scratch })
+        Ok(Self {
+            gate: Gate::new(profile.any_role),
+            profile,
+            rng: Rng::new(seed),
+            counters: ScheduleCounters::default(),
+            slots: 0,
+            scratch: Scratch::default(),
+        })
     }
 
     /// The name of the profile in use; `inline` for one that was given in place.
     #[must_use]
     pub fn profile(&self) -> &str {
-        &self.profile.name
+        &self.profile.names.profile
     }
 
     /// The names of the profile's foreign scorers, in its order.
@@ -115,10 +134,8 @@ impl Scheduler {
         &mut self,
         request: &Request,
         fleet: &Fleet,
-    ) -> Result<&[EndpointId], NoCandidate> {
-        let eligible_now = &mut self.scratch.eligible;
-        eligible(request, fleet, self.profile.any_role, eligible_now)?;
-        Ok(&eligible_now.ids)
+    ) -> Result<Vec<EndpointId>, NoCandidate> {
+        Ok(self.gate.eligible(request, fleet)?.candidates.ids.to_vec())
     }
 
     /// Everything known about the [`candidates`](Self::candidates), predictions included.
@@ -132,11 +149,11 @@ impl Scheduler {
         fleet: &Fleet,
         predictor: &Predictor,
         matches: &Matches,
-    ) -> Result<&Features, NoCandidate> {
-        self.fill(now, request, fleet, matches)?;
+    ) -> Result<Features, NoCandidate> {
+        self.start(request, fleet, matches)?;
         let inputs = Inputs { now, request, fleet, predictor, foreign: &[] };
-        inputs.predict(&mut self.scratch.features, Predictions::Both);
-        Ok(&self.scratch.features)
+        let rows = &self.scratch.rows;
+        Ok(rows.features(&inputs.over(rows)))
     }
 
     /// Chooses. What the profile remembers does not change until the choice is
@@ -153,36 +170,29 @@ impl Scheduler {
         matches: &Matches,
         foreign: &[ForeignScore],
     ) -> Result<Choice, NoCandidate> {
-        self.fill(now, request, fleet, matches)?;
+        let eligible = self.start(request, fleet, matches)?;
         let inputs = Inputs { now, request, fleet, predictor, foreign };
-        inputs.predict(&mut self.scratch.features, self.profile.reads);
-        let mut explanation = Explanation {
-            profile: self.profile.name.clone(),
-            picker: self.profile.picker_name.clone(),
-            ..Explanation::default()
-        };
-        self.run_filters(&inputs, &mut explanation)?;
-        self.run_scorers(&inputs, &mut explanation);
+        let mut reasons = Reasons::new(&self.profile.names);
+        self.run_filters(&inputs, &eligible, &mut reasons)?;
+        self.run_scorers(&inputs, &mut reasons);
         self.counters.choices += 1;
 
-        let Scratch { features, totals, .. } = &self.scratch;
-        let row = self.profile.picker.pick(&inputs.over(features), totals, &mut self.rng);
-        let endpoint = features.ids()[row];
-        let matched_tokens = features.column(Feature::MatchedTokens);
-        explanation.candidates = features.ids().to_vec();
-        explanation.totals.clone_from(totals);
-        explanation.matched_tokens = matched_tokens.iter().map(|&tokens| tokens as u32).collect();
-        let matched_tokens = explanation.matched_tokens[row];
+        let Scratch { rows, totals, .. } = &self.scratch;
+        let cx = inputs.over(rows);
+        let row = self.profile.picker.pick(&cx, totals, &mut self.rng);
+        let endpoint = rows.ids()[row];
+        let matched = rows.match_of(row);
+        let matched_tokens = matched.map_or(0, |matched| matched.tokens as u32);
         Ok(Choice {
             endpoint,
             matched_tokens,
             uncached_tokens: request.prompt_tokens.saturating_sub(matched_tokens).max(1),
-            match_source: features.sources()[row],
+            match_source: matched.map_or(MatchSource::None, |matched| matched.source),
             predicted: Predicted {
-                ttft_ms: inputs.ttft_ms(endpoint.slot, matched_tokens),
-                tpot_ms: inputs.tpot_ms(endpoint.slot),
+                ttft_ms: cx.ttft_ms(endpoint.slot, matched_tokens),
+                tpot_ms: cx.tpot_ms(endpoint.slot),
             },
-            explanation,
+            reasons,
         })
     }
 
@@ -208,13 +218,12 @@ impl Scheduler {
 
     /// A choice is carried out: plugins that remember learn it.
     pub fn committed(&mut self, now: Time, request: &Request, choice: &Choice) {
-        let best = choice.explanation.matched_tokens.iter().copied().max();
         let placed = Placed {
             now,
             request,
             endpoint: choice.endpoint,
             matched_tokens: choice.matched_tokens,
-            best_matched_tokens: best.unwrap_or_default(),
+            best_matched_tokens: choice.reasons.best_matched_tokens(),
         };
         for entry in &mut self.profile.scorers {
             entry.scorer.placed(&placed);
@@ -229,77 +238,86 @@ impl Scheduler {
         }
     }
 
-    fn fill(
+    /// Collects who may be scored, and what they match.
+    fn start(
         &mut self,
-        now: Time,
         request: &Request,
         fleet: &Fleet,
         matches: &Matches,
-    ) -> Result<(), NoCandidate> {
-        let Scratch { eligible: eligible_now, features, .. } = &mut self.scratch;
-        eligible(request, fleet, self.profile.any_role, eligible_now)?;
-        let view = Freshness { now, max_age: fleet.metrics_max_age() };
-        features.fill(&eligible_now.ids, request, fleet.columns(), matches, view);
-        Ok(())
+    ) -> Result<Eligible, NoCandidate> {
+        let slots = fleet.columns().slots();
+        if self.slots != slots {
+            self.slots = slots;
+            for entry in &mut self.profile.scorers {
+                entry.scorer.make_room(slots);
+            }
+        }
+        let eligible = self.gate.eligible(request, fleet)?;
+        self.scratch.rows.start(Arc::clone(&eligible.candidates), request, matches);
+        Ok(eligible)
     }
 
     fn run_filters(
         &mut self,
         inputs: &Inputs<'_>,
-        explanation: &mut Explanation,
+        eligible: &Eligible,
+        reasons: &mut Reasons,
     ) -> Result<(), NoCandidate> {
-        let Scratch { eligible: eligible_now, features, keep, .. } = &mut self.scratch;
-        for entry in &self.profile.filters {
+        let Scratch { rows, keep, .. } = &mut self.scratch;
+        for (number, filter) in self.profile.filters.iter().enumerate() {
             keep.clear();
-            keep.resize(features.len(), true);
-            entry.filter.filter(&inputs.over(features), &mut self.rng, keep);
+            keep.resize(rows.len(), true);
+            filter.filter(&inputs.over(rows), &mut self.rng, keep);
             let kept = keep.iter().filter(|&&keep| keep).count();
-            let removes_all = kept == 0;
-            if removes_all && entry.filter.is_hard() {
-                let mut exclusions = eligible_now.exclusions.clone();
-                for step in &explanation.filters {
-                    let removed = step.removed.len() as u32;
-                    if removed > 0 {
-                        exclusions.by_profile.push((step.name.clone(), removed));
-                    }
-                }
-                exclusions.by_profile.push((entry.name.clone(), features.len() as u32));
+            if kept == rows.len() {
+                continue;
+            }
+            if kept == 0 && filter.is_hard() {
+                let mut exclusions = eligible.exclusions.as_ref().clone();
+                let removed = reasons.removed().map(|(name, by)| (name.to_owned(), by as u32));
+                exclusions.by_profile.extend(removed);
+                let name = self.profile.names.filters[number].clone();
+                exclusions.by_profile.push((name, rows.len() as u32));
                 return Err(NoCandidate::Excluded(exclusions));
             }
-            let mut step =
-                FilterStep { name: entry.name.clone(), removed: Vec::new(), skipped: removes_all };
-            if removes_all {
+            if kept == 0 {
                 self.counters.filters_skipped += 1;
-            } else if kept < features.len() {
-                let rows = features.ids().iter().zip(keep.iter());
-                step.removed = rows.filter(|(_, keep)| !**keep).map(|(id, _)| *id).collect();
-                features.retain(keep);
+                reasons.narrowed(number, Vec::new());
+                continue;
             }
-            explanation.filters.push(step);
+            let removed = rows.ids().iter().zip(keep.iter()).filter(|(_, keep)| !**keep);
+            reasons.narrowed(number, removed.map(|(id, _)| *id).collect());
+            rows.retain(keep);
         }
         Ok(())
     }
 
-    fn run_scorers(&mut self, inputs: &Inputs<'_>, explanation: &mut Explanation) {
+    fn run_scorers(&mut self, inputs: &Inputs<'_>, reasons: &mut Reasons) {
         let Self { profile, counters, scratch, .. } = self;
-        let Scratch { features, column, totals, .. } = scratch;
-        let cx = inputs.over(features);
+        let Scratch { rows, totals, .. } = scratch;
+        let cx = inputs.over(rows);
         totals.clear();
-        totals.resize(features.len(), 0.0);
-        let mut sum = Sum { column, totals, counters, explanation };
+        totals.resize(rows.len(), 0.0);
+        reasons.scored(rows.shared_ids(), rows.matched());
+        let mut sum = Sum { totals, counters, reasons };
         for entry in &profile.scorers {
-            sum.add(&entry.name, entry.weight, |column| entry.scorer.score(&cx, column));
+            let is_foreign = entry.scorer.foreign_name().is_some();
+            sum.add(entry.weight, is_foreign, |column| entry.scorer.score(&cx, column));
         }
         for given in inputs.foreign {
             let is_listed = profile.scorers.iter().any(|entry| entry.name == given.name);
             match given.weight.filter(|_| !is_listed) {
                 Some(weight) if is_weight(weight) => {
-                    sum.add(&given.name, weight, |column| foreign_column(given, &cx, column));
+                    sum.reasons.unlisted(&given.name, weight);
+                    sum.add(weight, true, |column| foreign_column(given, &cx, column));
                 }
-                Some(weight) => sum.add(&given.name, 0.0, |_| {
-                    let name = &given.name;
-                    Err(format!("foreign scorer {name:?} has weight {weight}: use 0 or more"))
-                }),
+                Some(weight) => {
+                    sum.reasons.unlisted(&given.name, 0.0);
+                    sum.add(0.0, true, |_| {
+                        let name = &given.name;
+                        Err(format!("foreign scorer {name:?} has weight {weight}: use 0 or more"))
+                    });
+                }
                 None => {}
             }
         }
@@ -308,42 +326,38 @@ impl Scheduler {
 
 /// The weighted sum of columns, as it grows.
 struct Sum<'a> {
-    column: &'a mut Vec<f64>,
     totals: &'a mut [f64],
     counters: &'a mut ScheduleCounters,
-    explanation: &'a mut Explanation,
+    reasons: &'a mut Reasons,
 }
 
 impl Sum<'_> {
+    /// Adds a column. Those of our own scorers are in range; what is foreign is brought there.
     fn add(
         &mut self,
-        name: &str,
         weight: f64,
+        is_foreign: bool,
         score: impl FnOnce(&mut [f64]) -> Result<(), Degraded>,
     ) {
-        self.column.clear();
-        self.column.resize(self.totals.len(), 0.0);
-        if let Err(reason) = score(self.column) {
-            self.column.fill(NEUTRAL);
+        let column = self.reasons.next_column();
+        let degraded = score(column).err();
+        if degraded.is_some() {
+            column.fill(NEUTRAL);
+        }
+        if is_foreign {
+            for score in column.iter_mut() {
+                self.counters.nan_scores += u64::from(score.is_nan());
+                *score = if score.is_nan() { 0.0 } else { score.clamp(0.0, 1.0) };
+            }
+        }
+        vectorised(
+            #[inline(always)]
+            || add_weighted(weight, column, self.totals),
+        );
+        if let Some(reason) = degraded {
             self.counters.degraded_scorers += 1;
-            match &mut self.explanation.fallback {
-                Some(reasons) => {
-                    reasons.push_str("; ");
-                    reasons.push_str(&reason);
-                }
-                none => *none = Some(reason),
-            }
+            self.reasons.fell_back(&reason);
         }
-        for (score, total) in self.column.iter_mut().zip(self.totals.iter_mut()) {
-            if score.is_nan() {
-                self.counters.nan_scores += 1;
-                *score = 0.0;
-            }
-            *score = score.clamp(0.0, 1.0);
-            *total += weight * *score;
-        }
-        let values = self.column.clone();
-        self.explanation.scores.push(ScoreColumn { name: name.to_owned(), weight, values });
     }
 }
 
@@ -357,37 +371,8 @@ struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    fn over(&self, features: &'a Features) -> Context<'a> {
+    fn over(&self, features: &'a Rows) -> Context<'a> {
         let Self { now, request, fleet, predictor, foreign } = *self;
         Context { now, request, fleet, predictor, features, foreign }
-    }
-
-    fn ttft_ms(&self, slot: Slot, matched_tokens: u32) -> Option<f64> {
-        let prompt_tokens = self.request.prompt_tokens;
-        // An engine recomputes the last token of a prompt that it holds entirely.
-        let cached = matched_tokens.min(prompt_tokens.saturating_sub(1));
-        self.predictor.ttft_ms(self.now, slot, self.fleet.columns(), prompt_tokens, cached)
-    }
-
-    fn tpot_ms(&self, slot: Slot) -> Option<f64> {
-        let prompt_tokens = self.request.prompt_tokens;
-        self.predictor.tpot_ms(self.now, slot, self.fleet.columns(), prompt_tokens)
-    }
-
-    /// Fills in the predictions that are read.
-    fn predict(&self, features: &mut Features, read: Predictions) {
-        if read == Predictions::Neither {
-            return;
-        }
-        for row in 0..features.len() {
-            let slot = features.ids()[row].slot;
-            let matched = features.column(Feature::MatchedTokens)[row] as u32;
-            let ttft_ms = self.ttft_ms(slot, matched).unwrap_or(f64::NAN);
-            features.column_mut(Feature::PredictedTtftMs)[row] = ttft_ms;
-            if read == Predictions::Both {
-                let tpot_ms = self.tpot_ms(slot).unwrap_or(f64::NAN);
-                features.column_mut(Feature::PredictedTpotMs)[row] = tpot_ms;
-            }
-        }
     }
 }

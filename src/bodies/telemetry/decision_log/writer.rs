@@ -210,8 +210,8 @@ fn weight(entry: &LogEntry) -> usize {
         .iter()
         .map(|action| match action {
             Action::Route(decision) | Action::Release(decision) => {
-                let why = &decision.explanation;
-                why.candidates.len() * (why.scores.len() + 3) * size_of::<f64>()
+                let why = &decision.reasons;
+                why.memory_bytes()
             }
             _ => 0,
         })

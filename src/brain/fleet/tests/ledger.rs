@@ -30,9 +30,9 @@ fn uncached_tokens_are_pending_until_the_first_token_then_the_context_decodes() 
     assert_eq!(fleet.columns().load(SLOT), decoding);
 
     assert_eq!(fleet.progress(at(9), request, 40), Ok(false));
-    assert_eq!(fleet.columns().active_decode_tokens, [1_040]);
+    assert_eq!(fleet.columns().active_decode_tokens, [1_040.0]);
     fleet.progress(at(9), request, 7).unwrap();
-    assert_eq!(fleet.columns().active_decode_tokens, [1_040], "output never shrinks");
+    assert_eq!(fleet.columns().active_decode_tokens, [1_040.0], "output never shrinks");
 
     assert!(fleet.release(at(10), request));
     assert_eq!(fleet.columns().load(SLOT), Load::default());
@@ -115,7 +115,7 @@ fn a_full_ledger_says_so_and_books_nothing() {
     let refused = fleet.book(at(0), id, &booking(2, 100, 100));
 
     assert_eq!(refused, Err(FleetError::TooManyReservations(1)));
-    assert_eq!(fleet.columns().inflight_requests, [1]);
+    assert_eq!(fleet.columns().inflight_requests, [1.0]);
     fleet.release(at(0), request);
     assert!(fleet.book(at(0), id, &booking(2, 100, 100)).is_ok());
 }
@@ -146,7 +146,7 @@ fn the_oldest_request_without_a_token_is_being_prefilled() {
 fn more_uncached_tokens_than_the_prompt_count_as_the_prompt() {
     let (mut fleet, ids) = fleet_of(1);
     fleet.book(at(0), ids[0], &booking(1, 100, 500)).unwrap();
-    assert_eq!(fleet.columns().pending_prefill_tokens, [100]);
+    assert_eq!(fleet.columns().pending_prefill_tokens, [100.0]);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 use super::{at, fleet_of, spec};
+use crate::Slot;
 use crate::fleet::{
     Capacity, CapacityConflict, EndpointSpec, Fleet, FleetConfig, MetricsSample, Observed,
 };
 use proptest::prelude::*;
 use std::time::Duration;
+
+const SLOT: Slot = Slot(0);
 
 fn page() -> MetricsSample {
     MetricsSample {
@@ -25,11 +28,11 @@ fn each_signal_has_its_own_age() {
     let columns = fleet.columns();
 
     assert_eq!(max_age, Duration::from_secs(2));
-    assert_eq!(columns.waiting_requests[0].fresh(at(3_001), max_age), Some(5.0));
-    assert_eq!(columns.running_requests[0].fresh(at(3_000), max_age), Some(8.0));
-    assert_eq!(columns.running_requests[0].fresh(at(3_001), max_age), None, "stale");
-    assert_eq!(columns.running_requests[0].last(), Some(8.0));
-    assert_eq!(columns.gpu_utilization[0].last(), None, "never reported");
+    assert_eq!(columns.waiting_requests.get(SLOT).fresh(at(3_001), max_age), Some(5.0));
+    assert_eq!(columns.running_requests.get(SLOT).fresh(at(3_000), max_age), Some(8.0));
+    assert_eq!(columns.running_requests.get(SLOT).fresh(at(3_001), max_age), None, "stale");
+    assert_eq!(columns.running_requests.get(SLOT).last(), Some(8.0));
+    assert_eq!(columns.gpu_utilization.get(SLOT).last(), None, "never reported");
 }
 
 #[test]
@@ -52,8 +55,12 @@ fn values_that_cannot_be_are_ignored_and_counted() {
 
     assert_eq!(observed, Observed { ignored_values: 9, ..Observed::default() });
     assert_eq!(fleet.ignored_values(ids[0]), Some(9));
-    assert_eq!(fleet.columns().waiting_requests[0].last(), Some(3.0), "as if the page were silent");
-    assert_eq!(fleet.columns().kv_usage[0].last(), Some(0.25));
+    assert_eq!(
+        fleet.columns().waiting_requests.get(SLOT).last(),
+        Some(3.0),
+        "as if the page were silent"
+    );
+    assert_eq!(fleet.columns().kv_usage.get(SLOT).last(), Some(0.25));
     let (read_at, kept) = fleet.last_sample(ids[0]).unwrap();
     assert_eq!(read_at, at(1));
     assert_eq!(kept.running_loras.as_deref(), Some(&["fine".to_owned()][..]));
@@ -66,7 +73,7 @@ fn a_share_just_above_one_is_one() {
     let full = MetricsSample { kv_usage: Some(1.0 + 1e-9), ..MetricsSample::default() };
 
     assert_eq!(fleet.observe(at(0), ids[0], &full).unwrap().ignored_values, 0);
-    assert_eq!(fleet.columns().kv_usage[0].last(), Some(1.0));
+    assert_eq!(fleet.columns().kv_usage.get(SLOT).last(), Some(1.0));
 }
 
 #[test]
@@ -85,7 +92,7 @@ fn capacity_is_learned_where_the_owner_left_it_open() {
         Capacity { kv_blocks: 1_000, block_size: 16, max_loras: 4, ..Capacity::default() };
     assert_eq!(observed.capacity_learned, Some(learned.clone()));
     assert_eq!(fleet.capacity(ids[0]), Some(&learned));
-    assert_eq!(fleet.columns().kv_capacity_tokens[0], 16_000);
+    assert_eq!(fleet.columns().kv_capacity_tokens, [16_000.0]);
     assert_eq!(fleet.columns().max_loras[0], 4);
     assert_eq!(fleet.observe(at(1), ids[0], &page).unwrap(), Observed::default(), "nothing new");
     assert_eq!(fleet.spec(ids[0]).unwrap().capacity, Capacity::default(), "the owner said nothing");
@@ -103,7 +110,7 @@ fn the_owners_figure_stands_and_the_conflict_is_told() {
     let conflict = CapacityConflict { field: "block_size", declared: 32, reported: 16 };
     assert_eq!(observed.capacity_conflict, Some(conflict));
     assert_eq!(fleet.capacity(id).unwrap().block_size, 32);
-    assert_eq!(fleet.columns().kv_capacity_tokens[0], 320);
+    assert_eq!(fleet.columns().kv_capacity_tokens, [320.0]);
 }
 
 #[test]
@@ -138,8 +145,8 @@ fn a_restart_voids_old_signals() {
 
     assert!(fleet.observe(at(1), ids[0], &next).unwrap().restarted);
 
-    assert_eq!(fleet.columns().running_requests[0].last(), Some(0.0));
-    assert_eq!(fleet.columns().kv_usage[0].last(), None);
+    assert_eq!(fleet.columns().running_requests.get(SLOT).last(), Some(0.0));
+    assert_eq!(fleet.columns().kv_usage.get(SLOT).last(), None);
 }
 
 #[test]
@@ -150,7 +157,7 @@ fn a_new_tenant_starts_without_signals() {
 
     let next = fleet.join(at(1), spec("next")).unwrap();
 
-    assert_eq!(fleet.columns().kv_usage[0].last(), None);
+    assert_eq!(fleet.columns().kv_usage.get(SLOT).last(), None);
     assert_eq!(fleet.last_sample(next), None);
     let page = MetricsSample { process_start_time_s: Some(1.0), ..MetricsSample::default() };
     assert!(!fleet.observe(at(1), next, &page).unwrap().restarted);
@@ -183,11 +190,12 @@ proptest! {
         let good = |signal: crate::fleet::Signal, most: f64| {
             signal.last().is_none_or(|value| (0.0..=most).contains(&value))
         };
-        prop_assert!(good(columns.waiting_requests[0], 1e18));
-        prop_assert!(good(columns.running_requests[0], 1e18));
-        prop_assert!(good(columns.kv_usage[0], 1.0));
-        prop_assert!(good(columns.gpu_utilization[0], 1.0));
-        prop_assert!(good(columns.gpu_memory_used_bytes[0], 1e18));
-        prop_assert!(columns.kv_capacity_tokens[0] <= 1 << 60);
+        prop_assert!(good(columns.waiting_requests.get(SLOT), 1e18));
+        prop_assert!(good(columns.running_requests.get(SLOT), 1e18));
+        prop_assert!(good(columns.kv_usage.get(SLOT), 1.0));
+        prop_assert!(good(columns.gpu_utilization.get(SLOT), 1.0));
+        prop_assert!(good(columns.gpu_memory_used_bytes.get(SLOT), 1e18));
+        let capacity = columns.kv_capacity_tokens[0];
+        prop_assert!(capacity.is_nan() || capacity <= (1_u64 << 60) as f64);
     }
 }

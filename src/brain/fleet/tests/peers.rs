@@ -20,7 +20,7 @@ fn totals(router: &str, epoch: u64, sequence: u64, loads: &[(&str, u32)]) -> Pee
     PeerTotals { router: router.into(), epoch, sequence, endpoints }
 }
 
-fn requests(fleet: &Fleet) -> Vec<u32> {
+fn requests(fleet: &Fleet) -> Vec<f64> {
     fleet.columns().inflight_requests.clone()
 }
 
@@ -33,12 +33,12 @@ fn a_message_replaces_all_that_its_router_said_before() {
     fleet.book(at(0), ids[0], &booking(1, 50, 40)).unwrap();
 
     assert_eq!(fleet.apply_peer(at(0), &totals("b", 1, 1, &[("e0", 2), ("e1", 3)])), APPLIED);
-    assert_eq!(requests(&fleet), [3, 3]);
-    assert_eq!(fleet.columns().pending_prefill_tokens, [240, 300]);
+    assert_eq!(requests(&fleet), [3.0, 3.0]);
+    assert_eq!(fleet.columns().pending_prefill_tokens, [240.0, 300.0]);
     assert_eq!(fleet.apply_peer(at(0), &totals("c", 1, 1, &[("e1", 10)])), APPLIED);
-    assert_eq!(requests(&fleet), [3, 13]);
+    assert_eq!(requests(&fleet), [3.0, 13.0]);
     assert_eq!(fleet.apply_peer(at(0), &totals("b", 1, 2, &[("e0", 5)])), APPLIED);
-    assert_eq!(requests(&fleet), [6, 10], "e1 is not named any more");
+    assert_eq!(requests(&fleet), [6.0, 10.0], "e1 is not named any more");
 
     assert_eq!(fleet.own_load(ids[0].slot).inflight_requests, 1);
     assert_eq!(fleet.peer_load(ids[0].slot), load(5));
@@ -52,9 +52,9 @@ fn late_and_repeated_messages_change_nothing() {
     assert_eq!(fleet.apply_peer(at(1), &totals("b", 5, 7, &[("e0", 9)])), LATE);
     assert_eq!(fleet.apply_peer(at(1), &totals("b", 5, 6, &[("e0", 9)])), LATE);
     assert_eq!(fleet.apply_peer(at(1), &totals("b", 4, 99, &[("e0", 9)])), LATE);
-    assert_eq!(requests(&fleet), [2]);
+    assert_eq!(requests(&fleet), [2.0]);
     assert_eq!(fleet.apply_peer(at(1), &totals("b", 6, 0, &[])), APPLIED);
-    assert_eq!(requests(&fleet), [0], "a new incarnation has nothing in flight");
+    assert_eq!(requests(&fleet), [0.0], "a new incarnation has nothing in flight");
 }
 
 #[test]
@@ -66,17 +66,17 @@ fn silence_zeroes_only_the_silent() {
     assert_eq!(fleet.next_expiry(), Some(at(3_000)));
 
     fleet.expire(at(2_999));
-    assert_eq!(requests(&fleet), [7]);
+    assert_eq!(requests(&fleet), [7.0]);
     fleet.expire(at(3_000));
-    assert_eq!(requests(&fleet), [5], "b is silent; c and our own count");
+    assert_eq!(requests(&fleet), [5.0], "b is silent; c and our own count");
     assert_eq!(fleet.next_expiry(), Some(at(4_000)));
     fleet.expire(at(4_000));
-    assert_eq!(requests(&fleet), [1]);
+    assert_eq!(requests(&fleet), [1.0]);
 
     assert_eq!(fleet.apply_peer(at(5_000), &totals("b", 1, 1, &[("e0", 2)])), LATE);
-    assert_eq!(requests(&fleet), [1], "a late message raises nobody from the dead");
+    assert_eq!(requests(&fleet), [1.0], "a late message raises nobody from the dead");
     assert_eq!(fleet.apply_peer(at(5_000), &totals("b", 1, 2, &[("e0", 2)])), APPLIED);
-    assert_eq!(requests(&fleet), [3]);
+    assert_eq!(requests(&fleet), [3.0]);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn our_own_totals_that_come_back_are_an_echo() {
     assert_eq!(endpoints, [expected], "peers are told our own load only");
     let echo = PeerTotals { router: "me".into(), epoch: 1, sequence: 1, endpoints };
     assert_eq!(fleet.apply_peer(at(0), &echo), Ok(PeerOutcome::Echo));
-    assert_eq!(requests(&fleet), [2, 1]);
+    assert_eq!(requests(&fleet), [2.0, 1.0]);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn unknown_endpoints_are_counted_and_the_last_mention_counts() {
 
     let applied = Ok(PeerOutcome::Applied { unknown_endpoints: 1 });
     assert_eq!(fleet.apply_peer(at(0), &message), applied);
-    assert_eq!(requests(&fleet), [3]);
+    assert_eq!(requests(&fleet), [3.0]);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn absurd_values_are_cut_and_never_overflow() {
         let message = PeerTotals { router: format!("r{router}"), epoch: 1, sequence: 1, endpoints };
         assert_eq!(fleet.apply_peer(at(0), &message), APPLIED);
     }
-    assert_eq!(requests(&fleet), [64 << 20]);
+    assert_eq!(requests(&fleet), [f64::from(64 << 20)]);
     fleet.expire(at(10_000));
     assert_eq!(fleet.columns().load(crate::Slot(0)), Load::default());
 }
@@ -137,10 +137,10 @@ fn the_peer_table_is_bounded_and_forgets_the_longest_silent() {
 
     let refused = fleet.apply_peer(at(2_000), &totals("c", 1, 1, &[("e0", 4)]));
     assert_eq!(refused, Err(FleetError::TooManyPeers(2)));
-    assert_eq!(requests(&fleet), [3]);
+    assert_eq!(requests(&fleet), [3.0]);
 
     assert_eq!(fleet.apply_peer(at(3_000), &totals("c", 1, 1, &[("e0", 4)])), APPLIED);
-    assert_eq!(requests(&fleet), [6], "a made room, b stays");
+    assert_eq!(requests(&fleet), [6.0], "a made room, b stays");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn what_peers_had_on_an_endpoint_leaves_with_it() {
 
     fleet.leave(at(1), ids[0]).unwrap();
     fleet.join(at(1), spec("next")).unwrap();
-    assert_eq!(requests(&fleet), [0, 3]);
+    assert_eq!(requests(&fleet), [0.0, 3.0]);
     fleet.expire(at(9_000));
-    assert_eq!(requests(&fleet), [0, 0]);
+    assert_eq!(requests(&fleet), [0.0, 0.0]);
 }

@@ -87,7 +87,7 @@ fn columns_hold_the_spec_of_the_present_tenant() {
 
     let columns = fleet.columns();
     assert_eq!(columns.role[0], Role::Decode);
-    assert_eq!(columns.kv_capacity_tokens[0], 1_600);
+    assert_eq!(columns.kv_capacity_tokens, [1_600.0]);
     assert_eq!(columns.max_running_requests[0], 256);
     assert_eq!(fleet.model_index("llama"), Some(columns.model[0]));
     assert_eq!(fleet.model_index("qwen"), None);

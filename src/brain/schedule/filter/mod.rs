@@ -17,9 +17,9 @@ mod prefix_cache_affinity;
 mod role;
 mod slo_headroom_tier;
 
-pub(super) use eligible::{Eligible, eligible};
+pub(super) use eligible::{Eligible, Gate};
 
-use super::context::{Context, Predictions};
+use super::context::Context;
 use super::registry::Plugin;
 use crate::rng::Rng;
 
@@ -37,11 +37,6 @@ pub trait Filter: Send {
     /// only those that both prefill and decode.
     fn selects_role(&self) -> bool {
         false
-    }
-
-    /// Which predicted latencies it reads; the columns of the others may be unknown.
-    fn reads(&self) -> Predictions {
-        Predictions::Neither
     }
 }
 

@@ -12,7 +12,7 @@
 
 use super::Filter;
 use crate::rng::Rng;
-use crate::schedule::context::{Context, Predictions};
+use crate::schedule::context::Context;
 use crate::schedule::headroom::Headroom;
 use crate::schedule::registry::{self, Plugin, SHARE, in_range};
 use serde::Deserialize;
@@ -55,9 +55,5 @@ impl Filter for SloHeadroomTier {
                 *keep = !*keep;
             }
         }
-    }
-
-    fn reads(&self) -> Predictions {
-        Predictions::Both
     }
 }

@@ -8,6 +8,7 @@
 //! Limits: a long prompt counts like a short one.
 
 use super::{Degraded, Scorer};
+use crate::lanes::{greatest, vectorised};
 use crate::schedule::Feature;
 use crate::schedule::context::Context;
 use crate::schedule::registry::{self, AMOUNT, Plugin, SHARE, in_range};
@@ -39,14 +40,16 @@ impl Default for ActiveRequest {
 impl Scorer for ActiveRequest {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
         let inflight = cx.column(Feature::InflightRequests);
-        let max = inflight.iter().copied().fold(0.0, f64::max);
-        for (out, &requests) in out.iter_mut().zip(inflight) {
-            *out = if requests <= self.idle_threshold {
-                1.0
-            } else {
-                (max - requests) / max * self.max_busy_score
-            };
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                let max = greatest(inflight).max(0.0);
+                for (out, &requests) in out.iter_mut().zip(inflight) {
+                    let busy = (max - requests) / max * self.max_busy_score;
+                    *out = if requests <= self.idle_threshold { 1.0 } else { busy };
+                }
+            },
+        );
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 //! an engine of ours that decodes a single request may read as busy too, so weigh it below the
 //! signals of load.
 
-use super::{Degraded, Scorer, free_share};
+use super::{Degraded, NEUTRAL, Scorer, free_share};
 use crate::schedule::Feature;
 use crate::schedule::context::Context;
 use crate::schedule::registry::{self, Plugin};
@@ -24,7 +24,11 @@ struct GpuUtilization {}
 
 impl Scorer for GpuUtilization {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
-        free_share(cx.column(Feature::GpuUtilization), out);
+        if cx.is_reported(Feature::GpuUtilization) {
+            free_share(cx.column(Feature::GpuUtilization), out);
+        } else {
+            out.fill(NEUTRAL);
+        }
         Ok(())
     }
 }

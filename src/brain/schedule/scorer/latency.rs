@@ -16,7 +16,7 @@
 
 use super::{Degraded, NEUTRAL, Scorer, less_is_better};
 use crate::schedule::Feature;
-use crate::schedule::context::{Context, Predictions};
+use crate::schedule::context::Context;
 use crate::schedule::headroom::Headroom;
 use crate::schedule::registry::{self, AMOUNT, Plugin, in_range};
 use serde::Deserialize;
@@ -162,9 +162,5 @@ impl Scorer for Latency {
             None => Self::score_without_predictions(cx, out),
         }
         Ok(())
-    }
-
-    fn reads(&self) -> Predictions {
-        Predictions::Both
     }
 }

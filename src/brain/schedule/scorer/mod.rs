@@ -3,7 +3,7 @@
 //! What every scorer guarantees, and the shared suite checks: a number in `[0, 1]` for every
 //! candidate; the same inputs give the same bits; candidates are treated alike whatever their
 //! slots; a signal that is unknown (NaN: never reported, or too old) gives [`NEUTRAL`] to the
-//! candidate that it concerns. What the scheduler guarantees in turn: it clamps all the same, and
+//! candidate that it concerns. What is foreign guarantees nothing: the scheduler clamps it, and
 //! counts a NaN as 0.
 //!
 //! A scorer reads and does not change; one that remembers learns in [`Scorer::placed`], which is
@@ -29,9 +29,10 @@ mod topology_affinity;
 
 pub(super) use foreign::column as foreign_column;
 
-use super::context::{Context, Placed, Predictions};
+use super::context::{Context, Placed};
 use super::registry::Plugin;
 use crate::Slot;
+use crate::lanes::{greatest, least, vectorised};
 
 /// The score of a candidate about which a scorer knows nothing.
 pub const NEUTRAL: f64 = 0.5;
@@ -47,15 +48,13 @@ pub trait Scorer: Send {
     /// Why it has no opinion; what it wrote is then ignored.
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded>;
 
-    /// Which predicted latencies it reads; the columns of the others may be unknown.
-    fn reads(&self) -> Predictions {
-        Predictions::Neither
-    }
-
     /// The name under which its scores come from outside.
     fn foreign_name(&self) -> Option<&str> {
         None
     }
+
+    /// The fleet has so many slots now: room for what is remembered of each.
+    fn make_room(&mut self, _slots: usize) {}
 
     /// A request was placed.
     fn placed(&mut self, _placed: &Placed<'_>) {}
@@ -93,23 +92,27 @@ pub(super) const SCORERS: &[Plugin<dyn Scorer>] = &[
 /// `(max - x) / (max - min)` over the known values: 1 for the least, 0 for the most, 1 for all
 /// where they are equal. Unknown ones are [`NEUTRAL`] and do not move the ends.
 fn less_is_better(values: &[f64], out: &mut [f64]) {
-    let known = values.iter().copied().filter(|value| !value.is_nan());
-    let (min, max) = known.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| {
-        (min.min(value), max.max(value))
-    });
-    let range = max - min;
-    for (out, &value) in out.iter_mut().zip(values) {
-        *out = match value {
-            value if value.is_nan() => NEUTRAL,
-            value if range > 0.0 => (max - value) / range,
-            _ => 1.0,
-        };
-    }
+    vectorised(
+        #[inline(always)]
+        || {
+            let (min, max) = (least(values), greatest(values));
+            let range = max - min;
+            for (out, &value) in out.iter_mut().zip(values) {
+                let relative = if range > 0.0 { (max - value) / range } else { 1.0 };
+                *out = if value.is_nan() { NEUTRAL } else { relative };
+            }
+        },
+    );
 }
 
 /// `1 - share`, [`NEUTRAL`] where it is unknown.
 fn free_share(shares: &[f64], out: &mut [f64]) {
-    for (out, &share) in out.iter_mut().zip(shares) {
-        *out = if share.is_nan() { NEUTRAL } else { 1.0 - share.clamp(0.0, 1.0) };
-    }
+    vectorised(
+        #[inline(always)]
+        || {
+            for (out, &share) in out.iter_mut().zip(shares) {
+                *out = if share.is_nan() { NEUTRAL } else { 1.0 - share.clamp(0.0, 1.0) };
+            }
+        },
+    );
 }

@@ -11,9 +11,9 @@
 //! its load.
 
 use super::{Degraded, Scorer};
-use crate::schedule::Feature;
 use crate::schedule::context::Context;
 use crate::schedule::registry::{self, Plugin, SHARE, in_range};
+use crate::schedule::rows::MatchedRow;
 use serde::Deserialize;
 
 pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
@@ -56,19 +56,19 @@ impl TierWeights {
     }
 
     /// Matched tokens of one candidate, each at its worth.
-    pub(super) fn credit_tokens(&self, cx: &Context<'_>, row: usize) -> f64 {
-        let cpu = cx.column(Feature::CpuMatchedTokens)[row];
-        let storage = cx.column(Feature::StorageMatchedTokens)[row];
-        let remote = cx.column(Feature::RemoteMatchedTokens)[row];
-        let gpu = cx.column(Feature::MatchedTokens)[row] - cpu - storage - remote;
+    pub(super) fn credit_tokens(&self, matched: &MatchedRow) -> f64 {
+        let [cpu, storage, remote] = matched.lower_tiers;
+        let gpu = matched.tokens - cpu - storage - remote;
         self.gpu * gpu + self.cpu * cpu + self.storage * storage + self.remote * remote
     }
 }
 
 impl Scorer for PrefixCache {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = cx.features.share_of_keyed(self.tier_weights.credit_tokens(cx, row));
+        out.fill(0.0);
+        for matched in cx.features.matched() {
+            let credit = self.tier_weights.credit_tokens(matched);
+            out[matched.row] = cx.features.share_of_keyed(credit);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! Limits: blind to decodes; everybody above the threshold is alike.
 
 use super::{Degraded, Scorer};
+use crate::lanes::vectorised;
 use crate::schedule::Feature;
 use crate::schedule::context::Context;
 use crate::schedule::registry::{self, Plugin, in_range};
@@ -38,9 +39,14 @@ impl Scorer for TokenLoad {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
         let pending = cx.column(Feature::PendingPrefillTokens);
         let own = cx.column(Feature::UncachedTokens);
-        for (out, (pending, own)) in out.iter_mut().zip(pending.iter().zip(own)) {
-            *out = 1.0 - ((pending + own) / self.threshold_tokens).min(1.0);
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, (pending, own)) in out.iter_mut().zip(pending.iter().zip(own)) {
+                    *out = 1.0 - ((pending + own) / self.threshold_tokens).min(1.0);
+                }
+            },
+        );
         Ok(())
     }
 }

@@ -111,7 +111,7 @@ impl World {
     pub fn scores(&self, config: ScorerConfig, request: &Request) -> Vec<f64> {
         let mut scheduler = Scheduler::new(&scorer(config), 1).unwrap();
         let choice = self.choose(&mut scheduler, request).unwrap();
-        choice.explanation.scores[0].values.clone()
+        choice.explanation().scores[0].values.clone()
     }
 }
 

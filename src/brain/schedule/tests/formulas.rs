@@ -19,7 +19,7 @@ fn removed(world: &World, filter: PluginConfig, request: &Request) -> Vec<usize>
     let profile = ProfileConfig { filters: vec![filter], ..ProfileConfig::default() };
     let mut scheduler = Scheduler::new(&inline(profile), 1).unwrap();
     let choice = world.choose(&mut scheduler, request).unwrap();
-    let step = &choice.explanation.filters[0];
+    let step = &choice.explanation().filters[0];
     step.removed.iter().map(|id| id.slot.index()).collect()
 }
 
@@ -172,7 +172,7 @@ fn no_hit_lru() {
     let mut step = |world: &World| {
         let choice = world.choose(&mut scheduler, &request).unwrap();
         scheduler.committed(NOW, &request, &choice);
-        (choice.endpoint, choice.explanation.totals)
+        (choice.endpoint, choice.explanation().totals)
     };
 
     let (first, scores) = step(&world);
@@ -204,7 +204,7 @@ fn session_affinity() {
     let totals = |scheduler: &mut Scheduler, now: Time, request: &Request| {
         let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
         let choice = scheduler.choose(now, request, fleet, predictor, matches, &[]).unwrap();
-        (choice.clone(), choice.explanation.totals)
+        (choice.clone(), choice.explanation().totals)
     };
 
     let (choice, scores) = totals(&mut scheduler, NOW, &session("a"));
@@ -242,7 +242,7 @@ fn session_affinity_does_not_follow_a_slot_to_its_next_tenant() {
     assert_eq!(successor.slot, choice.endpoint.slot);
 
     let choice = world.choose(&mut scheduler, &request).unwrap();
-    assert_close(&choice.explanation.totals, &[0.5, 0.5]);
+    assert_close(&choice.explanation().totals, &[0.5, 0.5]);
 }
 
 #[test]
@@ -440,7 +440,7 @@ fn foreign() {
 
     let choice = world.choose_with(&mut scheduler, &prompt(100), &[given]).unwrap();
 
-    assert_close(&choice.explanation.totals, &[0.25, 0.0, 1.0]);
-    assert_eq!(choice.explanation.scores[0].name, "mine");
-    assert_eq!(choice.explanation.fallback, None);
+    assert_close(&choice.explanation().totals, &[0.25, 0.0, 1.0]);
+    assert_eq!(choice.explanation().scores[0].name, "mine");
+    assert_eq!(choice.explanation().fallback, None);
 }

@@ -157,7 +157,7 @@ proptest! {
         let world = world(&endpoints, prior);
         for plugin in SCORERS {
             let choice = play(&world, &scored_by(plugin.name), &history, &request);
-            let scores = &choice.explanation.scores[0].values;
+            let scores = &choice.explanation().scores[0].values;
             prop_assert_eq!(scores.len(), world.ids.len());
             for &score in scores {
                 prop_assert!((0.0..=1.0).contains(&score), "{}: {:?}", plugin.name, scores);
@@ -179,8 +179,8 @@ proptest! {
             let here = play(&world, &scored_by(plugin.name), &history, &request);
             let there = play(&other, &scored_by(plugin.name), &history, &request);
             for (row, (number, _)) in others.iter().enumerate() {
-                let a = here.explanation.totals[*number];
-                let b = there.explanation.totals[row];
+                let a = here.explanation().totals[*number];
+                let b = there.explanation().totals[row];
                 prop_assert!((a - b).abs() < 1e-9, "{}: {} against {}", plugin.name, a, b);
             }
         }
@@ -194,7 +194,7 @@ proptest! {
     ) {
         let (world, other) = (world(&endpoints, prior), world(&others, prior));
         let kept = |choice: &Choice, of: &[(usize, Drawn)]| {
-            let rows = choice.explanation.candidates.iter().map(|id| of[id.slot.index()].0);
+            let rows = choice.reasons.candidates().iter().map(|id| of[id.slot.index()].0);
             let mut numbers: Vec<usize> = rows.collect();
             numbers.sort_unstable();
             numbers
@@ -202,10 +202,10 @@ proptest! {
         for plugin in FILTERS.iter().filter(|plugin| plugin.name != "encode-filter") {
             let here = play(&world, &filtered_by(plugin.name), &[], &request);
             let there = play(&other, &filtered_by(plugin.name), &[], &request);
-            prop_assert!(!here.explanation.candidates.is_empty());
+            prop_assert!(!here.explanation().candidates.is_empty());
             prop_assert_eq!(kept(&here, &endpoints), kept(&there, &others), "{}", plugin.name);
-            let step = &here.explanation.filters[0];
-            let all = step.removed.len() + here.explanation.candidates.len();
+            let step = &here.explanation().filters[0];
+            let all = step.removed.len() + here.explanation().candidates.len();
             prop_assert_eq!(all, world.ids.len());
             prop_assert!(!step.skipped || step.removed.is_empty());
         }
@@ -261,7 +261,7 @@ fn stale_signals_make_scores_neutral() {
         let mut scheduler = Scheduler::new(&config, 7).unwrap();
         let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
         let choice = scheduler.choose(later, &request, fleet, predictor, matches, &[]).unwrap();
-        let scores = &choice.explanation.scores[0].values;
+        let scores = &choice.explanation().scores[0].values;
         assert_eq!(scores[0].to_bits(), scores[1].to_bits(), "{}", plugin.name);
         assert_eq!(scores[0].to_bits(), scores[2].to_bits(), "{}", plugin.name);
     }
@@ -276,7 +276,7 @@ fn stale_signals_remove_nobody() {
         let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
         let choice =
             scheduler.choose(later, &prompt(1_600), fleet, predictor, matches, &[]).unwrap();
-        assert_eq!(choice.explanation.candidates, world.ids, "{}", plugin.name);
+        assert_eq!(choice.explanation().candidates, world.ids, "{}", plugin.name);
     }
 }
 

@@ -41,7 +41,7 @@ fn what_is_pushed_out() {
     // A fifth of the cache was stored just now, so what it pushes out is half young; and of 128
     // requests one has hit nothing, so that reuse is 127/128 of a half.
     let pushed_out = 10.0 * (0.5 * 127.0 / 128.0) * 0.5 * 1_000.0;
-    let scores = choice.explanation.totals;
+    let scores = choice.explanation().totals;
     let row = stored.endpoint.slot.index();
     assert_close(&[scores[row], scores[1 - row]], &[1_001.0 / (1_001.0 + pushed_out), 1.0]);
 }

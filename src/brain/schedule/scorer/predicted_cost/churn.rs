@@ -1,6 +1,7 @@
 //! How fast caches turn over.
 
 use crate::{Slot, Time};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Decays are folded into the values before their factor grows beyond `exp` of this.
@@ -29,10 +30,15 @@ impl Churn {
             self.scaled.iter_mut().for_each(|value| *value *= faded);
             self.base = now;
         }
-        if self.scaled.len() <= slot.index() {
-            self.scaled.resize(slot.index() + 1, 0.0);
-        }
+        self.make_room(slot.index() + 1);
         self.scaled[slot.index()] += tokens * libm::exp(self.exponent(now));
+    }
+
+    /// There are so many slots now.
+    pub(super) fn make_room(&mut self, slots: usize) {
+        if self.scaled.len() < slots {
+            self.scaled.resize(slots, 0.0);
+        }
     }
 
     pub(super) fn clear(&mut self, slot: Slot) {
@@ -41,13 +47,14 @@ impl Churn {
         }
     }
 
-    /// What a stored value is worth now, for [`tokens`](Self::tokens).
+    /// What a value of [`scaled`](Self::scaled) is worth now, as a factor.
     pub(super) fn faded(&self, now: Time) -> f64 {
         libm::exp(-self.exponent(now))
     }
 
-    pub(super) fn tokens(&self, slot: Slot, faded: f64) -> f64 {
-        self.scaled.get(slot.index()).map_or(0.0, |value| value * faded)
+    /// The values of a run of slots that there is [room](Self::make_room) for, not yet faded.
+    pub(super) fn scaled(&self, slots: Range<usize>) -> &[f64] {
+        &self.scaled[slots]
     }
 
     fn exponent(&self, now: Time) -> f64 {
@@ -76,11 +83,12 @@ mod tests {
                 past.push((now, slot, tokens));
             }
             let faded = churn.faded(now);
+            churn.make_room(4);
             for slot in 0..4 {
                 let of_slot = past.iter().filter(|(_, owner, _)| *owner == slot);
                 let expected: f64 =
                     of_slot.map(|(at, _, tokens)| tokens * libm::exp(-now.millis_since(*at) / 1e4)).sum();
-                let found = churn.tokens(Slot(slot), faded);
+                let found = faded * churn.scaled(0..4)[slot as usize];
                 prop_assert!((found - expected).abs() <= 1e-6 * expected.max(1.0));
             }
         }

@@ -55,10 +55,15 @@ use super::prefix_cache::TierWeights;
 use super::{Degraded, Scorer};
 use crate::Slot;
 use crate::fleet::prefill_pairs;
+use crate::lanes::{least, sum, vectorised};
+use crate::predict::{Prefill, PrefillRows};
 use crate::schedule::Feature;
-use crate::schedule::context::{Context, Placed, Predictions};
+use crate::schedule::candidates::Run;
+use crate::schedule::context::{Context, Placed};
 use crate::schedule::registry::{self, AMOUNT, Plugin, in_range};
+use crate::schedule::rows::MatchedRow;
 use serde::Deserialize;
+use std::ops::Range;
 use std::time::Duration;
 
 pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
@@ -120,138 +125,327 @@ struct PredictedCost {
     mean_uncached_tokens: f64,
 }
 
-/// What prefill takes on an endpoint: milliseconds, or tokens where there is no model.
-#[derive(Clone, Copy)]
-struct Rate {
-    per_token: f64,
-    per_pair: f64,
-}
-
-const IN_TOKENS: Rate = Rate { per_token: 1.0, per_pair: 0.0 };
-
-impl Rate {
-    /// The rate of a slot's latency model, if it can be trusted. Under overload the waits that no
-    /// queue explains teach it nonsense, and endpoints that are alike are then told apart.
-    fn learned(cx: &Context<'_>, slot: Slot) -> Option<Self> {
-        let timing = cx.predictor.timing(slot)?;
-        let trusted = timing.prefill_error.is_none_or(|error| error <= MOST_ERROR);
-        trusted.then_some(Self {
-            per_token: timing.prefill_ms_per_token,
-            per_pair: timing.prefill_ms_per_pair,
-        })
-    }
-}
-
 /// What is the same for all candidates of one decision.
 #[derive(Clone, Copy)]
 struct Moment {
+    now_ms: f64,
     /// What stored turnovers are worth now.
     faded: f64,
     /// Share of the context in flight that takes KV of its own.
     distinct: f64,
+    prompt_tokens: f64,
+}
+
+/// What a candidate would do for the prompt, whoever it is: the same for all that hold nothing.
+#[derive(Clone, Copy)]
+struct Work {
+    own: Prefill,
+    /// Tokens of the lower tiers, by what loading them costs in tokens of prefill.
+    loaded_tokens: f64,
+    own_tokens: f64,
+    pairs_per_own_token: f64,
+}
+
+/// The columns of a run of candidates.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    /// Where costs are in milliseconds; otherwise they are in tokens of prefill.
+    models: Option<PrefillRows<'a>>,
+    stored: &'a [f64],
+    waiting: &'a [f64],
+    running: &'a [f64],
+    kv_usage: &'a [f64],
+    kv_capacity: &'a [f64],
+    inflight: &'a [f64],
+    pending: &'a [f64],
+    context: &'a [f64],
+}
+
+/// What a prefill takes, in the unit of the decision.
+#[derive(Clone, Copy)]
+struct Prices {
+    ttft: f64,
+    per_token: f64,
+    per_pair: f64,
+}
+
+impl Prices {
+    #[inline(always)]
+    fn by_model(models: &PrefillRows<'_>, row: usize, work: &Work, moment: &Moment) -> Self {
+        Self {
+            ttft: models.ttft_ms(row, moment.now_ms, &work.own),
+            per_token: models.ms_per_token(row),
+            per_pair: models.ms_per_pair(row),
+        }
+    }
+
+    #[inline(always)]
+    fn in_tokens(of: &Part<'_>, row: usize, work: &Work) -> Self {
+        let ttft = of.pending[row] + work.own.uncached_tokens;
+        Self { ttft, per_token: 1.0, per_pair: 0.0 }
+    }
+}
+
+impl Part<'_> {
+    /// As [`PrefillRows::first`].
+    #[inline(always)]
+    fn first(self, rows: usize) -> Self {
+        Self {
+            models: self.models,
+            stored: &self.stored[..rows],
+            waiting: &self.waiting[..rows],
+            running: &self.running[..rows],
+            kv_usage: &self.kv_usage[..rows],
+            kv_capacity: &self.kv_capacity[..rows],
+            inflight: &self.inflight[..rows],
+            pending: &self.pending[..rows],
+            context: &self.context[..rows],
+        }
+    }
+}
+
+impl Work {
+    fn of(prompt_tokens: f64, matched: Option<&MatchedRow>, tiers: &TierWeights) -> Self {
+        let (cached, credit) = match matched {
+            Some(matched) => (matched.tokens, tiers.credit_tokens(matched)),
+            None => (0.0, 0.0),
+        };
+        let uncached_tokens = (prompt_tokens - cached).max(1.0);
+        let pairs = prefill_pairs(uncached_tokens as u32, cached as u32) as f64;
+        let loaded_tokens = cached - credit;
+        let own_tokens = uncached_tokens + loaded_tokens;
+        Self {
+            own: Prefill { uncached_tokens, pairs },
+            loaded_tokens,
+            own_tokens,
+            pairs_per_own_token: pairs / own_tokens,
+        }
+    }
+}
+
+/// `value`, 0 where `signal` is unknown.
+#[inline(always)]
+fn known_or_zero(signal: f64, value: f64) -> f64 {
+    if signal.is_nan() { 0.0 } else { value }
 }
 
 /// KV in use over context in flight, by the endpoints that report the former.
 fn distinct_share(cx: &Context<'_>) -> f64 {
+    if !cx.is_reported(Feature::KvUsage) {
+        return DISTINCT_SHARE;
+    }
+    let usage = cx.column(Feature::KvUsage);
     let capacities = cx.column(Feature::KvCapacityTokens);
     let contexts = cx.column(Feature::InflightContextTokens);
-    let (mut in_use, mut context) = (0.0, 0.0);
-    for (row, usage) in cx.column(Feature::KvUsage).iter().enumerate() {
-        let tokens = usage * capacities[row];
-        if !tokens.is_nan() {
-            in_use += tokens;
-            context += contexts[row];
-        }
-    }
+    let (in_use, context) = vectorised(
+        #[inline(always)]
+        || {
+            let in_use = sum(
+                [usage, capacities],
+                #[inline(always)]
+                |[usage, capacity]| known_or_zero(usage * capacity, usage * capacity),
+            );
+            let context = sum(
+                [usage, capacities, contexts],
+                #[inline(always)]
+                |[usage, capacity, context]| known_or_zero(usage * capacity, context),
+            );
+            (in_use, context)
+        },
+    );
     if context > 0.0 { (in_use / context).clamp(0.1, 1.0) } else { DISTINCT_SHARE }
 }
 
 impl PredictedCost {
-    /// Queued prefill tokens that we did not send.
-    fn foreign_tokens(&self, cx: &Context<'_>, row: usize) -> f64 {
-        let waiting = cx.column(Feature::WaitingRequests)[row];
-        let running = cx.column(Feature::RunningRequests)[row];
-        let reported = waiting + running;
-        let beyond = reported - cx.column(Feature::InflightRequests)[row] - REPORT_SLACK;
-        // False where either is unknown.
-        if beyond > 0.0 { beyond * waiting / reported * self.mean_uncached_tokens } else { 0.0 }
-    }
+    /// The cost of a row. No branch: selections, so that a loop over rows vectorises.
+    #[inline(always)]
+    fn cost<const REPORTED: bool>(
+        &self,
+        of: &Part<'_>,
+        row: usize,
+        by: Prices,
+        work: &Work,
+        moment: &Moment,
+    ) -> f64 {
+        let per_own_token = by.per_token + by.per_pair * work.pairs_per_own_token;
 
-    /// Tokens by which the KV that is asked for passes what fits.
-    fn kv_overflow_tokens(cx: &Context<'_>, row: usize, own_tokens: f64, distinct: f64) -> f64 {
-        let capacity = cx.column(Feature::KvCapacityTokens)[row];
-        let in_use = cx.column(Feature::KvUsage)[row] * capacity;
-        let queued = cx.column(Feature::PendingPrefillTokens)[row] + own_tokens;
-        let in_flight = cx.column(Feature::InflightContextTokens)[row];
-        let context = in_flight + cx.column(Feature::PromptTokens)[row];
-        // `max` passes over what is unknown.
-        let demand = (in_use + queued).max(distinct * context);
-        (demand - KV_FULL * capacity).max(0.0)
-    }
+        // Queued prefill tokens that we did not send; none where either count is unknown.
+        let foreign = if REPORTED {
+            let reported = of.waiting[row] + of.running[row];
+            let beyond = reported - of.inflight[row] - REPORT_SLACK;
+            let foreign = beyond * of.waiting[row] / reported * self.mean_uncached_tokens;
+            if beyond > 0.0 { foreign } else { 0.0 }
+        } else {
+            0.0
+        };
 
-    fn cost(&self, cx: &Context<'_>, row: usize, ttft: f64, rate: Rate, moment: Moment) -> f64 {
-        let matched = cx.column(Feature::MatchedTokens)[row];
-        let uncached = cx.column(Feature::UncachedTokens)[row];
-        let loaded = matched - self.params.tier_weights.credit_tokens(cx, row);
-        let own_tokens = uncached + loaded;
-        let pairs = prefill_pairs(uncached as u32, matched as u32) as f64;
-        let own = rate.per_token * own_tokens + rate.per_pair * pairs;
-
-        let capacity = cx.column(Feature::KvCapacityTokens)[row];
-        let stored = self.churn.tokens(cx.ids()[row].slot, moment.faded);
+        // Nothing stored yet, or a capacity that is unknown: no youth.
+        let capacity = of.kv_capacity[row];
+        let stored = of.stored[row] * moment.faded;
         let young = stored / (HALF_YOUNG * capacity + stored);
-        // Nothing stored yet, or a capacity that is unknown.
         let youth = if young > 0.0 { young } else { 0.0 };
-        let overflow = Self::kv_overflow_tokens(cx, row, own_tokens, moment.distinct);
-        let at_rate = loaded
-            + self.foreign_tokens(cx, row)
-            + self.params.eviction * self.reuse * youth * own_tokens
+
+        // Tokens by which the KV that is asked for passes what fits; what is unknown is passed over.
+        let in_flight = moment.distinct * (of.context[row] + moment.prompt_tokens);
+        let demand = if REPORTED {
+            let queued = of.kv_usage[row] * capacity + of.pending[row] + work.own_tokens;
+            if queued > in_flight { queued } else { in_flight }
+        } else {
+            in_flight
+        };
+        let overflow = demand - KV_FULL * capacity;
+        let overflow = if overflow > 0.0 { overflow } else { 0.0 };
+
+        let pushed_out = self.params.eviction * self.reuse * work.own_tokens * youth;
+        let others_wait = self.params.interference * work.own_tokens * of.inflight[row];
+        let at_rate = work.loaded_tokens
+            + foreign
+            + pushed_out
+            + others_wait
             + self.params.kv_wait * overflow;
-        let interference =
-            self.params.interference * own * cx.column(Feature::InflightRequests)[row];
-        ttft + interference + own / own_tokens * at_rate
+        by.ttft + per_own_token * at_rate
+    }
+
+    /// Costs of all candidates: first as if nobody held anything, then those who do.
+    fn costs(&self, cx: &Context<'_>, out: &mut [f64]) {
+        let prompt_tokens = f64::from(cx.request.prompt_tokens);
+        let moment = Moment {
+            now_ms: cx.now.as_millis_f64(),
+            faded: self.churn.faded(cx.now),
+            distinct: distinct_share(cx),
+            prompt_tokens,
+        };
+        let by_models = can_be_trusted(cx);
+        let is_reported =
+            cx.is_reported(Feature::WaitingRequests) || cx.is_reported(Feature::KvUsage);
+        let cold = Work::of(prompt_tokens, None, &self.params.tier_weights);
+        let mut matched = cx.features.matched().iter().peekable();
+        for run in cx.features.runs() {
+            let rows = run.rows();
+            let part = self.part(cx, by_models, rows.clone(), run.slots());
+            if is_reported {
+                self.costs_of::<true>(&part, &cold, &moment, &mut out[rows.clone()]);
+            } else {
+                self.costs_of::<false>(&part, &cold, &moment, &mut out[rows.clone()]);
+            }
+            while let Some(matched) = matched.next_if(|matched| matched.row < rows.end) {
+                let work = Work::of(prompt_tokens, Some(matched), &self.params.tier_weights);
+                let row = matched.row - rows.start;
+                let prices = match &part.models {
+                    Some(models) => Prices::by_model(models, row, &work, &moment),
+                    None => Prices::in_tokens(&part, row, &work),
+                };
+                out[matched.row] = self.cost::<true>(&part, row, prices, &work, &moment);
+            }
+        }
+    }
+
+    /// Costs of a run of candidates to whom the prompt is the same work. `REPORTED` is whether any
+    /// engine has reported a queue or its KV.
+    fn costs_of<const REPORTED: bool>(
+        &self,
+        part: &Part<'_>,
+        work: &Work,
+        moment: &Moment,
+        out: &mut [f64],
+    ) {
+        // Functions, so that `out` is known to overlap with nothing.
+        #[inline(always)]
+        fn by_models<const REPORTED: bool>(
+            scorer: &PredictedCost,
+            (part, models): (Part<'_>, PrefillRows<'_>),
+            (work, moment): (Work, Moment),
+            out: &mut [f64],
+        ) {
+            let (part, models) = (part.first(out.len()), models.first(out.len()));
+            for (row, out) in out.iter_mut().enumerate() {
+                let prices = Prices::by_model(&models, row, &work, &moment);
+                *out = scorer.cost::<REPORTED>(&part, row, prices, &work, &moment);
+            }
+        }
+        #[inline(always)]
+        fn in_tokens<const REPORTED: bool>(
+            scorer: &PredictedCost,
+            part: Part<'_>,
+            (work, moment): (Work, Moment),
+            out: &mut [f64],
+        ) {
+            let part = part.first(out.len());
+            for (row, out) in out.iter_mut().enumerate() {
+                let prices = Prices::in_tokens(&part, row, &work);
+                *out = scorer.cost::<REPORTED>(&part, row, prices, &work, &moment);
+            }
+        }
+        match part.models {
+            Some(models) => vectorised(
+                #[inline(always)]
+                || by_models::<REPORTED>(self, (*part, models), (*work, *moment), out),
+            ),
+            None => vectorised(
+                #[inline(always)]
+                || in_tokens::<REPORTED>(self, *part, (*work, *moment), out),
+            ),
+        }
+    }
+
+    fn part<'a>(
+        &'a self,
+        cx: &Context<'a>,
+        by_models: bool,
+        rows: Range<usize>,
+        slots: Range<usize>,
+    ) -> Part<'a> {
+        let column = |feature| &cx.column(feature)[rows.clone()];
+        let models = cx.predictor.prefill_rows(slots.clone(), cx.fleet.columns());
+        Part {
+            models: models.filter(|_| by_models),
+            stored: self.churn.scaled(slots),
+            waiting: column(Feature::WaitingRequests),
+            running: column(Feature::RunningRequests),
+            kv_usage: column(Feature::KvUsage),
+            kv_capacity: column(Feature::KvCapacityTokens),
+            inflight: column(Feature::InflightRequests),
+            pending: column(Feature::PendingPrefillTokens),
+            context: column(Feature::InflightContextTokens),
+        }
     }
 }
 
-impl PredictedCost {
-    /// Costs by the latency models; false at the first candidate that none can be trusted for.
-    fn in_milliseconds(&self, cx: &Context<'_>, moment: Moment, out: &mut [f64]) -> bool {
-        let ttft_ms = cx.column(Feature::PredictedTtftMs);
-        for (row, out) in out.iter_mut().enumerate() {
-            match Rate::learned(cx, cx.ids()[row].slot) {
-                Some(rate) if !ttft_ms[row].is_nan() => {
-                    *out = self.cost(cx, row, ttft_ms[row], rate, moment);
-                }
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    fn in_tokens(&self, cx: &Context<'_>, moment: Moment, out: &mut [f64]) {
-        let pending = cx.column(Feature::PendingPrefillTokens);
-        let uncached = cx.column(Feature::UncachedTokens);
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = self.cost(cx, row, pending[row] + uncached[row], IN_TOKENS, moment);
-        }
-    }
+/// Whether every candidate has a latency model, and none is off by too much. Under overload the
+/// waits that no queue explains teach a model nonsense, and endpoints that are alike are then told
+/// apart.
+fn can_be_trusted(cx: &Context<'_>) -> bool {
+    let trusted = |run: &Run| {
+        let rows = cx.predictor.prefill_rows(run.slots(), cx.fleet.columns());
+        rows.is_some_and(|rows| {
+            // False for a NaN, which is no model.
+            let all = |all, error: &f64| all & (*error <= MOST_ERROR);
+            vectorised(
+                #[inline(always)]
+                || rows.errors().iter().fold(true, all),
+            )
+        })
+    };
+    cx.features.runs().iter().all(trusted)
 }
 
 impl Scorer for PredictedCost {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
-        let moment = Moment { faded: self.churn.faded(cx.now), distinct: distinct_share(cx) };
-        if !self.in_milliseconds(cx, moment, out) {
-            self.in_tokens(cx, moment, out);
-        }
-        let least = out.iter().copied().fold(f64::INFINITY, f64::min);
-        for out in out.iter_mut() {
-            *out = (least + 1.0) / (*out + 1.0);
-        }
+        self.costs(cx, out);
+        vectorised(
+            #[inline(always)]
+            || {
+                let best = least(out) + 1.0;
+                for out in out.iter_mut() {
+                    *out = best / (*out + 1.0);
+                }
+            },
+        );
         Ok(())
     }
 
-    fn reads(&self) -> Predictions {
-        Predictions::Ttft
+    fn make_room(&mut self, slots: usize) {
+        self.churn.make_room(slots);
     }
 
     fn placed(&mut self, placed: &Placed<'_>) {

@@ -13,11 +13,11 @@ use crate::index::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 pub(super) const PAGE_BLOCKS: usize = PAGE_LINES * LINE_BLOCKS;
 /// Blocks of a cache line of names and nodes, and such lines of a page.
 const LINE_BLOCKS: usize = 5;
-const PAGE_LINES: usize = 102;
+const PAGE_LINES: usize = if cfg!(shuttle) { 1 } else { 102 };
 /// Nodes of a page.
-pub(super) const PAGE_NODES: usize = 64;
+pub(super) const PAGE_NODES: usize = if cfg!(shuttle) { 2 } else { 64 };
 /// Records of a page.
-pub(super) const PAGE_RECORDS: usize = 16;
+pub(super) const PAGE_RECORDS: usize = if cfg!(shuttle) { 1 } else { 16 };
 
 /// What writers want to know of five blocks: whoever asks for a block by its name wants its node
 /// next, and its neighbours.

@@ -137,44 +137,49 @@ fn a_wide_fleet_is_as_a_naive_one() {
 #[cfg(shuttle)]
 mod model {
     use super::*;
-    use shuttle::thread;
+    use shuttle::scheduler::RandomScheduler;
+    use shuttle::{Config, Runner, thread};
 
-    /// Schedules to try.
-    const SCHEDULES: usize = 3_000;
+    /// Tries random schedules: `LLMD_SCHEDULES`, or as many as fit into a test run of seconds.
+    fn explore(body: impl Fn() + Send + Sync + 'static) {
+        let schedules = std::env::var("LLMD_SCHEDULES").map_or(2_000, |count| {
+            count.parse().expect("LLMD_SCHEDULES is a number of schedules to try")
+        });
+        let mut config = Config::new();
+        config.stack_size = 1 << 20;
+        Runner::new(RandomScheduler::new(schedules), config).run(body);
+    }
 
     fn check(change: impl Fn(&Tree, u32) + Send + Sync + Clone + 'static, held: u32, most: u32) {
-        shuttle::check_random(
-            move || {
-                let tree = shuttle::sync::Arc::new(Tree::new());
-                let prompt = keys(123, 9);
-                store(&tree, 0, &prompt[..held as usize]);
-                store(&tree, 1, &prompt[..4]);
-                let writers: Vec<_> = [2, 3]
-                    .into_iter()
-                    .map(|who| {
-                        let (tree, change) = (shuttle::sync::Arc::clone(&tree), change.clone());
-                        thread::spawn(move || change(&tree, who))
-                    })
-                    .collect();
-                let reader = {
-                    let tree = shuttle::sync::Arc::clone(&tree);
-                    thread::spawn(move || {
-                        let mut walk = Walk::default();
-                        for slots in [4, 70] {
-                            let seen = depths(&tree, &prompt, slots, &mut walk);
-                            assert!(seen[0] >= held && seen[0] <= most, "{seen:?}");
-                            assert_eq!(seen[1], 4, "{seen:?}");
-                            assert!(seen[2] <= most && seen[3] <= most, "{seen:?}");
-                        }
-                    })
-                };
-                for thread in writers {
-                    thread.join().unwrap();
-                }
-                reader.join().unwrap();
-            },
-            SCHEDULES,
-        );
+        explore(move || {
+            let tree = shuttle::sync::Arc::new(Tree::new());
+            let prompt = keys(123, 9);
+            store(&tree, 0, &prompt[..held as usize]);
+            store(&tree, 1, &prompt[..4]);
+            let writers: Vec<_> = [2, 3]
+                .into_iter()
+                .map(|who| {
+                    let (tree, change) = (shuttle::sync::Arc::clone(&tree), change.clone());
+                    thread::spawn(move || change(&tree, who))
+                })
+                .collect();
+            let reader = {
+                let tree = shuttle::sync::Arc::clone(&tree);
+                thread::spawn(move || {
+                    let mut walk = Walk::default();
+                    for slots in [4, 70] {
+                        let seen = depths(&tree, &prompt, slots, &mut walk);
+                        assert!(seen[0] >= held && seen[0] <= most, "{seen:?}");
+                        assert_eq!(seen[1], 4, "{seen:?}");
+                        assert!(seen[2] <= most && seen[3] <= most, "{seen:?}");
+                    }
+                })
+            };
+            for thread in writers {
+                thread.join().unwrap();
+            }
+            reader.join().unwrap();
+        });
     }
 
     #[test]
@@ -203,27 +208,24 @@ mod model {
 
     #[test]
     fn a_block_that_moves_between_tiers_is_held_at_every_moment() {
-        shuttle::check_random(
-            || {
-                let tree = shuttle::sync::Arc::new(Tree::new());
-                let prompt = keys(5, 6);
-                store(&tree, 0, &prompt);
-                let first = tree.find_name(names(&prompt)[0]).unwrap();
-                let writer = {
-                    let tree = shuttle::sync::Arc::clone(&tree);
-                    thread::spawn(move || {
-                        for tier in [Tier::Cpu, Tier::Gpu, Tier::Storage] {
-                            tree.alter(0, first.plus(1), 3, |_| Hold::on(tier), |_| ());
-                        }
-                    })
-                };
-                let mut walk = Walk::default();
-                for slots in [1, 70] {
-                    assert_eq!(depths(&tree, &prompt, slots, &mut walk)[0], 6);
-                }
-                writer.join().unwrap();
-            },
-            SCHEDULES,
-        );
+        explore(|| {
+            let tree = shuttle::sync::Arc::new(Tree::new());
+            let prompt = keys(5, 6);
+            store(&tree, 0, &prompt);
+            let first = tree.find_name(names(&prompt)[0]).unwrap();
+            let writer = {
+                let tree = shuttle::sync::Arc::clone(&tree);
+                thread::spawn(move || {
+                    for tier in [Tier::Cpu, Tier::Gpu, Tier::Storage] {
+                        tree.alter(0, first.plus(1), 3, |_| Hold::on(tier), |_| ());
+                    }
+                })
+            };
+            let mut walk = Walk::default();
+            for slots in [1, 70] {
+                assert_eq!(depths(&tree, &prompt, slots, &mut walk)[0], 6);
+            }
+            writer.join().unwrap();
+        });
     }
 }

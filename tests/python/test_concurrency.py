@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -109,6 +109,15 @@ def test_a_held_request_gives_up_at_its_deadline(router: Router) -> None:
     assert router.stats()["requests"]["holding_now"] == 0
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own SIGINT handler: a background job starts with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_withdraws_a_held_request(router: Router) -> None:
     for endpoint in router.endpoints():
         router.cordon(endpoint)

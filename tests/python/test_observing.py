@@ -1,9 +1,8 @@
-"""A router that follows engines: real sockets, the embedded engine, and peers that misbehave."""
+"""A router that follows engines: real sockets, the embedded engine, pages that a test writes."""
 
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import zmq
 from embedded_engine import EmbeddedEngine, embedded_engine
 from llmd_sched import (
     Endpoint,
@@ -184,77 +182,6 @@ def test_closing_ends_a_wait(engine: EmbeddedEngine) -> None:
     closer.join()
 
 
-@contextmanager
-def publisher() -> Iterator[tuple[zmq.Socket[bytes], str]]:
-    with zmq.Context() as context, context.socket(zmq.XPUB) as socket_:
-        port = socket_.bind_to_random_port("tcp://127.0.0.1")
-        yield socket_, f"tcp://127.0.0.1:{port}"
-
-
-def test_garbage_in_a_stream_is_counted_and_harms_nobody() -> None:
-    with Router() as router, publisher() as (socket_, address):
-        good = router.add_endpoint("http://good", model="m")
-        bad = router.add_endpoint("http://bad", model="m", kv_events=address)
-        socket_.recv()  # the subscription
-        garbage = [
-            [b"kv", struct.pack(">Q", 0), b"\xc1\xff not msgpack"],
-            [b"kv", b"short", b"\x90"],
-            [b"only one frame"],
-            [b"kv", struct.pack(">Q", 1), b"\xdd\xff\xff\xff\xff"],
-        ]
-        for message in garbage:
-            socket_.send_multipart(message)
-        until(lambda: router.kv_position(bad).bad_messages >= len(garbage))
-        assert router.kv_position(bad).connected
-        assert matched(router, bad, PROMPT) == (0, "none")
-        assert router.route(PROMPT, allowed=[good]).address == "http://good"
-
-
-def zmtp_greeting() -> bytes:
-    return b"\xff" + bytes(8) + b"\x7f\x03\x01NULL".ljust(23, b"\0") + bytes(32)
-
-
-@pytest.mark.parametrize(
-    "after_greeting",
-    [
-        b"",
-        b"\x04",
-        b"\x02" + struct.pack(">Q", 4 << 30),
-        b"\x06" + struct.pack(">Q", 2**63),
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
-    ],
-    ids=["nothing", "half a frame", "4 GiB prefix", "2**63 prefix", "another protocol"],
-)
-def test_a_peer_that_breaks_the_protocol_is_dropped(after_greeting: bytes) -> None:
-    attempts = threading.Semaphore(0)
-
-    def serve(listener: socket.socket) -> None:
-        while True:
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            with peer:
-                peer.sendall(zmtp_greeting() + after_greeting)
-            attempts.release()
-
-    with socket.socket() as listener, Router() as router:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        server = threading.Thread(target=serve, args=(listener,))
-        server.start()
-        port = listener.getsockname()[1]
-        endpoint = router.add_endpoint("http://bad", kv_events=f"tcp://127.0.0.1:{port}")
-        attempts.acquire()
-        attempts.acquire()  # it comes back, and is refused again
-        position = router.kv_position(endpoint)
-        assert not position.connected
-        assert position.last_error is not None
-        assert router.route(PROMPT).address == "http://bad"
-        listener.shutdown(socket.SHUT_RDWR)
-        server.join()
-
-
 class Pages:
     """Metrics pages that a test may change."""
 
@@ -315,24 +242,6 @@ def test_a_gpu_that_a_foreign_process_keeps_busy_loses_traffic(pages: Pages) -> 
         until(lambda: router.endpoint("http://1").gpu_utilization == 0.95)
         assert {router.route([i]).address for i in range(8)} == {"http://0"}
         assert router.stats()["requests"]["restarts"] == 0
-
-
-def test_a_page_of_fifty_megabytes_is_not_used(pages: Pages) -> None:
-    pages.pages["/metrics"] = "vllm:num_requests_waiting 7\n" + "#" * (50 << 20)
-    with Router() as router:
-        endpoint = router.add_endpoint("http://a", metrics=f"{pages.url}/metrics")
-        until(lambda: router.stats()["metrics"]["failures"] > 0)
-        assert router.endpoint(endpoint).waiting_requests is None
-        assert router.route([1]).address == "http://a"
-
-
-def test_lines_that_make_no_sense_are_counted(pages: Pages) -> None:
-    pages.pages["/metrics"] = "vllm:num_requests_waiting{ 7\nvllm:num_requests_running 3\n"
-    with Router() as router:
-        endpoint = router.add_endpoint(pages.url, metrics=True)
-        until(lambda: router.endpoint(endpoint).running_requests == 3.0)
-        assert router.stats()["metrics"]["unreadable_lines"] > 0
-        assert router.endpoint(endpoint).waiting_requests is None
 
 
 def test_ranks_share_one_reading_of_their_page(pages: Pages) -> None:

@@ -1,10 +1,12 @@
 //! `session-hash-scorer`: a session goes to the endpoint that its name hashes to.
 //!
 //! Source: rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit
-//! rates", 1998). Formula: `xxh3(session, address, dp_rank) / 2^64`; the highest wins, so that an
+//! rates", 1998). Formula: `xxh3(session, name, dp_rank) / 2^64`; the highest wins, so that an
 //! endpoint that leaves moves its own sessions only.
 //!
-//! Inputs: the request's `session_id`, the endpoints' addresses. Parameters: none.
+//! Inputs: the request's `session_id`, the endpoints' names: the label that `label` says, of those
+//! that have it, else the address. A name that outlives a restart, as a replica's number does and a
+//! port does not, keeps its sessions. Parameters: `label` (none).
 //! Limits: blind to load and cache; every router agrees without talking. 0.5 for all where the
 //! request has no session.
 
@@ -21,7 +23,10 @@ pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SessionHash {}
+struct SessionHash {
+    #[serde(default)]
+    label: String,
+}
 
 impl Scorer for SessionHash {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
@@ -32,8 +37,9 @@ impl Scorer for SessionHash {
         let session = xxh3_64(session.as_bytes());
         for (out, spec) in out.iter_mut().zip(cx.specs()) {
             let Some(spec) = spec else { continue };
-            let address = xxh3_64_with_seed(spec.address.as_bytes(), session);
-            let hash = xxh3_64_with_seed(&spec.dp_rank.to_le_bytes(), address);
+            let name = spec.labels.get(&self.label).unwrap_or(&spec.address);
+            let name = xxh3_64_with_seed(name.as_bytes(), session);
+            let hash = xxh3_64_with_seed(&spec.dp_rank.to_le_bytes(), name);
             // The upper 53 bits: what a float in [0, 1) holds.
             *out = (hash >> 11) as f64 / (1_u64 << 53) as f64;
         }

@@ -265,6 +265,25 @@ fn session_hash() {
 }
 
 #[test]
+fn session_hash_by_a_label() {
+    let labelled = |port: usize| {
+        World::new((0..3).map(|number| {
+            let mut spec = EndpointSpec::new(format!("http://10.0.0.1:{}", port + number), "m");
+            spec.labels.insert("replica".into(), format!("engine-{number}"));
+            spec
+        }))
+    };
+    let (before, after) = (labelled(8_000), labelled(9_000));
+    let request = Request { session_id: Some("s".into()), ..prompt(100) };
+    let by_label = || scorer("session-hash-scorer").with("label", "replica");
+
+    assert_eq!(before.scores(by_label(), &request), after.scores(by_label(), &request));
+    let by_address = || scorer("session-hash-scorer");
+    assert_ne!(before.scores(by_address(), &request), after.scores(by_address(), &request));
+    assert_ne!(before.scores(by_address(), &request), before.scores(by_label(), &request));
+}
+
+#[test]
 fn topology_affinity() {
     let at = |number, host: &str, rack: &str, zone: &str, region: &str| {
         let mut spec = spec(number);

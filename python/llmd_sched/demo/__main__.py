@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,14 @@ from .table import Column, percentile_ms, render
 from .workload import ChatShape, Workload, chat, mooncake
 
 PROFILES = ["round-robin", "least-request", "session-hash", "default"]
+# Sessions are hashed to the engines' names, which are the same in every run: by address they would
+# be dealt anew with every choice of ports, and columns could not be compared between runs.
+NAME_LABEL = "engine"
+BY_NAME = {"scorers": [{"name": "session-hash-scorer", "label": NAME_LABEL}]}
+CONFIG = {"schedule": {"profiles": {"session-hash": BY_NAME}}}
 # Of the tokens that all sessions would fill: tight enough that placement decides what survives.
 FLEET_KV_SHARE = 0.7
+SETTLE_TIMEOUT_S = 60.0
 
 
 def arguments() -> argparse.Namespace:
@@ -99,9 +106,11 @@ async def column(options: argparse.Namespace, workload: Workload, profile: str) 
     """Runs the workload once, routed by one profile."""
     with cold_engines(options, workload) as urls:
         before = [counters(url) for url in urls]
-        with Router(block_size=options.block_size, profile=profile, seed=options.seed) as router:
-            for url in urls:
-                router.discover(url)
+        with Router(
+            CONFIG, block_size=options.block_size, profile=profile, seed=options.seed
+        ) as router:
+            for number, url in enumerate(urls):
+                await follow(router, url, f"engine-{number}")
             driver = Driver(
                 router,
                 options.model,
@@ -127,6 +136,17 @@ async def column(options: argparse.Namespace, workload: Workload, profile: str) 
         ttft_p99_ms=percentile_ms(outcome.ttft_s, 99),
         requests_per_endpoint=[outcome.requests_by_endpoint[url] for url in urls],
     )
+
+
+async def follow(router: Router, url: str, name: str) -> None:
+    """Adds an engine, and returns when what it did before is known: an attached one has a past."""
+    for endpoint in router.discover(url, labels={NAME_LABEL: name}):
+        router.wait_kv_connected(endpoint, timeout_s=SETTLE_TIMEOUT_S)
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        while not router.kv_position(endpoint).settled:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"what {url} holds is not known: {router.kv_position(endpoint)}")
+            await asyncio.sleep(0.01)
 
 
 def progress_line(profile: str, outcome: Outcome, workload: Workload) -> str:

@@ -3,7 +3,7 @@
 #
 #   make demo [ENGINE=vllm] [ARGS=...]   the main job, on real HTTP and real KV events
 #   make check       inner loop: formatting, lints, unit and property tests
-#   make test        what CI runs: check, plus real engines, the wheel, doctests, notebooks
+#   make test        what CI runs: check, the model checker, real engines, the wheel, doctests, notebooks
 #   make soak        long fuzzing and long random histories
 #   make bench-NAME  one bench; prints a line BENCH {json} last
 #   make wheel       the wheel that ships, into dist/
@@ -59,11 +59,17 @@ check: lint
 	cargo test -q --workspace
 	$(BIN)/pytest -q tests/python
 
-test: check wheel-test engines
+test: check model wheel-test engines
 	$(BIN)/pytest -q tests/faults tests/engines
 
+# The index's readers and writers under a model checker, which tries their interleavings.
+.PHONY: model
+model:
+	RUSTFLAGS="--cfg shuttle" cargo test -q -p llmd-brain --lib --target-dir target/shuttle index::tree
+
 soak: develop
-	LLMD_HISTORIES=1000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
+	LLMD_SCHEDULES=200000 $(MAKE) --no-print-directory model
+	LLMD_HISTORIES=1000000 LLMD_OPERATIONS=10000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
 	$(BIN)/pytest -q tests/python tests/faults
 
 # --- the main job -------------------------------------------------------------------------------

@@ -113,6 +113,9 @@ impl IndexConfig {
 
 /// Least memory that an index works with, in bytes.
 const MIN_BYTES: usize = 8 << 20;
+/// Endpoints that the index can tell apart: 32,767.
+pub const MAX_ENDPOINTS: usize = tree::set::MAX_ENDPOINTS;
+
 /// Most blocks that one endpoint is believed to hold.
 const MAX_BLOCKS: usize = 1 << 30;
 

@@ -17,7 +17,7 @@ use super::expiry::{Expiry, Turn};
 use super::tree::Tree;
 use super::{
     ApplyOutcome, BlockCounts, Depths, EndpointStats, Held, IndexConfig, IndexError, IndexStats,
-    KvEventBatch, MAX_BLOCKS, MatchSource, Matches, Source,
+    KvEventBatch, MAX_BLOCKS, MAX_ENDPOINTS, MatchSource, Matches, Source,
 };
 use crate::prompt::Chain;
 use crate::{BlockKey, EndpointId, EngineHash, Time};
@@ -93,8 +93,11 @@ impl Residency {
     /// The endpoint starts with nothing. `model` roots its key chain, as it does for requests.
     ///
     /// A previous tenant of the slot leaves; an id older than the tenant's is ignored. Slots are
-    /// dense: memory grows with the highest.
+    /// dense: memory grows with the highest. Nothing is known of slots past [`MAX_ENDPOINTS`].
     pub fn join(&self, endpoint: EndpointId, model: &str, source: Source) {
+        if endpoint.slot.index() >= MAX_ENDPOINTS {
+            return;
+        }
         // The block size was checked when the index was made.
         let Some(space) = KeySpace::new(model, self.block_size) else { return };
         let joined = Arc::new(Endpoint::new(endpoint, source, space, self.capacity(source)));

@@ -116,7 +116,7 @@ const BLOCK_BYTES: usize = 29;
 /// What a run takes: its node and its head.
 const RUN_BYTES: usize = 76;
 /// Blocks of a stripe, at most.
-const MAX_SLOTS: u32 = (1 << SLOT_BITS) - 1;
+const STRIPE_BLOCKS: u32 = (1 << SLOT_BITS) - 1;
 
 /// A block that somebody holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,7 +132,7 @@ impl BlockRef {
     }
 
     fn slot(self) -> u32 {
-        self.0 & MAX_SLOTS
+        self.0 & STRIPE_BLOCKS
     }
 
     /// How many blocks it lies behind another of its stripe.

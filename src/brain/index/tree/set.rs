@@ -14,7 +14,7 @@ const LANE_MASK: u64 = (1 << LANE) - 1;
 /// Slots that a second word can list.
 const LANES: usize = 4;
 /// First slot that can be in no set: numbers are kept in 15 bits, 0 for none.
-pub(in crate::index) const MAX_SLOTS: usize = LANE_MASK as usize;
+pub(in crate::index) const MAX_ENDPOINTS: usize = LANE_MASK as usize;
 
 /// Words of a row, by its width: for 1,024, 4,096 and 32,768 slots.
 const ROW_WORDS: [usize; 3] = [16, 64, 512];

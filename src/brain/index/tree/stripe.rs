@@ -7,7 +7,7 @@ use super::set::{RowId, RowSource, Rows, WIDTHS};
 use super::storage::{
     BlockPage, NodePage, PAGE_BLOCKS, PAGE_NODES, PAGE_RECORDS, RecordPage, Storage,
 };
-use super::{At, BLOCK_BYTES, BlockRef, Hold, MAX_SLOTS, Placed, Put, RUN_BYTES, Seen, Tree};
+use super::{At, BLOCK_BYTES, BlockRef, Hold, STRIPE_BLOCKS, Placed, Put, RUN_BYTES, Seen, Tree};
 use crate::index::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Published};
 use crate::{BlockKey, EngineHash};
 use std::collections::BTreeSet;
@@ -475,7 +475,7 @@ impl Writer {
             None => {
                 let wanted = keys.len() as u32;
                 let room = if growing && wanted < GROWTH { GROWTH } else { wanted };
-                if self.room.used().checked_add(room).is_none_or(|used| used > MAX_SLOTS) {
+                if self.room.used().checked_add(room).is_none_or(|used| used > STRIPE_BLOCKS) {
                     return None;
                 }
                 let slots = self.room.take(room);

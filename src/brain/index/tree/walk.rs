@@ -349,7 +349,7 @@ impl Wide<'_> {
                 self.running[slot as usize / 64] |= 1 << (slot % 64);
             }
         }
-        let mut exact_here = [0u64; super::set::MAX_SLOTS.div_ceil(64)];
+        let mut exact_here = [0u64; super::set::MAX_ENDPOINTS.div_ceil(64)];
         let exact_here = &mut exact_here[..words];
         // Whoever moves from one set to another is put into the second first: read it last.
         for (i, exact) in exact_here.iter_mut().enumerate() {

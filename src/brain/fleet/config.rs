@@ -53,7 +53,7 @@ impl FleetConfig {
             }
         };
         const DAY_MS: u64 = 24 * 3_600_000;
-        within("max_endpoints", self.max_endpoints as u64, 1, 65_536)?;
+        within("max_endpoints", self.max_endpoints as u64, 1, crate::index::MAX_ENDPOINTS as u64)?;
         within("max_reservations", self.max_reservations as u64, 1, 1 << 20)?;
         within("max_peers", self.max_peers as u64, 1, 1_024)?;
         within("metrics_max_age_ms", self.metrics_max_age_ms, 1, DAY_MS)?;

@@ -7,7 +7,7 @@ use super::set::{RowId, RowSource, Rows, WIDTHS};
 use super::storage::{
     BlockPage, NodePage, PAGE_BLOCKS, PAGE_NODES, PAGE_RECORDS, RecordPage, Storage,
 };
-use super::{At, BLOCK_BYTES, BlockRef, Hold, STRIPE_BLOCKS, Placed, Put, RUN_BYTES, Seen, Tree};
+use super::{At, BLOCK_BYTES, BlockRef, Hold, Placed, Put, RUN_BYTES, STRIPE_BLOCKS, Seen, Tree};
 use crate::index::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Published};
 use crate::{BlockKey, EngineHash};
 use std::collections::BTreeSet;

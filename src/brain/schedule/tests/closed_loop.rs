@@ -3,7 +3,8 @@
 
 use super::fixture::named;
 use super::sim::chat::{CHAT, Chat};
-use super::sim::{Outcome, Scenario, run};
+use super::sim::{Noise, Outcome, Scenario, run};
+use crate::predict::{EngineProfile, PROFILES};
 
 const RIVALS: [&str; 3] = ["round-robin", "least-request", "session-hash"];
 
@@ -11,9 +12,42 @@ const TIGHT: Scenario = Scenario {
     chat: CHAT,
     endpoints: 4,
     kv_share: 0.7,
-    engine: "qwen3-32b_h100_tp2",
+    engine: &PROFILES[1],
+    noise: Noise::NONE,
     predicts: true,
     samples: true,
+};
+
+/// A small model on a CPU core that others use too.
+static SMALL_ON_CPU: EngineProfile = EngineProfile {
+    name: "small_cpu",
+    prefill_base_ms: 60.0,
+    prefill_ms_per_token: 7.0,
+    prefill_ms_per_pair: 3e-4,
+    decode_base_ms: 120.0,
+    decode_ms_per_request: 20.0,
+    decode_ms_per_context_token: 1e-2,
+    kv_tokens: 5_344,
+    kv_bytes_per_token: 8_192,
+};
+
+/// Two engines whose caches hold five sessions each, slower than the users, and by changing factors.
+const SHARED_CORES: Scenario = Scenario {
+    chat: Chat {
+        sessions: 24,
+        turns: 4,
+        system_prompts: 4,
+        system_tokens: 512,
+        user_tokens: 120,
+        output_tokens: 16,
+        think_ms: 500.0,
+        start_ms: 1_000.0,
+    },
+    endpoints: 2,
+    kv_share: 0.71,
+    engine: &SMALL_ON_CPU,
+    noise: Noise { sigma: 0.4, persistence: 0.9 },
+    ..TIGHT
 };
 
 fn outcomes(scenario: &Scenario, profile: &str) -> Vec<Outcome> {
@@ -75,6 +109,17 @@ fn short_system_prompts() {
 #[test]
 fn ample_kv() {
     assert_default_is_best(&Scenario { kv_share: 2.0, ..TIGHT });
+}
+
+#[test]
+fn few_slow_engines_of_noisy_latency() {
+    assert_default_is_best(&SHARED_CORES);
+}
+
+#[test]
+fn few_slow_engines_of_noisy_latency_and_longer_sessions() {
+    let chat = Chat { sessions: 16, turns: 6, system_tokens: 256, ..SHARED_CORES.chat };
+    assert_default_is_best(&Scenario { chat, kv_share: 0.76, ..SHARED_CORES });
 }
 
 #[test]

@@ -12,6 +12,7 @@ use self::engine::{BLOCK_TOKENS, Engine, Job, Output};
 use crate::fleet::{Booking, Capacity, EndpointSpec, Fleet, FleetConfig, MetricsSample};
 use crate::index::{MatchSource, Matches};
 use crate::predict::{EngineProfile, PredictConfig, Predictor};
+use crate::rng::Rng;
 use crate::schedule::{Request, ScheduleConfig, Scheduler};
 use crate::{EndpointId, ReservationId, Ticket, Time};
 use std::cmp::Reverse;
@@ -28,12 +29,33 @@ pub struct Scenario {
     pub endpoints: usize,
     /// KV cache of the whole fleet as a share of the working set.
     pub kv_share: f64,
-    /// Engine profile.
-    pub engine: &'static str,
+    pub engine: &'static EngineProfile,
+    pub noise: Noise,
     /// Whether the router has latency models.
     pub predicts: bool,
     /// Whether metrics are sampled at all.
     pub samples: bool,
+}
+
+/// How the length of steps varies.
+#[derive(Debug, Clone, Copy)]
+pub struct Noise {
+    /// Standard deviation of the logarithm of a step's length.
+    pub sigma: f64,
+    /// Correlation of that logarithm between a step and the next of the same engine.
+    pub persistence: f64,
+}
+
+impl Noise {
+    pub const NONE: Self = Self { sigma: 0.0, persistence: 0.0 };
+
+    /// The deviation after one of `last`.
+    fn next(self, last: f64, rng: &mut Rng) -> f64 {
+        // Twelve uniforms, summed, are normal enough.
+        let normal = (0..12).map(|_| rng.next_f64()).sum::<f64>() - 6.0;
+        let fresh = libm::sqrt(1.0 - self.persistence * self.persistence);
+        self.persistence * last + fresh * self.sigma * normal
+    }
 }
 
 /// What a policy achieved.
@@ -102,6 +124,10 @@ struct Simulation {
     turn: Vec<usize>,
     engines: Vec<Engine>,
     stepping: Vec<bool>,
+    noise: Noise,
+    /// Logarithm of what the step in hand takes, relative to the profile.
+    deviation: Vec<f64>,
+    rng: Rng,
     views: Vec<View>,
     ids: Vec<EndpointId>,
     fleet: Fleet,
@@ -127,7 +153,6 @@ impl Simulation {
         let sessions = scenario.chat.sessions(seed);
         let working_set = working_set_blocks(&sessions) as f64;
         let capacity = (working_set * scenario.kv_share / scenario.endpoints as f64) as usize;
-        let profile = EngineProfile::named(scenario.engine).unwrap();
         let mut fleet = Fleet::new(FleetConfig::default());
         let mut predictor = Predictor::new(PredictConfig {
             min_observations: if scenario.predicts { 16 } else { 1_000_000 },
@@ -154,8 +179,13 @@ impl Simulation {
         queue.push(Reverse((0, Happening::Sample)));
         Self {
             turn: vec![0; sessions.len()],
-            engines: (0..scenario.endpoints).map(|_| Engine::new(profile, capacity)).collect(),
+            engines: (0..scenario.endpoints)
+                .map(|_| Engine::new(scenario.engine, capacity))
+                .collect(),
             stepping: vec![false; scenario.endpoints],
+            noise: scenario.noise,
+            deviation: vec![0.0; scenario.endpoints],
+            rng: Rng::new(seed ^ 0x6E_6F69_7365),
             views: (0..scenario.endpoints).map(|_| View::default()).collect(),
             ids,
             fleet,
@@ -257,7 +287,9 @@ impl Simulation {
         }
         if let Some(step_ms) = self.engines[engine].start_step() {
             self.stepping[engine] = true;
-            let end = now + (step_ms * 1e6) as u64;
+            let deviation = self.noise.next(self.deviation[engine], &mut self.rng);
+            self.deviation[engine] = deviation;
+            let end = now + (step_ms * libm::exp(deviation) * 1e6) as u64;
             self.queue.push(Reverse((end, Happening::StepEnds(engine))));
         }
         let seen = now + EVENT_LAG_NS;

@@ -141,7 +141,7 @@ mod tests {
                     }
                     assert!((1..=len).contains(&taken));
                 }
-                _ if first % 2 == 0 => {
+                _ if first.is_multiple_of(2) => {
                     assert_eq!(extra.take_all(block(first)), naive[first as usize]);
                     naive[first as usize] = 0;
                 }

@@ -401,8 +401,8 @@ impl PredictedCost {
                 let work = Work::of(prompt_tokens, Some(matched), &self.params.tier_weights);
                 let row = matched.row - rows.start;
                 let expected = Expected::by_model(models, row, now_ms, &work.own);
-                let earlier = matched.tokens == most && expected.ttft < holder.ttft;
-                if matched.tokens > most || earlier {
+                let more = matched.tokens.total_cmp(&most);
+                if more.then(holder.ttft.total_cmp(&expected.ttft)).is_gt() {
                     (holder, most) = (expected, matched.tokens);
                 }
             }
@@ -541,8 +541,9 @@ mod tests {
         let credible = |ttft| Expected { ttft, variance: 450.0 }.credible(holder);
 
         // The difference has a standard deviation of 30 ms.
-        let credited = [120.0, 100.0, 80.0, 70.0, 40.0].map(credible);
-        assert_eq!(credited, [120.0, 100.0, 100.0, 100.0, 100.0 - 60.0 * 0.75]);
+        let credited = [120.0, 100.0, 80.0, 70.0, 40.0].map(|ttft| credible(ttft).to_bits());
+        let expected: [f64; 5] = [120.0, 100.0, 100.0, 100.0, 100.0 - 60.0 * 0.75];
+        assert_eq!(credited, expected.map(f64::to_bits));
         let certain = Expected { variance: 0.0, ..holder };
         assert_eq!(
             Expected { ttft: 80.0, variance: 0.0 }.credible(certain).to_bits(),

@@ -294,6 +294,7 @@ impl State {
         self.reset(shared);
         publisher!(self, shared.tokens, tokens).disbelieve_all();
         publisher!(self, shared.text, text).disbelieve_all();
+        self.pieces = Vec::new();
     }
 
     /// How the last of these blocks is held, which start a prompt.

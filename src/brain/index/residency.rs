@@ -14,7 +14,7 @@
 
 use super::endpoint::{Endpoint, KeySpace, Shared, State};
 use super::expiry::{Expiry, Turn};
-use super::tree::Tree;
+use super::tree::{Tree, heap};
 use super::{
     ApplyOutcome, BlockCounts, Depths, EndpointStats, Held, IndexConfig, IndexError, IndexStats,
     KvEventBatch, MAX_BLOCKS, MAX_ENDPOINTS, MatchSource, Matches, Source,
@@ -321,7 +321,8 @@ impl Residency {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let endpoints = self.endpoints();
-        let each = endpoints.iter().map(|endpoint| endpoint.state.lock().memory_bytes());
+        let itself = heap::arc(std::mem::size_of::<Endpoint>());
+        let each = endpoints.iter().map(|endpoint| itself + endpoint.state.lock().memory_bytes());
         each.sum::<usize>() + self.shared.tokens.memory_bytes() + self.shared.text.memory_bytes()
     }
 

@@ -1,17 +1,14 @@
-//! The writing half of a stripe: what changes runs, under the stripe's lock.
+//! The writing half of a stripe, under the stripe's lock: what endpoints store and remove, and what
+//! they hold. `runs` has how runs change for that, `pages` where their room comes from.
 
-use super::heads::Heads;
-use super::node::{More, NONE, Node, SetSource, SharedSource};
+use super::node::{NONE, Node};
 use super::room::{Numbers, Room};
-use super::set::{RowId, RowSource, Rows, WIDTHS};
-use super::storage::{
-    BlockPage, NodePage, PAGE_BLOCKS, PAGE_NODES, PAGE_RECORDS, RecordPage, Storage,
-};
+use super::set::WIDTHS;
+use super::storage::{BlockPage, Storage};
 use super::{At, BLOCK_BYTES, BlockRef, Hold, Placed, Put, RUN_BYTES, STRIPE_BLOCKS, Seen, Tree};
 use crate::index::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Published};
 use crate::{BlockKey, EngineHash};
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 /// Slots that a run gets beyond what it needs where it seems to be growing (a decode).
 ///
@@ -21,26 +18,26 @@ const GROWTH: u32 = 32;
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    number: usize,
+    pub(super) number: usize,
     /// The newest list, and where readers find it.
-    storage: Arc<Storage>,
-    published: Arc<Published<Storage>>,
-    edition: Arc<AtomicU64>,
+    pub(super) storage: Arc<Storage>,
+    pub(super) published: Arc<Published<Storage>>,
+    pub(super) edition: Arc<AtomicU64>,
     /// The page in place of those that were given back.
-    void: Arc<BlockPage>,
-    room: Room,
-    nodes: Numbers,
-    records: Numbers,
-    rows: [Numbers; WIDTHS],
+    pub(super) void: Arc<BlockPage>,
+    pub(super) room: Room,
+    pub(super) nodes: Numbers,
+    pub(super) records: Numbers,
+    pub(super) rows: [Numbers; WIDTHS],
     /// Slots of the table of heads that are not empty.
-    heads_used: usize,
+    pub(super) heads_used: usize,
     /// Blocks that somebody holds.
-    live_blocks: u64,
+    pub(super) live_blocks: u64,
     /// The time, as it was last told.
-    stamp: u32,
+    pub(super) stamp: u32,
     /// Bytes of pages that were counted for all stripes, and the count.
-    counted_bytes: usize,
-    all_bytes: Arc<AtomicUsize>,
+    pub(super) counted_bytes: usize,
+    pub(super) all_bytes: Arc<AtomicUsize>,
 }
 
 /// A place in a run: `offset` of its blocks are before it.
@@ -92,102 +89,13 @@ impl Writer {
         self.storage.heap_bytes(&self.void) + self.room.heap_bytes() + numbers
     }
 
-    fn node(&self, node: u32) -> &Node {
+    pub(super) fn node(&self, node: u32) -> &Node {
         self.storage.node(node)
     }
 
     pub(super) fn block(&self, slot: u32) -> BlockRef {
         BlockRef::new(self.number, slot)
     }
-
-    // Room.
-
-    /// Publishes a changed list.
-    fn publish(&mut self, change: impl FnOnce(&mut Storage)) {
-        let mut storage = Storage::clone(&self.storage);
-        change(&mut storage);
-        self.storage = Arc::new(storage);
-        self.published.store(Arc::clone(&self.storage));
-        self.edition.fetch_add(1, Ordering::Release);
-        let bytes = self.storage.heap_bytes(&self.void);
-        self.all_bytes.fetch_add(bytes.wrapping_sub(self.counted_bytes), Ordering::Relaxed);
-        self.counted_bytes = bytes;
-    }
-
-    /// Makes pages for slots; where the list has to grow, for a sixteenth more at once, so that it
-    /// is copied rarely.
-    fn page_blocks(&mut self, slots: &Range<u32>) {
-        let have = self.storage.blocks.len();
-        let (first, end) = (slots.start as usize, slots.end as usize);
-        let given_back = first / PAGE_BLOCKS;
-        if given_back < have && Arc::ptr_eq(&self.storage.blocks[given_back], &self.void) {
-            self.publish(|storage| storage.blocks[given_back] = Arc::new(BlockPage::new()));
-        }
-        let needed = end.div_ceil(PAGE_BLOCKS);
-        if needed > have {
-            let pages = needed.max(have + have / 16);
-            self.publish(|storage| {
-                storage.blocks.reserve_exact(pages - have);
-                let fresh = std::iter::repeat_with(|| Arc::new(BlockPage::new()));
-                storage.blocks.extend(fresh.take(pages - have));
-            });
-        }
-    }
-
-    /// Frees slots, and the memory of pages of which all is free.
-    fn give_room(&mut self, slots: Range<u32>) {
-        self.room.give(slots);
-        let mut pages = self.room.give_back();
-        let needed = (self.room.used() as usize).div_ceil(PAGE_BLOCKS);
-        let have = self.storage.blocks.len();
-        if have > needed + needed / 8 + 8 {
-            pages.extend(needed as u32..have as u32);
-        }
-        if pages.is_empty() {
-            return;
-        }
-        let void = Arc::clone(&self.void);
-        self.publish(|storage| {
-            for page in pages {
-                storage.blocks[page as usize] = Arc::clone(&void);
-            }
-            storage.blocks.truncate(needed);
-        });
-    }
-
-    fn take_node(&mut self) -> u32 {
-        let node = self.nodes.take();
-        let have = self.storage.nodes.len();
-        if node as usize >= have * PAGE_NODES {
-            let pages = have + 1 + have / 16;
-            self.publish(|storage| {
-                storage.nodes.reserve_exact(pages - have);
-                let fresh = || Arc::new(NodePage(std::array::from_fn(|_| Node::default())));
-                storage.nodes.extend(std::iter::repeat_with(fresh).take(pages - have));
-            });
-        }
-        node
-    }
-
-    fn insert_head(&mut self, key: u64, node: u32) {
-        if self.heads_used >= self.storage.heads.room() {
-            let live = (0..self.nodes.used()).filter(|&node| self.node(node).len() > 0);
-            let live: Vec<u32> = live.filter(|&other| other != node).collect();
-            let heads = Heads::with_room(live.len() + live.len() / 4 + 8);
-            for &node in &live {
-                heads.insert(self.node(node).head(), node);
-            }
-            self.heads_used = live.len();
-            self.publish(|storage| storage.heads = Arc::new(heads));
-        }
-        self.heads_used += usize::from(self.storage.heads.insert(key, node));
-    }
-
-    fn remove_head(&mut self, node: u32) {
-        self.heads_used -= self.storage.heads.remove(self.node(node).head(), node);
-    }
-
-    // Finding.
 
     fn find(&self, key: u64) -> Option<u32> {
         self.storage.enter(key).map(|(node, _)| node)
@@ -305,8 +213,6 @@ impl Writer {
     fn depth(&self, node: u32) -> u32 {
         std::iter::successors(self.parent_of(node), |&node| self.parent_of(node)).count() as u32
     }
-
-    // Changing.
 
     #[allow(clippy::too_many_arguments)] // The tree's own method, with the tree.
     pub(super) fn put(
@@ -517,93 +423,6 @@ impl Writer {
         Some((slots.start, len))
     }
 
-    /// A new run of `len` blocks in the first of these slots.
-    fn begin_leaf(
-        &mut self,
-        parent: Option<u32>,
-        slots: Range<u32>,
-        len: u32,
-        head: u64,
-        who: u32,
-        hold: Hold,
-    ) {
-        let number = self.take_node();
-        let storage = Arc::clone(&self.storage);
-        let node = storage.node(number);
-        node.room.store(slots.end - slots.start, Ordering::Relaxed);
-        node.children.store(0, Ordering::Relaxed);
-        node.stored_at.store(self.stamp, Ordering::Relaxed);
-        let last = parent.map_or(NONE, |parent| {
-            self.give_back_reserve(parent);
-            self.node(parent).add_children(1);
-            self.node(parent).end() - 1
-        });
-        node.parent.store(last, Ordering::Relaxed);
-        node.set_held(who, hold, self);
-        self.storage.set_node_of(slots.start..slots.start + len, number);
-        node.begin(slots.start, len, head);
-        self.insert_head(head, number);
-    }
-
-    /// A run that others go on from does not grow.
-    fn give_back_reserve(&mut self, node: u32) {
-        let node = self.node(node);
-        let (end, room) = (node.end(), node.start() + node.room.load(Ordering::Relaxed));
-        node.room.store(node.len(), Ordering::Relaxed);
-        self.give_room(end..room);
-    }
-
-    /// Cuts a run: the node keeps its first blocks, a new one gets the rest.
-    fn split(&mut self, front: u32, len: u32) -> u32 {
-        let back = self.take_node();
-        let storage = Arc::clone(&self.storage);
-        let (front_node, back_node) = (storage.node(front), storage.node(back));
-        let start = front_node.start() + len;
-        back_node.copy_sets(front_node, self);
-        let room = front_node.room.load(Ordering::Relaxed) - len;
-        back_node.room.store(room, Ordering::Relaxed);
-        back_node.parent.store(start - 1, Ordering::Relaxed);
-        back_node.children.store(front_node.children(), Ordering::Relaxed);
-        let stored_at = front_node.stored_at.load(Ordering::Relaxed);
-        back_node.stored_at.store(stored_at, Ordering::Relaxed);
-        self.storage.set_node_of(start..front_node.end(), back);
-        let head = self.storage.key(start);
-        back_node.begin(start, front_node.len() - len, head);
-        self.insert_head(head, back);
-        front_node.children.store(1, Ordering::Relaxed);
-        front_node.room.store(len, Ordering::Relaxed);
-        front_node.shrink_to(len);
-        back
-    }
-
-    /// Joins a run with the only one that goes on from it, where the same hold both alike and
-    /// their slots meet. Returns whether it did.
-    fn join_runs(&mut self, front: u32) -> bool {
-        let storage = Arc::clone(&self.storage);
-        let node = storage.node(front);
-        if node.len() == 0 || node.children() != 1 {
-            return false;
-        }
-        let back = storage.node_of(node.end());
-        if back == NONE {
-            return false;
-        }
-        let next = storage.node(back);
-        let meets = next.start() == node.end() && next.parent() == node.end() - 1;
-        if !meets || !node.is_held_as(next, self) {
-            return false;
-        }
-        self.storage.set_node_of(next.start()..next.end(), front);
-        node.children.store(next.children(), Ordering::Relaxed);
-        let room = node.len() + next.room.load(Ordering::Relaxed);
-        node.room.store(room, Ordering::Relaxed);
-        node.grow_to(node.len() + next.len());
-        self.remove_head(back);
-        next.retire(self);
-        self.nodes.give(back);
-        true
-    }
-
     pub(super) fn alter(
         &mut self,
         tree: &Tree,
@@ -635,121 +454,6 @@ impl Writer {
         }
     }
 
-    /// From now on `who` holds these blocks of a node in this way.
-    fn assign(&mut self, tree: &Tree, number: u32, blocks: Range<u32>, who: u32, to: Hold) {
-        let storage = Arc::clone(&self.storage);
-        let node = storage.node(number);
-        let from = node.held_by(who, self);
-        if from == to {
-            return;
-        }
-        if to == Hold::NONE
-            && blocks.start > 0
-            && blocks.end == node.len()
-            && node.children() == 0
-            && node.is_only(who, from, self)
-        {
-            let start = node.start();
-            let end = start + node.room.load(Ordering::Relaxed);
-            node.room.store(blocks.start, Ordering::Relaxed);
-            node.shrink_to(blocks.start);
-            self.live_blocks -= u64::from(blocks.end - blocks.start);
-            self.forget_blocks(tree, start + blocks.start..start + blocks.end);
-            self.give_room(start + blocks.start..end);
-            return;
-        }
-        if blocks.end < node.len() {
-            self.split(number, blocks.end);
-        }
-        let number = if blocks.start > 0 { self.split(number, blocks.start) } else { number };
-        let storage = Arc::clone(&self.storage);
-        let node = storage.node(number);
-        let len = u64::from(node.len());
-        if node.is_nobodys(self) {
-            self.live_blocks += len;
-        }
-        node.set_held(who, to, self);
-        if to.meets(Hold::EXACT | Hold::BELIEVED) {
-            node.stored_at.store(self.stamp, Ordering::Relaxed);
-        }
-        if node.is_nobodys(self) {
-            self.live_blocks -= len;
-            if node.children() == 0 {
-                return self.delete(tree, number);
-            }
-            self.forget_names(tree, node.start()..node.end());
-        }
-        let before = storage.node_of(node.parent());
-        let number = if before != NONE && self.join_runs(before) { before } else { number };
-        self.join_runs(number);
-    }
-
-    /// Deletes a leaf that nobody holds, and those before it that are here for its sake only.
-    fn delete(&mut self, tree: &Tree, number: u32) {
-        let storage = Arc::clone(&self.storage);
-        let mut number = number;
-        loop {
-            let node = storage.node(number);
-            let (start, end) = (node.start(), node.end());
-            let room = start + node.room.load(Ordering::Relaxed);
-            let parent = storage.node_of(node.parent());
-            self.remove_head(number);
-            node.retire(self);
-            self.nodes.give(number);
-            self.forget_blocks(tree, start..end);
-            self.give_room(start..room);
-            if self.nodes.live() == 0 {
-                return self.start_over();
-            }
-            if parent == NONE {
-                return;
-            }
-            let node = storage.node(parent);
-            node.add_children(-1);
-            if node.children() > 0 || !node.is_nobodys(self) {
-                self.join_runs(parent);
-                return;
-            }
-            number = parent;
-        }
-    }
-
-    /// Gives all memory back.
-    fn start_over(&mut self) {
-        let number = self.number;
-        self.publish(|storage| *storage = Storage::new());
-        let counted_bytes = self.counted_bytes;
-        let fresh = Self::new(number, &self.published, &self.edition, &self.all_bytes, &self.void);
-        *self = Self { counted_bytes, stamp: self.stamp, ..fresh };
-    }
-
-    fn forget_blocks(&mut self, tree: &Tree, slots: Range<u32>) {
-        self.forget_names(tree, slots.clone());
-        self.storage.set_node_of(slots, NONE);
-    }
-
-    fn forget_names(&self, tree: &Tree, slots: Range<u32>) {
-        let mut slots = slots;
-        while !slots.is_empty() {
-            // As many at once as go into the batch of the table.
-            let mut names = [EngineHash(0); 128];
-            let (first, mut any) = (slots.start, false);
-            let mut len = 0;
-            for slot in slots.by_ref().take(names.len()) {
-                let name = self.storage.name(slot);
-                if name != 0 {
-                    self.storage.set_name(slot, 0);
-                    any = true;
-                }
-                names[len] = EngineHash(name);
-                len += 1;
-            }
-            if any {
-                tree.names.remove(&names[..len], self.block(first));
-            }
-        }
-    }
-
     pub(super) fn clear(&mut self, tree: &Tree, who: u32, which: Hold) {
         for number in 0..self.nodes.used() {
             // The stripe may have started over meanwhile.
@@ -763,72 +467,5 @@ impl Writer {
             let (held, len) = (node.held_by(who, self), node.len());
             self.assign(tree, number, 0..len, who, held.without(which));
         }
-    }
-}
-
-impl RowSource for Writer {
-    fn rows(&self) -> &Rows {
-        &self.storage.rows
-    }
-
-    fn take_row(&mut self, width: usize) -> RowId {
-        let place = self.rows[width].take();
-        if place >= self.storage.rows.room(width) {
-            self.publish(|storage| storage.rows.grow(width));
-        }
-        let row = RowId { width, place };
-        for word in self.storage.rows.row(row) {
-            word.store(0, Ordering::Relaxed);
-        }
-        row
-    }
-
-    fn free_row(&mut self, row: RowId) {
-        self.rows[row.width].give(row.place);
-    }
-}
-
-impl SetSource for Writer {
-    fn record(&self, record: u32) -> &More {
-        self.storage.record(record)
-    }
-
-    fn take_record(&mut self) -> u32 {
-        let record = self.records.take();
-        let have = self.storage.records.len();
-        if record as usize >= have * PAGE_RECORDS {
-            self.publish(|storage| {
-                let page = RecordPage(std::array::from_fn(|_| More::default()));
-                storage.records.push(Arc::new(page));
-            });
-        }
-        record
-    }
-
-    fn free_record(&mut self, record: u32) {
-        self.records.give(record);
-    }
-}
-
-/// A record, with the page that it lies on.
-pub(super) struct Record {
-    page: Arc<RecordPage>,
-    within: usize,
-}
-
-impl std::ops::Deref for Record {
-    type Target = More;
-    fn deref(&self) -> &More {
-        &self.page.0[self.within]
-    }
-}
-
-impl SharedSource for Writer {
-    type Record = Record;
-
-    fn shared_record(&self, record: u32) -> Record {
-        let record = record as usize;
-        let page = Arc::clone(&self.storage.records[record / PAGE_RECORDS]);
-        Record { page, within: record % PAGE_RECORDS }
     }
 }

@@ -169,7 +169,8 @@ impl Residency {
 
     /// A run of blocks is held, as a stored event says whose keys are known already: of an engine
     /// with the router's block size, one KV cache group, and in GPU memory. Returns how many blocks
-    /// were recorded: none behind a parent that is not held.
+    /// were recorded: none behind a parent that is not held. An endpoint that is told of by
+    /// this and [`Self::remove`] must not be told of by [`Self::apply`] too.
     pub fn store(
         &self,
         endpoint: EndpointId,

@@ -3,15 +3,17 @@
 //! A radix tree over chained keys, compressed to runs of blocks that the same endpoints hold in the
 //! same way. Since a key stands for its whole prefix, one flat table of first keys ([`heads`]) takes
 //! the place of child pointers, and of a run a look-up reads its node and its last key: where that
-//! is the query's, so are all before it; else the place where they part is found by halving.
+//! is the query's, so are all before it; else the place where they part is searched for.
 //!
 //! What it guarantees:
 //! - *Exact.* An endpoint is in the sets of a run if and only if it holds every block of it. Runs are
 //!   split where that would stop being true, and joined again where both sides are held alike.
 //! - *Readers wait for nobody.* A look-up takes no lock and begins again only where a writer got
-//!   something done on the very run it was reading ([`node`] has the protocol).
-//! - *Writers of different prompts do not meet.* The tree is cut into stripes by the first block
-//!   of the prompt; the table of engines' names into shards of its own. Each lock is held for one run.
+//!   something done: on a run it was reading ([`node`] has the protocol), or by giving the stripe
+//!   more room.
+//! - *Writers take turns by prompt.* The tree is cut into stripes by the first block of the prompt;
+//!   the table of engines' names into shards of its own. Writers of prompts that begin alike, or
+//!   whose beginnings share a stripe, wait for each other; a lock is held for one run of an event.
 //! - *Nothing stays.* A block that nobody holds is gone, but for those that a held one descends
 //!   from; a stripe that becomes empty gives all its memory back.
 //!

@@ -32,9 +32,9 @@ struct Line {
 
 /// Consecutive blocks.
 ///
-/// NOTE(perf): names and nodes in arrays of their own cost one cache miss more for each block that
-/// is appended or removed; keys in the same lines with them cost readers two or three more where a
-/// prompt parts from a run.
+/// Laid out by reasoning, not by measurement: names and nodes in arrays of their own would cost a
+/// writer one cache line more for each block, keys in the same lines would cost a reader more of them
+/// where a prompt parts from a run.
 #[derive(Debug)]
 pub(super) struct BlockPage {
     keys: [AtomicU64; PAGE_BLOCKS],

@@ -12,8 +12,7 @@ use std::collections::BTreeSet;
 
 /// Slots that a run gets beyond what it needs where it seems to be growing (a decode).
 ///
-/// NOTE(perf): 16 made look-ups after decoding a tenth slower (more nodes a prompt), 64 cost twice
-/// the slack for nothing.
+/// A guess between nodes a prompt (fewer with more) and slack (less with fewer); not tuned.
 const GROWTH: u32 = 32;
 
 #[derive(Debug)]

@@ -12,9 +12,14 @@ use crate::schedule::{Choice, Decision, Features, ForeignScore, Leg, Phase, Requ
 use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
 use smallvec::smallvec;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Label by which an endpoint's owner names the engine profile that its latency models start from.
 const ENGINE_PROFILE_LABEL: &str = "engine-profile";
+
+/// How far behind the latest a turn's time may be before the clock is said to have gone back: a
+/// body reads its clock before it has the brain's lock, and may lose the processor in between.
+const RACE: Duration = Duration::from_secs(1);
 
 /// A request without a place yet.
 #[derive(Debug, Clone)]
@@ -148,7 +153,7 @@ impl State {
 
     /// Time never goes back: an earlier `now` is taken as the latest.
     fn clamp(&mut self, now: Time) -> Time {
-        if now < self.latest {
+        if self.latest.since(now) > RACE {
             self.stats.clock_went_back += 1;
         }
         self.latest = self.latest.max(now);

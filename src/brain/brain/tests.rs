@@ -248,10 +248,19 @@ fn a_match_made_before_a_slot_changed_hands_is_void() {
 #[test]
 fn a_clock_that_goes_back_is_clamped_and_counted() {
     let brain = brain();
-    join(&brain, at_ms(100), "a", KvSource::Approximate);
-    let decision = route(&brain, at_ms(50), &prompt(1, 2));
+    join(&brain, at_ms(5_000), "a", KvSource::Approximate);
+    let decision = route(&brain, at_ms(3_999), &prompt(1, 2));
     brain.finished(at_ms(10), decision.reservation, 1);
     assert_eq!(brain.stats().clock_went_back, 2);
+}
+
+#[test]
+fn threads_that_race_for_the_lock_do_not_turn_the_clock_back() {
+    let brain = brain();
+    join(&brain, at_ms(5_000), "a", KvSource::Approximate);
+    let decision = route(&brain, at_ms(4_999), &prompt(1, 2));
+    brain.finished(at_ms(4_990), decision.reservation, 1);
+    assert_eq!(brain.stats().clock_went_back, 0);
 }
 
 #[test]

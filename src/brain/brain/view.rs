@@ -31,7 +31,7 @@ pub struct BrainStats {
     pub restarts: u64,
     /// News of requests that had ended already.
     pub late_news: u64,
-    /// Turns whose time was earlier than one before.
+    /// Turns whose time was more than a second earlier than one before.
     pub clock_went_back: u64,
     /// Prompt tokens of all placed requests.
     pub prompt_tokens: u64,

@@ -52,6 +52,17 @@ impl PlainView {
         tally: &mut ApplyOutcome,
     ) {
         let size = event.block_size as usize;
+        if let ([name], [_, ..]) = (&event.block_hashes[..], &event.token_ids[..])
+            && let Some((parent, block)) = self.claim(event.parent, *name, out)
+        {
+            let extra_keys = event.extra_keys.first().map_or(&[][..], Vec::as_slice);
+            let base = out.tree.key(block);
+            let key = whole_block(chain, base, &event.token_ids, extra_keys, event.lora.as_deref());
+            if self.grow((block, parent), (key, *name), event.tier, out) {
+                tally.stored_blocks += 1;
+                return;
+            }
+        }
         let mut end = self.end_of(event.parent, out);
         let mut at = 0;
         while let Some(&name) = event.block_hashes.get(at) {
@@ -107,11 +118,12 @@ impl PlainView {
         tier: Tier,
         out: &mut Publisher<'_>,
     ) -> u64 {
-        if let Some(parent) = parent
-            && self.aliases.is_empty()
-            && self.odd.is_empty()
-            && let Some(block) = out.tree.claim(parent)
+        if let (Some(&name), Some(&key)) = (names.first(), keys.first())
+            && let Some((parent, block)) = self.claim(parent, name, out)
         {
+            if names.len() == 1 && self.grow((block, parent), (key, name), tier, out) {
+                return 1;
+            }
             // Nearly always true, and found out under the lock that the store takes anyway.
             let stored = self.store(At::Claimed(block, parent), names, keys, tier, out);
             if stored > 0 {
@@ -119,6 +131,32 @@ impl PlainView {
             }
         }
         self.end_of(parent, out).map_or(0, |at| self.store(at, names, keys, tier, out))
+    }
+
+    /// The block that a run most probably goes on behind, of an engine whose blocks are all plain,
+    /// and whose next is named so.
+    fn claim(
+        &self,
+        parent: Option<EngineHash>,
+        name: EngineHash,
+        out: &Publisher<'_>,
+    ) -> Option<(EngineHash, BlockRef)> {
+        let parent = parent.filter(|_| self.aliases.is_empty() && self.odd.is_empty())?;
+        out.tree.prefetch(&[name]);
+        Some((parent, out.tree.claim(parent)?))
+    }
+
+    /// One block more of a run that only this engine holds: see [`Tree::grow`](super::tree::Tree).
+    fn grow(
+        &mut self,
+        last: (BlockRef, EngineHash),
+        next: (BlockKey, EngineHash),
+        tier: Tier,
+        out: &Publisher<'_>,
+    ) -> bool {
+        let grown = out.tree.grow(out.who, last, next, Hold::on(tier), out.stamp);
+        self.held[tier.index()] += u64::from(grown);
+        grown
     }
 
     /// A run of blocks with these names and keys is held. Returns how many there was room for.

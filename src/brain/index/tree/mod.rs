@@ -29,6 +29,7 @@ pub(in crate::index) mod heap;
 mod names;
 mod node;
 mod pages;
+mod prefetch;
 mod room;
 mod runs;
 pub(in crate::index) mod set;
@@ -287,6 +288,22 @@ impl Tree {
         self.stripes[stripe].writer.lock().put(self, who, at, keys, names, put, &mut placed)
     }
 
+    /// Has endpoint `who` hold one block more behind the last of a run, as [`Self::put`] would: what
+    /// a decode does, block by block. False, and nothing done, where it takes more than that: where
+    /// `block` is not the last of its run or does not go by `parent`, where it is held otherwise or
+    /// by others too, where the run has no room.
+    pub(in crate::index) fn grow(
+        &self,
+        who: u32,
+        (block, parent): (BlockRef, EngineHash),
+        (key, name): (BlockKey, EngineHash),
+        hold: Hold,
+        stamp: u32,
+    ) -> bool {
+        let mut writer = self.stripes[block.stripe()].writer.lock();
+        writer.grow(self, who, (block.slot(), parent), (key, name), hold, stamp)
+    }
+
     /// Changes how `who` holds `len` blocks from `first` on, which lie in one prompt.
     pub(in crate::index) fn alter(
         &self,
@@ -339,6 +356,11 @@ impl Tree {
             }
         }
         removed
+    }
+
+    /// These names will be looked for, or given.
+    pub(in crate::index) fn prefetch(&self, names: &[EngineHash]) {
+        self.names.prefetch(names);
     }
 
     /// A block that most probably goes by that name among all; none certainly does where there is

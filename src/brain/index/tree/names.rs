@@ -12,9 +12,12 @@
 
 use super::BlockRef;
 use super::heap;
-use super::set::bits;
+use super::prefetch::prefetch;
 use crate::EngineHash;
 use crate::index::sync::Mutex;
+// Not the model checker's: nothing follows from what they say.
+use std::sync::atomic::{AtomicUsize, Ordering};
+use wide::u32x8;
 
 /// Names that go in or out together.
 const BATCH: usize = 128;
@@ -27,10 +30,40 @@ const SHARDS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Names {
     shards: Box<[Mutex<Shard>]>,
+    /// Where each shard's buckets are, for whoever has not its lock: good enough to prefetch.
+    hints: Box<[Hint]>,
+}
+
+/// Address and number of a shard's home buckets, as they were a moment ago.
+#[derive(Debug, Default)]
+struct Hint {
+    address: AtomicUsize,
+    homes: AtomicUsize,
+}
+
+impl Hint {
+    fn prefetch(&self, tag: u32) {
+        let bucket = home(tag, self.homes.load(Ordering::Relaxed));
+        let address = self.address.load(Ordering::Relaxed);
+        prefetch(address.wrapping_add(bucket * std::mem::size_of::<Bucket>()));
+    }
+
+    fn update(&self, shard: &Shard) {
+        let address = shard.buckets.as_ptr().addr();
+        // Seldom new: the line stays shared by all processors.
+        if self.address.load(Ordering::Relaxed) != address {
+            self.address.store(address, Ordering::Relaxed);
+            self.homes.store(shard.homes, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Entries of a bucket.
 const WIDTH: usize = 8;
+/// A shard that is full grows by one in so many: more often, and it is copied for nothing.
+const GROWTH: usize = 3;
+/// Buckets past the last home, for what the last homes have no room for.
+const SPARE: usize = 4;
 
 /// Tags and blocks, the empty entries last: blocks count from 1 here, and 0 is none.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,12 +79,23 @@ impl Bucket {
     }
 
     fn len(&self) -> usize {
-        self.blocks.iter().map(|&block| usize::from(block != 0)).sum()
+        WIDTH - lanes_of(&self.blocks, 0).count_ones() as usize
     }
 
-    /// Bits of the entries with a tag, compared all at once; empty ones may be among them.
-    fn tagged(&self, tag: u32) -> u32 {
-        (0..WIDTH).fold(0, |bits, at| bits | u32::from(self.tags[at] == tag) << at)
+    fn may_have(&self, tag: u32) -> bool {
+        lanes_of(&self.tags, tag) != 0
+    }
+
+    /// Where the block of that tag is which `is_it` affirms.
+    #[cold]
+    fn find(&self, tag: u32, is_it: &mut dyn FnMut(BlockRef) -> bool) -> Option<usize> {
+        let mut entries = self.tags.iter().zip(&self.blocks);
+        entries
+            .position(|(&other, &block)| other == tag && block != 0 && is_it(BlockRef(block - 1)))
+    }
+
+    fn set(&mut self, at: usize, tag: u32, block: u32) {
+        (self.tags[at % WIDTH], self.blocks[at % WIDTH]) = (tag, block);
     }
 
     /// Takes an entry out: the last one takes its place.
@@ -61,6 +105,24 @@ impl Bucket {
         self.blocks.swap(at, last);
         (self.tags[last], std::mem::take(&mut self.blocks[last]))
     }
+}
+
+/// Bits of the lanes that equal `number`: a few instructions, where the plain loop compiles to a
+/// comparison and an addition for each lane.
+#[inline]
+fn lanes_of(lanes: &[u32; WIDTH], number: u32) -> u32 {
+    u32x8::new(*lanes).simd_eq(u32x8::splat(number)).to_bitmask()
+}
+
+/// As [`lanes_of`], of the lanes that are not more.
+#[inline]
+fn lanes_up_to(lanes: &[u32; WIDTH], number: u32) -> u32 {
+    u32x8::new(*lanes).simd_le(u32x8::splat(number)).to_bitmask()
+}
+
+/// The bucket where the search for a tag starts, of so many.
+fn home(tag: u32, homes: usize) -> usize {
+    ((u64::from(tag) * homes as u64) >> 32) as usize
 }
 
 #[derive(Debug, Default)]
@@ -88,12 +150,25 @@ fn place(name: u64) -> Place {
 
 impl Names {
     pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect() }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
+            hints: (0..SHARDS).map(|_| Hint::default()).collect(),
+        }
     }
 
     /// For a tree whose blocks have no names.
     pub(super) fn none() -> Self {
-        Self { shards: Box::default() }
+        Self { shards: Box::default(), hints: Box::default() }
+    }
+
+    /// These names will be looked for.
+    pub(super) fn prefetch(&self, names: &[EngineHash]) {
+        for &EngineHash(name) in names {
+            let Place { shard, tag } = place(name);
+            if let Some(hint) = self.hints.get(shard) {
+                hint.prefetch(tag);
+            }
+        }
     }
 
     /// The block of that name among those that may have it: the one that `is_it` affirms.
@@ -112,7 +187,8 @@ impl Names {
         mut refused: impl FnMut(usize),
     ) {
         for (batch, names) in names.chunks(BATCH).enumerate() {
-            self.by_shard(names, |shard, tag, i| {
+            let reserve = |shard: &mut Shard, names| shard.reserve(names);
+            self.by_shard(names, reserve, |shard, tag, i| {
                 let position = batch * BATCH + i;
                 let block = first.plus(position as u32);
                 if names[i].0 == 0 || !shard.insert(tag, block, |other| is_it(names[i], other)) {
@@ -122,23 +198,51 @@ impl Names {
         }
     }
 
+    /// As [`Self::insert`], for one name that is not 0: false where it is refused.
+    pub(super) fn insert_one(
+        &self,
+        EngineHash(name): EngineHash,
+        block: BlockRef,
+        is_it: impl FnMut(BlockRef) -> bool,
+    ) -> bool {
+        let Place { shard: number, tag } = place(name);
+        let Some(shard) = self.shards.get(number) else { return false };
+        let mut shard = shard.lock();
+        shard.reserve(1);
+        self.hints[number].update(&shard);
+        shard.insert(tag, block, is_it)
+    }
+
     /// Consecutive blocks from `first` on have these names no more; name 0 is none.
     pub(super) fn remove(&self, names: &[EngineHash], first: BlockRef) {
         for (batch, names) in names.chunks(BATCH).enumerate() {
-            self.by_shard(names, |shard, tag, i| {
-                if names[i].0 != 0 {
-                    shard.remove(tag, first.plus((batch * BATCH + i) as u32));
-                }
-            });
+            self.by_shard(
+                names,
+                |_, _| {},
+                |shard, tag, i| {
+                    if names[i].0 != 0 {
+                        shard.remove(tag, first.plus((batch * BATCH + i) as u32));
+                    }
+                },
+            );
         }
     }
 
-    /// Does something for each of at most [`BATCH`] names in its shard, one shard after another.
-    fn by_shard(&self, names: &[EngineHash], mut each: impl FnMut(&mut Shard, u32, usize)) {
+    /// Does something for each of at most [`BATCH`] names in its shard, one shard after another;
+    /// before that it tells each shard how many of them are its.
+    fn by_shard(
+        &self,
+        names: &[EngineHash],
+        first: impl Fn(&mut Shard, usize),
+        mut each: impl FnMut(&mut Shard, u32, usize),
+    ) {
         if let [EngineHash(name)] = *names {
-            let Place { shard, tag } = place(name);
-            if let Some(shard) = self.shards.get(shard) {
-                each(&mut shard.lock(), tag, 0);
+            let Place { shard: number, tag } = place(name);
+            if let Some(shard) = self.shards.get(number) {
+                let mut shard = shard.lock();
+                first(&mut shard, 1);
+                each(&mut shard, tag, 0);
+                self.hints[number].update(&shard);
             }
             return;
         }
@@ -148,6 +252,9 @@ impl Names {
         let mut of = [0u8; BATCH];
         for (i, &EngineHash(name)) in names.iter().enumerate() {
             let Place { shard, tag } = place(name);
+            if let Some(hint) = self.hints.get(shard) {
+                hint.prefetch(tag);
+            }
             (tags[i], of[i]) = (tag, shard as u8);
             ends[shard] += 1;
         }
@@ -169,23 +276,23 @@ impl Names {
                 continue;
             }
             let mut shard = shard.lock();
+            first(&mut shard, range.len());
             for &i in &order[range] {
                 each(&mut shard, tags[i as usize], i as usize);
             }
+            self.hints[number].update(&shard);
         }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
         let entries = self.shards.iter().map(|shard| heap::vec(&shard.lock().buckets));
-        std::mem::size_of_val(&*self.shards) + entries.sum::<usize>()
+        std::mem::size_of_val(&*self.shards)
+            + std::mem::size_of_val(&*self.hints)
+            + entries.sum::<usize>()
     }
 }
 
 impl Shard {
-    fn home(&self, tag: u32) -> usize {
-        ((u64::from(tag) * self.homes as u64) >> 32) as usize
-    }
-
     /// Looks for an entry of that tag which `is_it` affirms: its place, or the first bucket on the
     /// way that has room.
     fn search(
@@ -193,20 +300,19 @@ impl Shard {
         tag: u32,
         mut is_it: impl FnMut(BlockRef) -> bool,
     ) -> Result<(usize, usize), usize> {
-        let home = self.home(tag);
-        for (number, bucket) in self.buckets.iter().enumerate().skip(home) {
-            for at in bits(u64::from(bucket.tagged(tag)), 0) {
-                let at = at as usize;
-                let block = bucket.blocks[at];
-                if block != 0 && is_it(BlockRef(block - 1)) {
-                    return Ok((number, at));
-                }
+        let mut number = home(tag, self.homes);
+        while let Some(bucket) = self.buckets.get(number) {
+            if bucket.may_have(tag)
+                && let Some(at) = bucket.find(tag, &mut is_it)
+            {
+                return Ok((number, at));
             }
             if !bucket.is_full() {
                 return Err(number);
             }
+            number += 1;
         }
-        Err(self.buckets.len())
+        Err(number)
     }
 
     fn find(&self, tag: u32, is_it: impl FnMut(BlockRef) -> bool) -> Option<BlockRef> {
@@ -214,42 +320,63 @@ impl Shard {
         Some(BlockRef(self.buckets[bucket].blocks[at] - 1))
     }
 
+    /// Makes room for so many more.
+    fn reserve(&mut self, more: usize) {
+        let needed = (self.len + more) * 16;
+        if needed > self.homes * WIDTH * 15 {
+            self.resize((self.homes + self.homes / GROWTH).max(needed / (WIDTH * 15)) + 1);
+        }
+    }
+
     /// False where `is_it` affirms one of the same tag.
-    fn insert(&mut self, tag: u32, block: BlockRef, is_it: impl FnMut(BlockRef) -> bool) -> bool {
-        if self.len * 10 >= self.homes * WIDTH * 9 {
-            self.resize(self.homes + self.homes / 6 + 1);
+    fn insert(
+        &mut self,
+        tag: u32,
+        block: BlockRef,
+        mut is_it: impl FnMut(BlockRef) -> bool,
+    ) -> bool {
+        let mut number = home(tag, self.homes);
+        loop {
+            let Some(bucket) = self.buckets.get_mut(number) else {
+                self.overflow();
+                continue;
+            };
+            if bucket.may_have(tag) && bucket.find(tag, &mut is_it).is_some() {
+                return false;
+            }
+            if !bucket.is_full() {
+                bucket.set(bucket.len(), tag, block.0 + 1);
+                self.len += 1;
+                return true;
+            }
+            number += 1;
         }
-        let Err(bucket) = self.search(tag, is_it) else { return false };
-        if bucket == self.buckets.len() {
-            self.buckets.reserve_exact(2);
-            self.buckets.push(Bucket::default());
-        }
-        let bucket = &mut self.buckets[bucket];
-        let room = bucket.len();
-        (bucket.tags[room], bucket.blocks[room]) = (tag, block.0 + 1);
-        self.len += 1;
-        true
+    }
+
+    #[cold]
+    fn overflow(&mut self) {
+        self.buckets.reserve_exact(SPARE);
+        self.buckets.resize(self.buckets.len() + SPARE, Bucket::default());
     }
 
     fn remove(&mut self, tag: u32, block: BlockRef) {
-        let Ok((mut hole, at)) = self.search(tag, |found| found == block) else { return };
-        let mut was_full = self.buckets[hole].is_full();
-        self.buckets[hole].take(at);
-        self.len -= 1;
-        // Whoever found a full bucket here, or on the way here, may move up.
-        let mut next = hole + 1;
-        while was_full && let Some(bucket) = self.buckets.get(next) {
-            let moves = (0..bucket.len()).find(|&at| self.home(bucket.tags[at]) <= hole);
+        let mut hole = home(tag, self.homes);
+        let was_full = loop {
+            let Some(bucket) = self.buckets.get_mut(hole) else { return };
             let is_full = bucket.is_full();
-            if let Some(at) = moves {
-                let (tag, block) = self.buckets[next].take(at);
-                let bucket = &mut self.buckets[hole];
-                (bucket.tags[WIDTH - 1], bucket.blocks[WIDTH - 1]) = (tag, block);
-                (hole, was_full) = (next, is_full);
-            } else if !is_full {
-                break;
+            let is_it = lanes_of(&bucket.tags, tag) & lanes_of(&bucket.blocks, block.0 + 1);
+            if is_it != 0 {
+                bucket.take(is_it.trailing_zeros() as usize);
+                break is_full;
             }
-            next += 1;
+            if !is_full {
+                return;
+            }
+            hole += 1;
+        };
+        self.len -= 1;
+        if was_full {
+            self.move_up(hole);
         }
         if self.len == 0 {
             *self = Self::default();
@@ -258,31 +385,60 @@ impl Shard {
         }
     }
 
+    /// Whoever found a bucket full that no longer is, or one on the way from it, may move up.
+    fn move_up(&mut self, hole: usize) {
+        let (mut hole, mut next) = (hole, hole + 1);
+        while let Some(bucket) = self.buckets.get_mut(next) {
+            let is_full = bucket.is_full();
+            // The tags whose homes are the hole or before it.
+            let last = ((hole as u64 + 1) << 32).div_ceil(self.homes as u64) - 1;
+            let last = u32::try_from(last).unwrap_or(u32::MAX);
+            let moves = lanes_up_to(&bucket.tags, last) & !lanes_of(&bucket.blocks, 0);
+            if moves != 0 {
+                let (tag, block) = bucket.take(moves.trailing_zeros() as usize);
+                self.buckets[hole].set(WIDTH - 1, tag, block);
+                hole = next;
+            }
+            if !is_full {
+                return;
+            }
+            next += 1;
+        }
+    }
+
     fn resize(&mut self, homes: usize) {
+        let fresh = vec![Bucket::default(); homes + SPARE];
+        let old = std::mem::replace(&mut self.buckets, fresh);
         self.homes = homes;
-        let mut buckets = Vec::with_capacity(homes + 1);
-        buckets.resize(homes, Bucket::default());
         // How many each has so far, close together.
-        let mut lens = vec![0u8; homes];
-        for bucket in &self.buckets {
+        let mut lens = vec![0u8; homes + SPARE];
+        for bucket in &old {
             for (&tag, &block) in bucket.tags.iter().zip(&bucket.blocks) {
                 if block == 0 {
                     break;
                 }
-                let mut to = self.home(tag);
-                while lens.get(to).is_some_and(|&len| len as usize == WIDTH) {
-                    to += 1;
+                let mut to = home(tag, homes);
+                if lens[to] as usize == WIDTH {
+                    to = self.next_with_room(to, &mut lens);
                 }
-                if to == lens.len() {
-                    lens.push(0);
-                    buckets.push(Bucket::default());
-                }
-                let at = lens[to] as usize;
-                (buckets[to].tags[at], buckets[to].blocks[at]) = (tag, block);
-                lens[to] += 1;
+                let at = lens[to];
+                lens[to] = at + 1;
+                self.buckets[to].set(at as usize, tag, block);
             }
         }
-        self.buckets = buckets;
+    }
+
+    #[cold]
+    fn next_with_room(&mut self, from: usize, lens: &mut Vec<u8>) -> usize {
+        let has_room = |&len: &u8| (len as usize) < WIDTH;
+        match lens[from..].iter().position(has_room) {
+            Some(after) => from + after,
+            None => {
+                self.overflow();
+                lens.resize(self.buckets.len(), 0);
+                self.buckets.len() - SPARE
+            }
+        }
     }
 }
 
@@ -337,6 +493,6 @@ mod tests {
         for (name, block) in map {
             names.remove(&[name], block);
         }
-        assert_eq!(names.heap_bytes(), std::mem::size_of_val(&*names.shards));
+        assert_eq!(names.heap_bytes(), Names::new().heap_bytes());
     }
 }

@@ -201,20 +201,12 @@ impl Writer {
         while !slots.is_empty() {
             // As many at once as go into the batch of the table.
             let mut names = [EngineHash(0); 128];
-            let (first, mut any) = (slots.start, false);
-            let mut len = 0;
-            for slot in slots.by_ref().take(names.len()) {
-                let name = self.storage.name(slot);
-                if name != 0 {
-                    self.storage.set_name(slot, 0);
-                    any = true;
-                }
-                names[len] = EngineHash(name);
-                len += 1;
+            let names = &mut names[..slots.len().min(128)];
+            self.storage.take_names(slots.start, names);
+            if names.iter().any(|name| name.0 != 0) {
+                tree.names.remove(names, self.block(slots.start));
             }
-            if any {
-                tree.names.remove(&names[..len], self.block(first));
-            }
+            slots.start += names.len() as u32;
         }
     }
 }

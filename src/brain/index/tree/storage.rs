@@ -6,8 +6,10 @@
 use super::heads::Heads;
 use super::heap;
 use super::node::{More, Node, Span};
+use super::prefetch::prefetch;
 use super::set::Rows;
 use crate::index::sync::{Arc, AtomicU32, AtomicU64, Ordering};
+use crate::{BlockKey, EngineHash};
 
 /// Blocks of a page.
 pub(super) const PAGE_BLOCKS: usize = PAGE_LINES * LINE_BLOCKS;
@@ -21,13 +23,23 @@ pub(super) const PAGE_RECORDS: usize = if cfg!(shuttle) { 1 } else { 16 };
 
 /// What writers want to know of five blocks: whoever asks for a block by its name wants its node
 /// next, and its neighbours.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 struct Line {
     /// The engine's name that the table of names knows; 0 where it knows none.
     names: [AtomicU64; LINE_BLOCKS],
     /// The node that the block belongs to, plus one: of no node at first.
     nodes: [AtomicU32; LINE_BLOCKS],
+}
+
+impl Line {
+    /// Constant, so that a page of them is filled as memory.
+    const fn new() -> Self {
+        Self {
+            names: [const { AtomicU64::new(0) }; LINE_BLOCKS],
+            nodes: [const { AtomicU32::new(0) }; LINE_BLOCKS],
+        }
+    }
 }
 
 /// Consecutive blocks.
@@ -44,8 +56,8 @@ pub(super) struct BlockPage {
 impl BlockPage {
     pub(super) fn new() -> Self {
         Self {
-            keys: std::array::from_fn(|_| AtomicU64::new(0)),
-            lines: std::array::from_fn(|_| Line::default()),
+            keys: [const { AtomicU64::new(0) }; PAGE_BLOCKS],
+            lines: [const { Line::new() }; PAGE_LINES],
         }
     }
 
@@ -103,9 +115,83 @@ impl Storage {
         self.blocks[slot / PAGE_BLOCKS].keys[slot % PAGE_BLOCKS].load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_key(&self, slot: u32, key: u64) {
+    pub(super) fn set_keys(&self, first: u32, keys: &[BlockKey]) {
+        let (mut slot, mut keys) = (first as usize, keys);
+        while !keys.is_empty() {
+            let page = &self.blocks[slot / PAGE_BLOCKS].keys[slot % PAGE_BLOCKS..];
+            let (here, rest) = keys.split_at(page.len().min(keys.len()));
+            for (at, key) in page.iter().zip(here) {
+                at.store(key.0, Ordering::Release);
+            }
+            (slot, keys) = (slot + here.len(), rest);
+        }
+    }
+
+    /// Goes over the lines of consecutive blocks: each with the block's place in it, as long as
+    /// `each` says so.
+    #[inline]
+    fn lines(&self, slots: std::ops::Range<u32>, mut each: impl FnMut(&Line, usize) -> bool) {
+        let (mut slot, end) = (slots.start as usize, slots.end as usize);
+        while slot < end {
+            let within = slot % PAGE_BLOCKS;
+            let mut left = (PAGE_BLOCKS - within).min(end - slot);
+            slot += left;
+            let mut at = within % LINE_BLOCKS;
+            for line in &self.blocks[(slot - 1) / PAGE_BLOCKS].lines[within / LINE_BLOCKS..] {
+                let here = (LINE_BLOCKS - at).min(left);
+                for at in at..at + here {
+                    if !each(line, at) {
+                        return;
+                    }
+                }
+                (at, left) = (0, left - here);
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// How many of the blocks from `first` on have these names, up to the first that has not.
+    pub(super) fn named_so(&self, first: u32, names: &[EngineHash]) -> usize {
+        let mut same = 0;
+        self.lines(first..first + names.len() as u32, |line, at| {
+            let is_same = line.names[at].load(Ordering::Relaxed) == names[same].0;
+            same += usize::from(is_same);
+            is_same
+        });
+        same
+    }
+
+    pub(super) fn set_names(&self, first: u32, names: &[EngineHash]) {
+        let mut left = names.iter();
+        self.lines(first..first + names.len() as u32, |line, at| {
+            if let Some(name) = left.next() {
+                line.names[at].store(name.0, Ordering::Release);
+            }
+            true
+        });
+    }
+
+    /// Takes the names of blocks away: what they were.
+    pub(super) fn take_names(&self, first: u32, names: &mut [EngineHash]) {
+        let mut left = names.iter_mut();
+        self.lines(first..first + left.len() as u32, |line, at| {
+            if let Some(name) = left.next() {
+                *name = EngineHash(line.names[at].load(Ordering::Relaxed));
+                line.names[at].store(0, Ordering::Release);
+            }
+            true
+        });
+    }
+
+    /// The key of a block will be set soon.
+    #[inline]
+    pub(super) fn prefetch_key(&self, slot: u32) {
         let slot = slot as usize;
-        self.blocks[slot / PAGE_BLOCKS].keys[slot % PAGE_BLOCKS].store(key, Ordering::Release);
+        if let Some(page) = self.blocks.get(slot / PAGE_BLOCKS) {
+            prefetch(std::ptr::from_ref(&page.keys[slot % PAGE_BLOCKS]).addr());
+        }
     }
 
     /// The name of a block; 0 too where there is no such slot.
@@ -120,6 +206,15 @@ impl Storage {
         line.names[at].store(name, Ordering::Release);
     }
 
+    pub(super) fn set_block(&self, slot: u32, key: BlockKey, name: EngineHash, node: u32) {
+        let slot = slot as usize;
+        let page = &self.blocks[slot / PAGE_BLOCKS];
+        page.keys[slot % PAGE_BLOCKS].store(key.0, Ordering::Release);
+        let (line, at) = page.at(slot % PAGE_BLOCKS);
+        line.names[at].store(name.0, Ordering::Release);
+        line.nodes[at].store(node.wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// The node that a block belongs to. For the writer only.
     #[inline]
     pub(super) fn node_of(&self, slot: u32) -> u32 {
@@ -128,10 +223,11 @@ impl Storage {
     }
 
     pub(super) fn set_node_of(&self, slots: std::ops::Range<u32>, node: u32) {
-        for slot in slots {
-            let (line, at) = self.block(slot);
-            line.nodes[at].store(node.wrapping_add(1), Ordering::Relaxed);
-        }
+        let node = node.wrapping_add(1);
+        self.lines(slots, |line, at| {
+            line.nodes[at].store(node, Ordering::Relaxed);
+            true
+        });
     }
 
     #[inline]

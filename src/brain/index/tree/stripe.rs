@@ -312,8 +312,8 @@ impl Writer {
         let is_shared = false;
         let mut of = Placed { position, first: block, len, before, after: before, is_shared };
         if before.meets(put.unless) {
-            let mut named = (first..first + len).zip(names);
-            of.is_shared = named.all(|(slot, &name)| self.is_named(slot, name));
+            let names = &names[..names.len().min(len as usize)];
+            of.is_shared = self.named_so(first, names) == names.len();
             placed(of);
             return len;
         }
@@ -322,10 +322,12 @@ impl Writer {
             after = after.without(Hold::BELIEVED);
         }
         if !names.is_empty() {
-            let aliased = self.is_aliased(tree, first, names[0]);
-            let alike = (1..len)
+            let named_so = self.named_so(first, &names[..len as usize]);
+            let aliased = named_so == 0 && self.is_aliased(tree, first, names[0]);
+            of.len = named_so.max(1) as u32;
+            let alike = (of.len..len)
                 .take_while(|&i| self.is_aliased(tree, first + i, names[i as usize]) == aliased);
-            of.len = alike.count() as u32 + 1;
+            of.len += alike.count() as u32;
             if aliased {
                 after = after | Hold::ALIASED;
             }
@@ -346,15 +348,35 @@ impl Writer {
         !self.is_named(slot, name)
     }
 
-    /// Makes the names the ones that all share for the blocks from `first` on, but for those that
-    /// are other blocks' already.
-    fn name(&self, tree: &Tree, first: u32, names: &[EngineHash]) {
-        for (slot, name) in (first..).zip(names) {
-            self.storage.set_name(slot, name.0);
+    /// How many of the blocks from `first` on go by these names among all.
+    fn named_so(&self, first: u32, names: &[EngineHash]) -> usize {
+        let named_so = self.storage.named_so(first, names);
+        // No name is none, whatever is compared.
+        match names[..named_so].contains(&EngineHash(0)) {
+            false => named_so,
+            true => names.iter().position(|name| name.0 == 0).unwrap_or(0),
         }
+    }
+
+    /// Makes the names the ones that all share for the blocks from `first` on, but for those that
+    /// are other blocks' already. Returns how many of the first ones became so, or became not.
+    fn name(&self, tree: &Tree, first: u32, names: &[EngineHash]) -> (u32, bool) {
+        self.storage.set_names(first, names);
         let is_it = |name, other: BlockRef| tree.name(other) == name;
-        let refused = |i: usize| self.storage.set_name(first + i as u32, 0);
+        let mut any_refused = false;
+        let refused = |i: usize| {
+            any_refused = true;
+            self.storage.set_name(first + i as u32, 0);
+        };
         tree.names.insert(names, self.block(first), is_it, refused);
+        let len = names.len() as u32;
+        if !any_refused {
+            return (len, true);
+        }
+        let is_shared = |i: u32| self.storage.name(first + i) != 0;
+        let shared = is_shared(0);
+        let alike = (1..len).take_while(|&i| is_shared(i) == shared).count();
+        (alike as u32 + 1, shared)
     }
 
     /// New blocks behind the cursor, where nothing goes on with the first key: as many as fit
@@ -389,15 +411,11 @@ impl Writer {
             }
         };
         let most = (slots.end - slots.start).min(keys.len() as u32);
-        for (slot, key) in slots.clone().zip(&keys[..most as usize]) {
-            self.storage.set_key(slot, key.0);
-        }
+        self.storage.set_keys(slots.start, &keys[..most as usize]);
         let (mut len, mut hold) = (most, hold);
         if hold != Hold::NONE && !names.is_empty() {
-            self.name(tree, slots.start, &names[..most as usize]);
-            let is_shared = |i: u32| self.storage.name(slots.start + i) != 0;
-            let shared = is_shared(0);
-            len = (1..most).take_while(|&i| is_shared(i) == shared).count() as u32 + 1;
+            let shared;
+            (len, shared) = self.name(tree, slots.start, &names[..most as usize]);
             // What is named otherwise is put, and named, next.
             self.forget_names(tree, slots.start + len..slots.start + most);
             if !shared {
@@ -420,6 +438,42 @@ impl Writer {
         let parent = cursor.map(|Cursor { node, .. }| node);
         self.begin_leaf(parent, slots.clone(), len, keys[0].0, who, hold);
         Some((slots.start, len))
+    }
+
+    /// See [`Tree::grow`].
+    pub(super) fn grow(
+        &mut self,
+        tree: &Tree,
+        who: u32,
+        (last, parent): (u32, EngineHash),
+        (key, name): (BlockKey, EngineHash),
+        hold: Hold,
+        stamp: u32,
+    ) -> bool {
+        let slot = last + 1;
+        self.storage.prefetch_key(slot);
+        let number = self.storage.node_of(last);
+        if number == NONE || !self.is_named(last, parent) {
+            return false;
+        }
+        let node = self.node(number);
+        let len = node.len();
+        let may_grow = node.end() == slot
+            && node.children() == 0
+            && len < node.room.load(Ordering::Relaxed)
+            && node.is_only(who, hold, self);
+        if !may_grow || name.0 == 0 {
+            return false;
+        }
+        let is_it = |other: BlockRef| tree.name(other) == name;
+        if !tree.names.insert_one(name, self.block(slot), is_it) {
+            return false;
+        }
+        self.storage.set_block(slot, key, name, number);
+        node.stored_at.store(stamp, Ordering::Relaxed);
+        node.grow_to(len + 1);
+        (self.stamp, self.live_blocks) = (stamp, self.live_blocks + 1);
+        true
     }
 
     pub(super) fn alter(

@@ -19,8 +19,8 @@
 //!
 //! Slots of blocks never move: a [`BlockRef`] is good for as long as somebody holds the block.
 //!
-//! What a block takes: 21 bytes (key, name, node) and 9 for its name in the table, and its share of
-//! a run: 64 bytes for the node, 8 for its head.
+//! What a block takes: 20 bytes (key, name, node) and 9 to 10 for its name in the table, and its share
+//! of a run: 64 bytes for the node, 8 to 10 for its head.
 //!
 //! NOTE(perf): what was tried and lost is told where it would be: see [`heads`], [`names`], [`walk`].
 

@@ -23,7 +23,7 @@ impl Writer {
         self.counted_bytes = bytes;
     }
 
-    /// Makes pages for slots; where the list has to grow, for a sixteenth more at once, so that it
+    /// Makes pages for slots; where the list has to grow, for a sixty-fourth more at once, so that it
     /// is copied rarely.
     pub(super) fn page_blocks(&mut self, slots: &Range<u32>) {
         let have = self.storage.blocks.len();
@@ -34,7 +34,7 @@ impl Writer {
         }
         let needed = end.div_ceil(PAGE_BLOCKS);
         if needed > have {
-            let pages = needed.max(have + have / 16);
+            let pages = needed.max(have + have / 64);
             self.publish(|storage| {
                 storage.blocks.reserve_exact(pages - have);
                 let fresh = std::iter::repeat_with(|| Arc::new(BlockPage::new()));
@@ -68,7 +68,7 @@ impl Writer {
         let node = self.nodes.take();
         let have = self.storage.nodes.len();
         if node as usize >= have * PAGE_NODES {
-            let pages = have + 1 + have / 16;
+            let pages = have + 1 + have / 64;
             self.publish(|storage| {
                 storage.nodes.reserve_exact(pages - have);
                 let fresh = || Arc::new(NodePage(std::array::from_fn(|_| Node::default())));

@@ -10,60 +10,38 @@ use super::prefetch::prefetch;
 use super::set::Rows;
 use crate::index::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 use crate::{BlockKey, EngineHash};
+use std::ops::Range;
 
 /// Blocks of a page.
-pub(super) const PAGE_BLOCKS: usize = PAGE_LINES * LINE_BLOCKS;
-/// Blocks of a cache line of names and nodes, and such lines of a page.
-const LINE_BLOCKS: usize = 5;
-const PAGE_LINES: usize = if cfg!(shuttle) { 1 } else { 102 };
+pub(super) const PAGE_BLOCKS: usize = if cfg!(shuttle) { 4 } else { 512 };
 /// Nodes of a page.
 pub(super) const PAGE_NODES: usize = if cfg!(shuttle) { 2 } else { 64 };
 /// Records of a page.
 pub(super) const PAGE_RECORDS: usize = if cfg!(shuttle) { 1 } else { 16 };
 
-/// What writers want to know of five blocks: whoever asks for a block by its name wants its node
-/// next, and its neighbours.
+/// Consecutive blocks: 20 bytes each.
+///
+/// NOTE(perf): names and nodes in lines of their own, five blocks each, save whoever finds a block by
+/// its name one cache line, which is on its way together with the other, and cost 0.8 bytes a block
+/// and a division by five wherever a block is looked at.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Line {
-    /// The engine's name that the table of names knows; 0 where it knows none.
-    names: [AtomicU64; LINE_BLOCKS],
-    /// The node that the block belongs to, plus one: of no node at first.
-    nodes: [AtomicU32; LINE_BLOCKS],
-}
-
-impl Line {
-    /// Constant, so that a page of them is filled as memory.
-    const fn new() -> Self {
-        Self {
-            names: [const { AtomicU64::new(0) }; LINE_BLOCKS],
-            nodes: [const { AtomicU32::new(0) }; LINE_BLOCKS],
-        }
-    }
-}
-
-/// Consecutive blocks.
-///
-/// Laid out by reasoning, not by measurement: names and nodes in arrays of their own would cost a
-/// writer one cache line more for each block, keys in the same lines would cost a reader more of them
-/// where a prompt parts from a run.
-#[derive(Debug)]
 pub(super) struct BlockPage {
     keys: [AtomicU64; PAGE_BLOCKS],
-    lines: [Line; PAGE_LINES],
+    /// The engine's name that the table of names knows; 0 where it knows none.
+    names: [AtomicU64; PAGE_BLOCKS],
+    /// The node that the block belongs to, plus one: of no node at first.
+    nodes: [AtomicU32; PAGE_BLOCKS],
 }
 
 impl BlockPage {
     pub(super) fn new() -> Self {
+        // Constants, so that a page is filled as memory.
         Self {
             keys: [const { AtomicU64::new(0) }; PAGE_BLOCKS],
-            lines: [const { Line::new() }; PAGE_LINES],
+            names: [const { AtomicU64::new(0) }; PAGE_BLOCKS],
+            nodes: [const { AtomicU32::new(0) }; PAGE_BLOCKS],
         }
-    }
-
-    #[inline]
-    fn at(&self, within: usize) -> (&Line, usize) {
-        (&self.lines[within / LINE_BLOCKS], within % LINE_BLOCKS)
     }
 }
 
@@ -97,91 +75,67 @@ impl Storage {
     }
 
     #[inline]
-    fn block(&self, slot: u32) -> (&Line, usize) {
+    fn page(&self, slot: u32) -> (&BlockPage, usize) {
         let slot = slot as usize;
-        self.blocks[slot / PAGE_BLOCKS].at(slot % PAGE_BLOCKS)
+        (&self.blocks[slot / PAGE_BLOCKS], slot % PAGE_BLOCKS)
     }
 
-    /// As [`Self::block`], for a reader whose list may be old.
+    /// Goes over consecutive blocks page by page: `each` gets the page, which of its blocks they
+    /// are, and how many came before.
     #[inline]
-    fn reader_block(&self, slot: u32) -> Option<(&Line, usize)> {
-        let slot = slot as usize;
-        Some(self.blocks.get(slot / PAGE_BLOCKS)?.at(slot % PAGE_BLOCKS))
+    fn pages(&self, slots: Range<u32>, mut each: impl FnMut(&BlockPage, Range<usize>, usize)) {
+        let mut done = 0;
+        while done < slots.len() {
+            let (page, from) = self.page(slots.start + done as u32);
+            let here = (PAGE_BLOCKS - from).min(slots.len() - done);
+            each(page, from..from + here, done);
+            done += here;
+        }
     }
 
     #[inline]
     pub(super) fn key(&self, slot: u32) -> u64 {
-        let slot = slot as usize;
-        self.blocks[slot / PAGE_BLOCKS].keys[slot % PAGE_BLOCKS].load(Ordering::Relaxed)
+        let (page, at) = self.page(slot);
+        page.keys[at].load(Ordering::Relaxed)
     }
 
     pub(super) fn set_keys(&self, first: u32, keys: &[BlockKey]) {
-        let (mut slot, mut keys) = (first as usize, keys);
-        while !keys.is_empty() {
-            let page = &self.blocks[slot / PAGE_BLOCKS].keys[slot % PAGE_BLOCKS..];
-            let (here, rest) = keys.split_at(page.len().min(keys.len()));
-            for (at, key) in page.iter().zip(here) {
-                at.store(key.0, Ordering::Release);
+        self.pages(first..first + keys.len() as u32, |page, at, done| {
+            for (to, key) in page.keys[at].iter().zip(&keys[done..]) {
+                to.store(key.0, Ordering::Release);
             }
-            (slot, keys) = (slot + here.len(), rest);
-        }
-    }
-
-    /// Goes over the lines of consecutive blocks: each with the block's place in it, as long as
-    /// `each` says so.
-    #[inline]
-    fn lines(&self, slots: std::ops::Range<u32>, mut each: impl FnMut(&Line, usize) -> bool) {
-        let (mut slot, end) = (slots.start as usize, slots.end as usize);
-        while slot < end {
-            let within = slot % PAGE_BLOCKS;
-            let mut left = (PAGE_BLOCKS - within).min(end - slot);
-            slot += left;
-            let mut at = within % LINE_BLOCKS;
-            for line in &self.blocks[(slot - 1) / PAGE_BLOCKS].lines[within / LINE_BLOCKS..] {
-                let here = (LINE_BLOCKS - at).min(left);
-                for at in at..at + here {
-                    if !each(line, at) {
-                        return;
-                    }
-                }
-                (at, left) = (0, left - here);
-                if left == 0 {
-                    break;
-                }
-            }
-        }
+        });
     }
 
     /// How many of the blocks from `first` on have these names, up to the first that has not.
     pub(super) fn named_so(&self, first: u32, names: &[EngineHash]) -> usize {
         let mut same = 0;
-        self.lines(first..first + names.len() as u32, |line, at| {
-            let is_same = line.names[at].load(Ordering::Relaxed) == names[same].0;
-            same += usize::from(is_same);
-            is_same
+        self.pages(first..first + names.len() as u32, |page, at, done| {
+            if same == done {
+                let pairs = page.names[at].iter().zip(&names[done..]);
+                let alike =
+                    |(of, name): &(&AtomicU64, &EngineHash)| of.load(Ordering::Relaxed) == name.0;
+                same += pairs.take_while(alike).count();
+            }
         });
         same
     }
 
     pub(super) fn set_names(&self, first: u32, names: &[EngineHash]) {
-        let mut left = names.iter();
-        self.lines(first..first + names.len() as u32, |line, at| {
-            if let Some(name) = left.next() {
-                line.names[at].store(name.0, Ordering::Release);
+        self.pages(first..first + names.len() as u32, |page, at, done| {
+            for (to, name) in page.names[at].iter().zip(&names[done..]) {
+                to.store(name.0, Ordering::Release);
             }
-            true
         });
     }
 
     /// Takes the names of blocks away: what they were.
     pub(super) fn take_names(&self, first: u32, names: &mut [EngineHash]) {
-        let mut left = names.iter_mut();
-        self.lines(first..first + left.len() as u32, |line, at| {
-            if let Some(name) = left.next() {
-                *name = EngineHash(line.names[at].load(Ordering::Relaxed));
-                line.names[at].store(0, Ordering::Release);
+        self.pages(first..first + names.len() as u32, |page, at, done| {
+            for (from, name) in page.names[at].iter().zip(&mut names[done..]) {
+                *name = EngineHash(from.load(Ordering::Relaxed));
+                from.store(0, Ordering::Release);
             }
-            true
         });
     }
 
@@ -197,36 +151,38 @@ impl Storage {
     /// The name of a block; 0 too where there is no such slot.
     #[inline]
     pub(super) fn name(&self, slot: u32) -> u64 {
-        let block = self.reader_block(slot);
-        block.map_or(0, |(line, at)| line.names[at].load(Ordering::Acquire))
+        let slot = slot as usize;
+        let page = self.blocks.get(slot / PAGE_BLOCKS);
+        page.map_or(0, |page| page.names[slot % PAGE_BLOCKS].load(Ordering::Acquire))
     }
 
     pub(super) fn set_name(&self, slot: u32, name: u64) {
-        let (line, at) = self.block(slot);
-        line.names[at].store(name, Ordering::Release);
+        let (page, at) = self.page(slot);
+        page.names[at].store(name, Ordering::Release);
     }
 
     pub(super) fn set_block(&self, slot: u32, key: BlockKey, name: EngineHash, node: u32) {
-        let slot = slot as usize;
-        let page = &self.blocks[slot / PAGE_BLOCKS];
-        page.keys[slot % PAGE_BLOCKS].store(key.0, Ordering::Release);
-        let (line, at) = page.at(slot % PAGE_BLOCKS);
-        line.names[at].store(name.0, Ordering::Release);
-        line.nodes[at].store(node.wrapping_add(1), Ordering::Relaxed);
+        let (page, at) = self.page(slot);
+        page.keys[at].store(key.0, Ordering::Release);
+        page.names[at].store(name.0, Ordering::Release);
+        page.nodes[at].store(node.wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// The node that a block belongs to. For the writer only.
+    /// The node that a block belongs to; none too where there is no such slot. For the writer only.
     #[inline]
     pub(super) fn node_of(&self, slot: u32) -> u32 {
-        let node = |(line, at): (&Line, usize)| line.nodes[at].load(Ordering::Relaxed);
-        self.reader_block(slot).map_or(0, node).wrapping_sub(1)
+        let slot = slot as usize;
+        let page = self.blocks.get(slot / PAGE_BLOCKS);
+        let node = page.map_or(0, |page| page.nodes[slot % PAGE_BLOCKS].load(Ordering::Relaxed));
+        node.wrapping_sub(1)
     }
 
-    pub(super) fn set_node_of(&self, slots: std::ops::Range<u32>, node: u32) {
+    pub(super) fn set_node_of(&self, slots: Range<u32>, node: u32) {
         let node = node.wrapping_add(1);
-        self.lines(slots, |line, at| {
-            line.nodes[at].store(node, Ordering::Relaxed);
-            true
+        self.pages(slots, |page, at, _| {
+            for of in &page.nodes[at] {
+                of.store(node, Ordering::Relaxed);
+            }
         });
     }
 

@@ -43,6 +43,11 @@ impl Copies {
         *copies = copies.saturating_add(1);
     }
 
+    /// How many there are on a tier.
+    pub(super) fn on(self, tier: Tier) -> u16 {
+        self.0[tier.index()]
+    }
+
     /// False where there was none.
     pub(super) fn remove(&mut self, tier: Tier) -> bool {
         let copies = &mut self.0[tier.index()];

@@ -4,6 +4,7 @@ use super::beliefs::Beliefs;
 use super::groups::Groups;
 use super::plain::PlainView;
 use super::publisher::Publisher;
+use super::snapshot::{Exported, ImportError, Loader, Record};
 use super::tree::{Hold, Placed, Tree, heap};
 use super::view::EngineView;
 use super::{
@@ -216,6 +217,40 @@ impl State {
         let mut out = publisher!(self, shared.tokens, tokens);
         let View::Plain(view) = &mut self.view else { return 0 };
         view.remove(names, Tier::Gpu, &mut out)
+    }
+
+    /// Hands what its events told to `sink`, record by record.
+    pub(super) fn export(&mut self, shared: &Shared, sink: &mut dyn FnMut(Record)) -> Exported {
+        if self.source.is_approximate() {
+            return Exported::NoEvents;
+        }
+        let (View::Plain(view), Some(group)) = (&self.view, self.groups.only()) else {
+            return Exported::NotPlain;
+        };
+        if let Some(group) = group {
+            sink(Record::Group(group));
+        }
+        let out = publisher!(self, shared.tokens, tokens);
+        Exported::Whole { blocks: view.save(&out, sink) }
+    }
+
+    /// Takes one record in, of an export into an endpoint that was empty. `loader` has what the
+    /// ones before it became.
+    pub(super) fn import(
+        &mut self,
+        shared: &Shared,
+        loader: &mut Loader,
+        record: &Record,
+    ) -> Result<(), ImportError> {
+        loader.begin();
+        let View::Plain(view) = &mut self.view else { return Err(ImportError::Gone) };
+        let mut out = publisher!(self, shared.tokens, tokens);
+        match record {
+            Record::Group(group) => self.groups = Groups::of(*group),
+            Record::Run(run) => loader.run(view, run, &mut out)?,
+            Record::Copies(more) => loader.copies(view, more, &mut out)?,
+        }
+        Ok(())
     }
 
     /// Forgets what was stored the longest ago, so many blocks. Returns how many.

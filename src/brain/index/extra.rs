@@ -63,6 +63,22 @@ impl ExtraCopies {
         (taken, true)
     }
 
+    /// The extra copies of these blocks: runs with equally many, each with its offset, length and
+    /// number of copies.
+    pub(super) fn of(
+        &self,
+        first: BlockRef,
+        len: u32,
+    ) -> impl Iterator<Item = (u32, u32, u32)> + '_ {
+        let end = first.plus(len);
+        let before = self.runs.range(..first).next_back();
+        let inside = self.runs.range(first..end);
+        before.into_iter().chain(inside).filter_map(move |(&start, &(run, copies))| {
+            let (from, to) = (start.max(first), start.plus(run).min(end));
+            (from < to).then(|| (from.from(first), to.from(from), copies))
+        })
+    }
+
     /// Takes all extra copies of a block out: how many there were.
     pub(super) fn take_all(&mut self, block: BlockRef) -> u32 {
         self.cut_at(block);
@@ -151,6 +167,11 @@ mod tests {
                 }
             }
         }
+        let mut seen = [0; 64];
+        for (offset, len, copies) in extra.of(BlockRef::for_test(3), 50) {
+            seen[3 + offset as usize..][..len as usize].fill(copies);
+        }
+        assert_eq!(seen[3..53], naive[3..53]);
         for (i, &copies) in (0..).zip(&naive) {
             assert_eq!(extra.take_all(BlockRef::for_test(i)), copies);
         }

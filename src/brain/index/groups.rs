@@ -15,6 +15,17 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// One indexed group, and no other.
+    pub(super) fn of(index: u32) -> Self {
+        Self { indexed: vec![index], unindexed: BTreeSet::new() }
+    }
+
+    /// The one group there is, if one is known; `None` where there are others.
+    pub(super) fn only(&self) -> Option<Option<u32>> {
+        let is_one = self.indexed.len() <= 1 && self.unindexed.is_empty();
+        is_one.then(|| self.indexed.first().copied())
+    }
+
     /// Whether there are groups that are not indexed, so that a match is an upper bound.
     pub(super) fn has_unindexed(&self) -> bool {
         !self.unindexed.is_empty()

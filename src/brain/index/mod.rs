@@ -47,6 +47,7 @@ pub mod oracle;
 mod plain;
 mod publisher;
 mod residency;
+pub mod snapshot;
 mod span;
 #[cfg(test)]
 mod suite;

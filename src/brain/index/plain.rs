@@ -168,8 +168,21 @@ impl PlainView {
         tier: Tier,
         out: &mut Publisher<'_>,
     ) -> u64 {
+        self.store_past(at, names, keys, 0, tier, out)
+    }
+
+    /// As [`Self::store`], where `skip` blocks at the start are only on the way.
+    pub(super) fn store_past(
+        &mut self,
+        at: At,
+        names: &[EngineHash],
+        keys: &[BlockKey],
+        skip: usize,
+        tier: Tier,
+        out: &mut Publisher<'_>,
+    ) -> u64 {
         let hold = Hold::on(tier);
-        let (_, pieces) = out.hold(at, keys, names, hold, 0);
+        let (_, pieces) = out.hold(at, keys, names, hold, skip);
         let (mut stored, mut held_already) = (0, vec![]);
         for piece in pieces {
             stored += u64::from(piece.len);
@@ -273,12 +286,8 @@ impl PlainView {
     }
 
     /// As the view of an engine that turned out not to be a plain one.
-    pub(super) fn into_engine_view(mut self, out: &mut Publisher<'_>) -> EngineView {
-        let mut names: HashMap<BlockRef, Vec<EngineHash>, _> = HashMap::default();
-        for (&name, &block) in &self.aliases {
-            names.entry(block).or_default().push(name);
-        }
-        let names: HashMap<_, _, BuildHasherDefault<super::hash::NameHasher>> = names;
+    pub(super) fn into_engine_view(self, out: &mut Publisher<'_>) -> EngineView {
+        let names = self.names_of_aliased();
         let mut runs = vec![];
         out.tree.visit(out.who, |before, seen| runs.push((before, seen)));
         let (mut view, mut known) = (EngineView::new(), HashMap::<_, _>::new());
@@ -286,7 +295,10 @@ impl PlainView {
             let mut parent = before.and_then(|before| known.get(&before).copied());
             for block in (0..len).map(|i| first.plus(i)) {
                 let copies = match hold.meets(Hold::EXACT) {
-                    true => self.copies_by_name(block, hold, names.get(&block), out),
+                    true => {
+                        let aliases = names.get(&block).map_or(&[][..], Vec::as_slice);
+                        self.copies_of(block, hold, out.tree.name(block), aliases)
+                    }
                     false => vec![],
                 };
                 let id = view.adopt(&copies, out.tree.key(block), parent);
@@ -299,21 +311,58 @@ impl PlainView {
         view
     }
 
-    fn copies_by_name(
-        &mut self,
+    /// The names of blocks that are not the ones that all share.
+    pub(super) fn names_of_aliased(&self) -> HashMap<BlockRef, Vec<EngineHash>> {
+        let mut names: HashMap<BlockRef, Vec<EngineHash>> = HashMap::new();
+        for (&name, &block) in &self.aliases {
+            names.entry(block).or_default().push(name);
+        }
+        names
+    }
+
+    /// Whether nothing is kept here of a block but its name and how many copies of it there are.
+    pub(super) fn is_plain(&self, block: BlockRef) -> bool {
+        !self.odd.contains_key(&block)
+    }
+
+    /// How many of these blocks, from the first on, are plain; 1 where the first is not.
+    pub(super) fn alike(&self, first: BlockRef, len: u32) -> u32 {
+        match self.odd.is_empty() {
+            true => len,
+            false => {
+                let plain = (0..len).take_while(|&i| self.is_plain(first.plus(i))).count();
+                plain.max(1) as u32
+            }
+        }
+    }
+
+    /// The extra copies of plain blocks: see [`ExtraCopies::of`].
+    pub(super) fn extra_copies(
+        &self,
+        first: BlockRef,
+        len: u32,
+    ) -> impl Iterator<Item = (u32, u32, u32)> + '_ {
+        self.extra.of(first, len)
+    }
+
+    /// All copies of a block that is held, by the engine's names of it: `shared` is the one that
+    /// all share, `aliases` are the others.
+    pub(super) fn copies_of(
+        &self,
         block: BlockRef,
         hold: Hold,
-        aliases: Option<&Vec<EngineHash>>,
-        out: &Publisher<'_>,
+        shared: EngineHash,
+        aliases: &[EngineHash],
     ) -> Vec<(EngineHash, Copies)> {
         let odd = self.odd.get(&block).map_or(&[][..], Vec::as_slice);
         let listed = |name: EngineHash| odd.iter().any(|&(of, _)| of == Some(name));
         let plain_name = match hold.meets(Hold::ALIASED) {
-            false => Some(out.tree.name(block)),
-            true => aliases.and_then(|names| names.iter().copied().find(|&name| !listed(name))),
+            false => Some(shared),
+            true => aliases.iter().copied().find(|&name| !listed(name)),
         };
         if odd.is_empty() {
-            let copies = Copies::one_each(hold).and_more(self.extra.take_all(block));
+            let extra = self.extra.of(block, 1).map(|(.., copies)| copies).sum();
+            let copies = Copies::one_each(hold).and_more(extra);
             return plain_name.map(|name| (name, copies)).into_iter().collect();
         }
         let named = odd.iter().filter_map(|&(name, copies)| Some((name.or(plain_name)?, copies)));
@@ -339,7 +388,13 @@ impl PlainView {
     }
 
     /// A copy more of a block that is held, maybe under another name than before.
-    fn add_copy(&mut self, block: BlockRef, name: EngineHash, tier: Tier, out: &mut Publisher<'_>) {
+    pub(super) fn add_copy(
+        &mut self,
+        block: BlockRef,
+        name: EngineHash,
+        tier: Tier,
+        out: &mut Publisher<'_>,
+    ) {
         let before = out.tree.held(out.who, block);
         let is_shared = out.tree.name(block) == name && name != EngineHash(0);
         let is_plain_name = match before.meets(Hold::ALIASED) {

@@ -14,6 +14,7 @@
 
 use super::endpoint::{Endpoint, KeySpace, Shared, State};
 use super::expiry::{Expiry, Turn};
+use super::snapshot::{Exported, ImportError, Loader, Record};
 use super::tree::{Tree, heap};
 use super::{
     ApplyOutcome, BlockCounts, Depths, EndpointStats, Held, IndexConfig, IndexError, IndexStats,
@@ -190,6 +191,52 @@ impl Residency {
     pub fn remove(&self, endpoint: EndpointId, names: &[EngineHash]) -> u64 {
         let removed = self.with_state(endpoint, |_, state| state.remove(&self.shared, names));
         removed.unwrap_or_default()
+    }
+
+    /// Hands what the endpoint's events told to `sink`, as records that [`Self::import`] takes. Its
+    /// events wait meanwhile; matches do not.
+    pub fn export(&self, endpoint: EndpointId, mut sink: impl FnMut(Record)) -> Exported {
+        let exported = self.with_state(endpoint, |_, state| state.export(&self.shared, &mut sink));
+        exported.unwrap_or(Exported::NoEvents)
+    }
+
+    /// The endpoint holds what an export of it said, and nothing else that events told. `next` gives
+    /// the records until there are none. Returns how many blocks are held.
+    ///
+    /// # Errors
+    /// [`ImportError`], or what `next` failed with: the endpoint holds nothing then.
+    pub fn import<E: From<ImportError>>(
+        &self,
+        now: Time,
+        endpoint: EndpointId,
+        mut next: impl FnMut() -> Result<Option<Record>, E>,
+    ) -> Result<u64, E> {
+        let imported = self.with_state(endpoint, |tenant, state| {
+            self.switch(now, state, Source::Events);
+            state.forget_all(&self.shared);
+            state.stamp = now.as_secs();
+            let mut loader = Loader::default();
+            let imported = loop {
+                match next() {
+                    Ok(None) => break Ok(loader.blocks()),
+                    Ok(Some(record)) => {
+                        if let Err(error) = state.import(&self.shared, &mut loader, &record) {
+                            break Err(error.into());
+                        }
+                    }
+                    Err(error) => break Err(error),
+                }
+            };
+            let over = self.shared.tokens.excess_blocks(self.config.max_bytes).is_some();
+            let imported =
+                if over { imported.and(Err(ImportError::Full.into())) } else { imported };
+            if imported.is_err() {
+                state.forget_all(&self.shared);
+            }
+            tenant.label(state);
+            imported
+        });
+        imported.unwrap_or(Err(ImportError::Gone.into()))
     }
 
     /// What the endpoint holds is no longer known: it restarted, or events were lost for good.

@@ -27,6 +27,7 @@ enum Step {
     SetCapacity(u64),
     Wait(u64),
     Expire,
+    Reload,
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +63,7 @@ fn step(hybrid: bool) -> impl Strategy<Value = Step> {
         2 => (0..8u64).prop_map(Step::SetCapacity),
         6 => (1..60u64).prop_map(Step::Wait),
         2 => Just(Step::Expire),
+        8 => Just(Step::Reload),
     ]
 }
 
@@ -177,6 +179,7 @@ impl<S: Structure> Run<S> {
             }
             Step::Wait(ms) => *now = *now + Duration::from_millis(*ms),
             Step::Expire => index.expire(*now),
+            Step::Reload => index.reload(*now, tenant),
         }
     }
 

@@ -32,6 +32,9 @@ pub(super) trait Structure: Send + Sync + Sized {
     fn blocks(&self, endpoint: EndpointId) -> Option<BlockCounts>;
     fn keys(&self) -> u64;
     fn applied(&self) -> ApplyOutcome;
+    /// What the endpoint holds by its events goes out as a snapshot and comes back from it, if that
+    /// is all that is known of it.
+    fn reload(&self, now: Time, endpoint: EndpointId);
 }
 
 impl Structure for Residency {
@@ -82,6 +85,11 @@ impl Structure for Residency {
     }
     fn applied(&self) -> ApplyOutcome {
         self.stats().applied
+    }
+    fn reload(&self, now: Time, endpoint: EndpointId) {
+        if self.blocks(endpoint).is_some_and(|blocks| blocks.believed == 0) {
+            super::snapshot::tests::reload(self, now, endpoint);
+        }
     }
 }
 

@@ -379,6 +379,20 @@ impl Tree {
         EngineHash(self.stripes[block.stripe()].published.load().name(block.slot()))
     }
 
+    /// The keys of consecutive blocks that are held, or that lead to such.
+    pub(in crate::index) fn keys(&self, first: BlockRef, len: u32) -> Vec<BlockKey> {
+        let storage = self.stripes[first.stripe()].published.load();
+        let slots = first.slot()..first.slot() + len;
+        slots.map(|slot| BlockKey(storage.reader_key(slot).unwrap_or_default())).collect()
+    }
+
+    /// The names by which consecutive blocks go among all; 0 is none.
+    pub(in crate::index) fn names(&self, first: BlockRef, len: u32) -> Vec<EngineHash> {
+        let storage = self.stripes[first.stripe()].published.load();
+        let slots = first.slot()..first.slot() + len;
+        slots.map(|slot| EngineHash(storage.name(slot))).collect()
+    }
+
     /// The key of a block that the caller's endpoint holds.
     pub(in crate::index) fn key(&self, block: BlockRef) -> BlockKey {
         let storage = self.stripes[block.stripe()].published.load();

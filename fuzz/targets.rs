@@ -5,7 +5,11 @@ use bytes::Bytes;
 use llmd_bodies::observe::metrics::{self, SeriesFilter};
 use llmd_bodies::observe::{DecodeLimits, Decoded, EventFormat, Recovery, RecoveryConfig, Step};
 use llmd_bodies::zmtp::{Session, SessionConfig, SocketType};
-use llmd_brain::index::KvEvent;
+use llmd_brain::index::snapshot::format::{Item, Reader, Writer};
+use llmd_brain::index::snapshot::{ImportError, Record};
+use llmd_brain::index::{IndexConfig, KvEvent, Residency, Source};
+use llmd_brain::{EndpointId, Slot, Time};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// vLLM's KV event payloads.
 pub fn vllm_events(data: &[u8]) {
@@ -142,5 +146,59 @@ pub fn recovery(data: &[u8]) {
             }
         }
         assert!(steps <= 32, "{steps} steps for one event");
+    }
+}
+
+/// A saved index. The first byte says whether the rest is the stream, or records of a frame whose
+/// checksum is right: else nothing that is mutated would get past it.
+pub fn snapshot(data: &[u8]) {
+    let Some((&first, data)) = data.split_first() else { return };
+    let mut stream = data.to_vec();
+    if first & 1 != 0 {
+        stream = Writer::new(16).take();
+        let check = xxh3_64_with_seed(&stream, 0);
+        let mut frame = vec![2];
+        frame.extend((data.len() as u32).to_le_bytes());
+        frame.extend(data);
+        let check = xxh3_64_with_seed(&frame, check);
+        stream.extend(frame);
+        stream.extend(check.to_le_bytes());
+    }
+    let (mut reader, mut records) = (Reader::new(), Vec::new());
+    for piece in stream.chunks(1 + usize::from(first >> 1)) {
+        reader.push(piece);
+        loop {
+            match reader.next() {
+                Ok(Some(Item::Record(record))) => records.push(record),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+    let keys = records.iter().map(|record| match record {
+        Record::Run(run) => run.keys.len() + run.names.len(),
+        Record::Copies(more) => more.names.len(),
+        Record::Group(_) => 0,
+    });
+    assert!(8 * keys.sum::<usize>() <= data.len());
+    let Ok(index) = Residency::new(IndexConfig::default(), 16) else { return };
+    let endpoint = EndpointId { slot: Slot(0), generation: 1 };
+    index.join(endpoint, "m", Source::Events);
+    let mut records = records.into_iter();
+    let imported = index.import(Time::ZERO, endpoint, || Ok::<_, ImportError>(records.next()));
+    let held: u64 = index.blocks(endpoint).map_or(0, |blocks| blocks.exact.iter().sum());
+    match imported {
+        Ok(blocks) => {
+            // A run may name a block again.
+            assert!(held <= blocks);
+            let mut again = Vec::new();
+            index.export(endpoint, |record| again.push(record));
+            let mut again = again.into_iter();
+            let imported =
+                index.import(Time::ZERO, endpoint, || Ok::<_, ImportError>(again.next()));
+            assert_eq!(imported, Ok(held));
+        }
+        Err(_) => assert_eq!((held, index.stats().keys), (0, 0)),
     }
 }

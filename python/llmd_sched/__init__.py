@@ -44,6 +44,7 @@ from llmd_sched._errors import (
     ReplayError,
     RouterClosedError,
     ScoreError,
+    SnapshotError,
     UnknownEndpointError,
 )
 from llmd_sched._remote import RemoteRouter, attach
@@ -95,6 +96,7 @@ __all__ = [
     "RouterClosedError",
     "ScoreError",
     "Scorer",
+    "SnapshotError",
     "Tokens",
     "Topology",
     "UnknownEndpointError",

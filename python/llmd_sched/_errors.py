@@ -61,3 +61,7 @@ class ReplayError(LlmdError, ValueError):
 
 class RouterClosedError(LlmdError, RuntimeError):
     """The router was closed."""
+
+
+class SnapshotError(LlmdError, ValueError):
+    """A saved index that cannot be loaded: damaged, of another version or block size."""

@@ -1,6 +1,6 @@
 //! Rust's errors as the exceptions of `llmd_sched._errors`.
 
-use llmd_bodies::router::RouterError;
+use llmd_bodies::router::{RouterError, SnapshotError as snapshot};
 use llmd_brain::brain::{BrainError, RejectReason};
 use llmd_brain::fleet::FleetError;
 use llmd_brain::prompt;
@@ -17,6 +17,7 @@ import_exception!(llmd_sched._errors, PromptError);
 import_exception!(llmd_sched._errors, ReplayError);
 import_exception!(llmd_sched._errors, RouterClosedError);
 import_exception!(llmd_sched._errors, ScoreError);
+import_exception!(llmd_sched._errors, SnapshotError);
 import_exception!(llmd_sched._errors, UnknownEndpointError);
 
 /// What a router refused, for Python.
@@ -36,9 +37,11 @@ pub fn router(error: RouterError) -> PyErr {
         | RouterError::Brain(BrainError::Fleet(_)) => EndpointError::new_err(message),
         RouterError::Discovery(_) => EngineError::new_err(message),
         RouterError::Config(_) | RouterError::Brain(_) => ConfigError::new_err(message),
-        RouterError::Record { source, .. }
+        RouterError::Snapshot { source: snapshot::Io(source), .. }
+        | RouterError::Record { source, .. }
         | RouterError::Listen { source, .. }
         | RouterError::Runtime(source) => os(&source, message),
+        RouterError::Snapshot { .. } => SnapshotError::new_err(message),
     }
 }
 

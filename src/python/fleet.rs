@@ -8,11 +8,13 @@ use crate::options;
 use crate::router::Router;
 use llmd_bodies::observe::EventFormat;
 use llmd_bodies::observe::discovery::KvEventSource;
-use llmd_bodies::router::{EndpointDocument, KvEvents, Observed, Page};
+use llmd_bodies::router::{EndpointDocument, KvEvents, Observed, Page, SnapshotSummary};
 use llmd_brain::brain::EndpointChange;
 use llmd_brain::fleet::{Capacity, EndpointSpec, KvSource, Role};
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How often a wait looks for a signal of Python's, such as Ctrl-C.
@@ -233,6 +235,28 @@ impl Router {
     ) -> PyResult<KvPosition> {
         self.wait_position(py, endpoint, timeout_s, "a connection", |position| position.connected)
     }
+}
+
+#[pymethods]
+impl Router {
+    #[doc = stub_doc!("Router.save_index")]
+    #[allow(clippy::needless_pass_by_value)] // How Python's argument comes.
+    fn save_index(&self, py: Python<'_>, path: PathBuf) -> PyResult<BTreeMap<&str, u64>> {
+        let live = self.live()?;
+        py.detach(|| live.save_index(&path)).map(counts).map_err(errors::router)
+    }
+
+    #[doc = stub_doc!("Router.load_index")]
+    #[allow(clippy::needless_pass_by_value)]
+    fn load_index(&self, py: Python<'_>, path: PathBuf) -> PyResult<BTreeMap<&str, u64>> {
+        let live = self.live()?;
+        py.detach(|| live.load_index(&path)).map(counts).map_err(errors::router)
+    }
+}
+
+fn counts(summary: SnapshotSummary) -> BTreeMap<&'static str, u64> {
+    let SnapshotSummary { endpoints, blocks, left_out } = summary;
+    [("endpoints", endpoints), ("blocks", blocks), ("left_out", left_out)].into()
 }
 
 impl Router {

@@ -8,7 +8,10 @@
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
+use llmd_brain::index::snapshot::format::Writer;
+use llmd_brain::index::snapshot::{MoreCopies, Record, Run};
 use llmd_brain::rng::Rng;
+use llmd_brain::{BlockKey, EngineHash, Tier};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -177,4 +180,42 @@ fn recovery() {
     ];
     let seeds = [story.to_vec(), (0..200).collect(), vec![0; 64]];
     fuzz("recovery", &seeds, targets::recovery);
+}
+
+#[test]
+fn snapshot() {
+    let run = |parent: Option<u32>, tiers: &[Tier], first: u64, len: u64| {
+        Record::Run(Run {
+            parent,
+            tiers: tiers.to_vec(),
+            keys: (first..first + len).map(BlockKey).collect(),
+            names: (first..first + if tiers.is_empty() { 0 } else { len })
+                .map(EngineHash)
+                .collect(),
+        })
+    };
+    let copies = |run, offset, tier, names: &[u64]| {
+        let names = names.iter().copied().map(EngineHash).collect();
+        Record::Copies(MoreCopies { run, offset, tier, copies: 2, names })
+    };
+    let records = [
+        Record::Group(1),
+        run(None, &[Tier::Gpu], 1, 4),
+        copies(0, 1, Tier::Gpu, &[2, 3]),
+        run(Some(0), &[], 5, 2),
+        run(Some(1), &[Tier::Cpu, Tier::Storage], 7, 5),
+        copies(2, 4, Tier::Cpu, &[99]),
+        run(Some(0), &[Tier::Gpu], 20, 3),
+    ];
+    let mut writer = Writer::new(16);
+    let header = writer.take();
+    records.iter().for_each(|record| writer.record(record));
+    writer.endpoint_end(12);
+    writer.end();
+    let frames = writer.take();
+    let whole = [&[0xfe][..], &header, &frames].concat();
+    // The payload of the frame of records.
+    let length = u32::from_le_bytes(frames[1..5].try_into().unwrap()) as usize;
+    let payload = [&[0xff][..], &frames[5..5 + length]].concat();
+    fuzz("snapshot", &[whole, payload], targets::snapshot);
 }

@@ -1,9 +1,11 @@
 //! Our side: the one file that knows the index's interface.
 
+use llmd_brain::index::snapshot::format::{Item, Reader, Writer};
+use llmd_brain::index::snapshot::{Exported, ImportError};
 use llmd_brain::index::{Depths, IndexConfig, Residency, Source};
 use llmd_brain::prompt::{Chain, Extras};
 pub use llmd_brain::{BlockKey, EngineHash};
-use llmd_brain::{EndpointId, Slot};
+use llmd_brain::{EndpointId, Slot, Time};
 
 const BLOCK_TOKENS: u32 = 16;
 
@@ -60,6 +62,48 @@ impl Ours {
 
     pub fn memory_bytes(&self) -> usize {
         self.0.memory_bytes()
+    }
+
+    /// All that these endpoints hold, as a snapshot.
+    pub fn saved(&self, endpoints: u32) -> Vec<u8> {
+        let (mut writer, mut stream) = (Writer::new(BLOCK_TOKENS), Vec::new());
+        for number in 0..endpoints {
+            writer.endpoint(&number.to_le_bytes());
+            let exported = self.0.export(endpoint(number), |record| writer.record(&record));
+            let Exported::Whole { blocks } = exported else { panic!("{exported:?}") };
+            writer.endpoint_end(blocks);
+            stream.append(&mut writer.take());
+        }
+        writer.end();
+        stream.append(&mut writer.take());
+        stream
+    }
+
+    /// Holds what a snapshot says, which comes in pieces. Returns how many blocks, each counted for
+    /// each endpoint.
+    pub fn load(&self, stream: &[u8]) -> u64 {
+        let (mut reader, mut pieces) = (Reader::new(), stream.chunks(256 << 10));
+        let mut blocks = 0;
+        loop {
+            match reader.next().unwrap() {
+                None => reader.push(pieces.next().unwrap()),
+                Some(Item::Endpoint(name)) => {
+                    let number = u32::from_le_bytes(name.try_into().unwrap());
+                    let next = || -> Result<_, ImportError> {
+                        loop {
+                            match reader.next().unwrap() {
+                                None => reader.push(pieces.next().unwrap()),
+                                Some(Item::Record(record)) => return Ok(Some(record)),
+                                Some(_) => return Ok(None),
+                            }
+                        }
+                    };
+                    blocks += self.0.import(Time::ZERO, endpoint(number), next).unwrap();
+                }
+                Some(Item::End) => return blocks,
+                Some(_) => {}
+            }
+        }
     }
 }
 

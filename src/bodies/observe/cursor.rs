@@ -1,11 +1,13 @@
 //! Where in one engine's event stream we are.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A payload, for telling two apart that claim one sequence number. Payloads carry the engine's
 /// clock, so two incarnations of an engine never send equal ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Digest(u64);
 
 impl Digest {
@@ -14,6 +16,15 @@ impl Digest {
     pub fn of(payload: &[u8]) -> Self {
         Self(xxh3_64(payload))
     }
+}
+
+/// A place in a stream that can be found again: the last message applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bookmark {
+    /// Its number.
+    pub sequence: u64,
+    /// Its payload's digest.
+    pub digest: Digest,
 }
 
 /// What a sequence number means at the present position.
@@ -48,6 +59,19 @@ impl EventCursor {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Behind the message of a bookmark.
+    #[must_use]
+    pub fn behind(Bookmark { sequence, digest }: Bookmark) -> Self {
+        let expected = sequence.saturating_add(1);
+        Self { expected, applied: Some(sequence), recent: VecDeque::from([digest]) }
+    }
+
+    /// Where it is; `None` before the first event.
+    #[must_use]
+    pub fn bookmark(&self) -> Option<Bookmark> {
+        Some(Bookmark { sequence: self.applied?, digest: *self.recent.back()? })
     }
 
     /// The last sequence applied since the beginning or the last [`jump`](Self::jump).

@@ -33,12 +33,14 @@ mod wire;
 mod tests;
 
 pub use backoff::BackoffConfig;
-pub use cursor::{Digest, EventCursor, Verdict};
+pub use cursor::{Bookmark, Digest, EventCursor, Verdict};
 pub use decoded::{DecodeError, DecodeLimits, Decoded, Skipped};
 pub use lost::{LostReason, RestartSign};
 pub use msgpack::MsgpackError;
 pub use recovery::{Recovery, RecoveryConfig, RecoveryCounts, ReplayEnd, Step};
-pub use subscriber::{EventFormat, Subscriber, SubscriberConfig, SubscriberStatus, SyncError};
+pub use subscriber::{
+    EventFormat, GoOn, Subscriber, SubscriberConfig, SubscriberStatus, SyncError,
+};
 
 use backoff::Backoff;
 use llmd_brain::EndpointId;

@@ -17,7 +17,7 @@
 //!
 //! Without a replay socket a gap is a loss at once, and a restart is seen by the first two signs.
 
-use super::cursor::{Digest, EventCursor, Verdict};
+use super::cursor::{Bookmark, Digest, EventCursor, Verdict};
 use super::lost::{LostReason, RestartSign};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -167,6 +167,25 @@ impl Recovery {
     #[must_use]
     pub fn position(&self) -> Option<u64> {
         self.cursor.position()
+    }
+
+    /// The last message applied; `None` where none is.
+    #[must_use]
+    pub fn bookmark(&self) -> Option<Bookmark> {
+        self.cursor.bookmark()
+    }
+
+    /// What was applied was replaced by all up to `bookmark`, of this engine or of one before it:
+    /// the next replay tells. `None`: by nothing.
+    pub fn resume(&mut self, bookmark: Option<Bookmark>) {
+        self.steps.clear();
+        self.drop_held();
+        self.replaying = None;
+        self.cursor = bookmark.map_or_else(EventCursor::new, EventCursor::behind);
+        self.is_verified = true;
+        if self.is_connected {
+            self.on_connected();
+        }
     }
 
     /// Whether all that came has been applied, and it is of the engine that is connected.

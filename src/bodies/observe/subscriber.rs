@@ -4,6 +4,7 @@
 //! hands batches to the [`KvSink`]. It never gives up: it reconnects with bounded, jittered,
 //! exponential waits, and all that happens shows in [`SubscriberStatus`].
 
+use super::cursor::Bookmark;
 use super::decoded::{DecodeError, DecodeLimits, Decoded, Skipped};
 use super::discovery::KvEventSource;
 use super::lost::LostReason;
@@ -170,6 +171,19 @@ pub enum SyncError {
 enum Command {
     Synchronize(oneshot::Sender<Option<u64>>),
     ProcessStart(f64),
+    Between(Between),
+}
+
+/// Done between two messages: gets where the stream is, and says where it goes on.
+type Between = Box<dyn FnOnce(Option<Bookmark>) -> GoOn + Send>;
+
+/// Where a stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoOn {
+    /// Where it is.
+    Here,
+    /// What was applied was replaced by all up to this message, or by nothing.
+    Behind(Option<Bookmark>),
 }
 
 /// A subscriber at work. Dropping it ends it.
@@ -252,6 +266,26 @@ impl Subscriber {
         }
         let (done, outcome) = oneshot::channel();
         self.commands.send(Command::Synchronize(done)).await.map_err(|_| SyncError::Ended)?;
+        outcome.await.map_err(|_| SyncError::Ended)
+    }
+
+    /// Does something between two messages, when all that was applied is in the sink: `work` gets
+    /// the last of them, and says where the stream goes on.
+    ///
+    /// # Errors
+    /// [`SyncError::Ended`].
+    pub async fn between<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Option<Bookmark>) -> (T, GoOn) + Send + 'static,
+    ) -> Result<T, SyncError> {
+        let (done, outcome) = oneshot::channel();
+        let between: Between = Box::new(move |bookmark| {
+            let (result, go_on) = work(bookmark);
+            // Whoever stopped waiting needs no answer.
+            let _ = done.send(result);
+            go_on
+        });
+        self.commands.send(Command::Between(between)).await.map_err(|_| SyncError::Ended)?;
         outcome.await.map_err(|_| SyncError::Ended)
     }
 
@@ -383,6 +417,13 @@ impl Task {
     fn command(&mut self, command: Command) {
         match command {
             Command::ProcessStart(at) => self.recovery.on_process_start(at),
+            Command::Between(work) => {
+                self.carry_out();
+                if let GoOn::Behind(bookmark) = work(self.recovery.bookmark()) {
+                    self.replay = None;
+                    self.recovery.resume(bookmark);
+                }
+            }
             Command::Synchronize(done) => {
                 self.waiting.push(done);
                 // What a replay already under way says may be older than the question.

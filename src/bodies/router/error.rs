@@ -1,5 +1,6 @@
 //! What a router refuses.
 
+use super::snapshot::SnapshotError;
 use crate::observe::discovery::DiscoveryError;
 use crate::zmtp::ZmtpError;
 use llmd_brain::brain::{BrainError, RejectReason};
@@ -52,6 +53,14 @@ pub enum RouterError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A snapshot of the index cannot be written or read.
+    #[error("the snapshot {path:?}: {source}")]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: SnapshotError,
     },
     /// An address of KV events cannot be.
     #[error(transparent)]

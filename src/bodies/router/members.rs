@@ -150,6 +150,15 @@ impl Members {
         drop(observers);
     }
 
+    /// Everybody present: id, what it was said to be, and who follows its events.
+    pub(super) fn followed(&self) -> Vec<(EndpointId, Arc<EndpointSpec>, Option<Arc<Subscriber>>)> {
+        let member = |member: &Member| {
+            let subscriber = member.observers.subscriber().cloned();
+            (member.id, Arc::clone(&member.spec), subscriber)
+        };
+        self.read().present().map(member).collect()
+    }
+
     /// Everybody present, with what follows them.
     pub(super) fn descriptions(&self) -> Vec<(EndpointSpec, Observed)> {
         self.read()

@@ -25,6 +25,7 @@ mod members;
 mod observers;
 mod request;
 mod runtime;
+mod snapshot;
 mod stats;
 
 pub use clock::Clock;
@@ -38,6 +39,7 @@ pub use held::{HeldRequests, Outcome, Waiter};
 pub use members::MemberRef;
 pub use observers::{KvEvents, KvPosition, ObserveConfig, Observed, Page};
 pub use request::{Placed, Placement, Prompt, Scratch};
+pub use snapshot::{SnapshotError, SnapshotSummary};
 pub use stats::RouterStats;
 
 use crate::telemetry::decision_log::DecisionLog;

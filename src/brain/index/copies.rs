@@ -38,9 +38,9 @@ impl Copies {
         held.fold(Hold::NONE, |hold, tier| hold | Hold::on(tier))
     }
 
-    pub(super) fn add(&mut self, tier: Tier) {
+    pub(super) fn add(&mut self, tier: Tier, more: u16) {
         let copies = &mut self.0[tier.index()];
-        *copies = copies.saturating_add(1);
+        *copies = copies.saturating_add(more);
     }
 
     /// How many there are on a tier.

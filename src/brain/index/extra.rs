@@ -16,8 +16,8 @@ impl ExtraCopies {
         self.runs.is_empty()
     }
 
-    /// One copy more of each of these blocks.
-    pub(super) fn add(&mut self, first: BlockRef, len: u32) {
+    /// So many copies more of each of these blocks.
+    pub(super) fn add(&mut self, first: BlockRef, len: u32, more: u32) {
         self.cut_at(first);
         self.cut_at(first.plus(len));
         let (mut at, end) = (first, first.plus(len));
@@ -25,12 +25,12 @@ impl ExtraCopies {
             let next = self.runs.range_mut(at..end).next().map(|(&next, run)| (next, run));
             match next {
                 Some((next, (run, copies))) if next == at => {
-                    *copies += 1;
+                    *copies = copies.saturating_add(more);
                     at = at.plus(*run);
                 }
                 next => {
                     let until = next.map_or(end, |(next, _)| next);
-                    self.runs.insert(at, (until.from(at), 1));
+                    self.runs.insert(at, (until.from(at), more));
                     at = until;
                 }
             }
@@ -145,8 +145,10 @@ mod tests {
             let block = BlockRef::for_test;
             match rng.below(6) {
                 0..=2 => {
-                    extra.add(block(first), len);
-                    naive[first as usize..(first + len) as usize].iter_mut().for_each(|n| *n += 1);
+                    let more = 1 + rng.below(2) as u32;
+                    extra.add(block(first), len, more);
+                    let range = first as usize..(first + len) as usize;
+                    naive[range].iter_mut().for_each(|n| *n += more);
                 }
                 3..=4 => {
                     let (taken, had) = extra.take_end(block(first), len);

@@ -189,7 +189,7 @@ impl PlainView {
             if piece.before.meets(Hold::EXACT) {
                 let plain = piece.is_shared && piece.before == Hold::GPU && self.odd.is_empty();
                 if plain && tier == Tier::Gpu {
-                    self.extra.add(piece.first, piece.len);
+                    self.extra.add(piece.first, piece.len, 1);
                 } else {
                     held_already.push(*piece);
                 }
@@ -388,11 +388,17 @@ impl PlainView {
     }
 
     /// A copy more of a block that is held, maybe under another name than before.
-    pub(super) fn add_copy(
+    fn add_copy(&mut self, block: BlockRef, name: EngineHash, tier: Tier, out: &mut Publisher<'_>) {
+        self.add_copies(block, name, tier, 1, out);
+    }
+
+    /// As so many stored events.
+    pub(super) fn add_copies(
         &mut self,
         block: BlockRef,
         name: EngineHash,
         tier: Tier,
+        more: u16,
         out: &mut Publisher<'_>,
     ) {
         let before = out.tree.held(out.who, block);
@@ -403,10 +409,14 @@ impl PlainView {
         };
         if !self.odd.contains_key(&block) {
             if is_plain_name && !before.meets(Hold::on(tier)) {
-                return self.change(block, before, before | Hold::on(tier), out);
+                self.change(block, before, before | Hold::on(tier), out);
+                return match more {
+                    0 | 1 => {}
+                    more => self.add_copies(block, name, tier, more - 1, out),
+                };
             }
             if is_plain_name && tier == Tier::Gpu && before.without(Hold::ALIASED) == Hold::GPU {
-                return self.extra.add(block, 1);
+                return self.extra.add(block, 1, u32::from(more));
             }
             let copies = Copies::one_each(before).and_more(self.extra.take_all(block));
             self.odd.insert(block, vec![(None, copies)]);
@@ -418,7 +428,7 @@ impl PlainView {
             odd.push((Some(name), Copies::default()));
             odd.len() - 1
         });
-        odd[entry].1.add(tier);
+        odd[entry].1.add(tier, more);
         if listed.or(plain).is_none() && !is_shared {
             self.aliases.insert(name, block);
         }

@@ -313,7 +313,7 @@ impl EngineView {
     fn add_copy(&mut self, id: BlockId, tier: Tier, out: &mut Publisher<'_>) {
         let Some(block) = self.blocks.get_mut(id) else { return };
         let before = block.copies;
-        block.copies.add(tier);
+        block.copies.add(tier, 1);
         let after = block.copies;
         if before.any() {
             self.blocks.unlink(id);

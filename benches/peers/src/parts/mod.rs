@@ -7,6 +7,7 @@ mod lineup;
 mod lookups;
 mod memory;
 mod selecting;
+mod snapshots;
 mod tokens;
 mod trace;
 mod under_writes;
@@ -43,6 +44,7 @@ pub const PARTS: &[Part] = &[
     part(&["store_decode"], writes::decode),
     part(&["evictions"], evictions::answers),
     part(&["bytes", "memory_bytes_error"], memory::live_bytes),
+    part(&["snapshot"], snapshots::out_and_back),
     part(&["hash"], hashing::tokens),
     part(&["select_1024w"], selecting::one_of_1024),
     part(&["trace"], trace::replay),

@@ -69,6 +69,47 @@ fn following() -> Recovery {
 }
 
 #[test]
+fn a_bookmark_is_gone_on_from_while_the_engine_is_the_same() {
+    let bookmark = following().bookmark();
+    let mut recovery = with_replay();
+    recovery.resume(bookmark);
+    assert_eq!((recovery.position(), recovery.bookmark()), (Some(9), bookmark));
+    recovery.on_connected();
+    live(&mut recovery, 0, [12]);
+    assert_eq!(steps(&mut recovery), "<9");
+    replayed(&mut recovery, 0, 9..13);
+    assert_eq!(steps(&mut recovery), "10 11 12");
+
+    // In the midst of following, too.
+    recovery.resume(bookmark);
+    assert_eq!(steps(&mut recovery), "<9");
+    replayed(&mut recovery, 0, 9..14);
+    assert_eq!(steps(&mut recovery), "10 11 12 13");
+    assert!(recovery.is_settled());
+}
+
+#[test]
+fn a_bookmark_in_another_engine_is_void() {
+    let bookmark = following().bookmark();
+    let resumed = || {
+        let mut recovery = with_replay();
+        recovery.resume(bookmark);
+        recovery.on_connected();
+        assert_eq!(steps(&mut recovery), "<9");
+        recovery
+    };
+    let mut longer = resumed();
+    longer.on_replayed(9, message(1, 9));
+    assert_eq!(steps(&mut longer), "!replay <0");
+    let mut shorter = resumed();
+    replayed(&mut shorter, 1, []);
+    assert_eq!(steps(&mut shorter), "!replay <0");
+    let mut forgetful = resumed();
+    replayed(&mut forgetful, 0, 11..13);
+    assert_eq!(steps(&mut forgetful), "!old10-11 11 12");
+}
+
+#[test]
 fn a_late_subscriber_learns_what_came_before() {
     let mut recovery = with_replay();
     recovery.on_connected();

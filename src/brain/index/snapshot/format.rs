@@ -337,6 +337,9 @@ fn decode(from: &mut &[u8]) -> Result<Record, &'static str> {
             let tier = Tier::ALL.get(tier as usize).copied();
             let tier = tier.ok_or("copies on a tier that there is not")?;
             let copies = u16::from_le_bytes(take(from)?);
+            if copies == 0 {
+                return Err("a record of no copies");
+            }
             let (run, offset) = (number(from)?, number(from)?);
             let len = blocks(from)?;
             let names = words(from, len)?.map(EngineHash).collect();

@@ -74,7 +74,7 @@ impl Loader {
         for &tier in slower {
             for (i, &name) in run.names.iter().enumerate() {
                 let block = self.block(self.runs.len() as u32 - 1, i as u64)?;
-                view.add_copy(block, name, tier, out);
+                view.add_copies(block, name, tier, 1, out);
             }
         }
         Ok(())
@@ -92,9 +92,7 @@ impl Loader {
             if !out.tree.held(out.who, block).meets(Hold::EXACT) {
                 return Err(self.unknown(more.run, i as u64));
             }
-            for _ in 0..more.copies {
-                view.add_copy(block, name, more.tier, out);
-            }
+            view.add_copies(block, name, more.tier, more.copies, out);
         }
         Ok(())
     }

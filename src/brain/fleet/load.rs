@@ -6,7 +6,7 @@ use std::ops::{Add, AddAssign, SubAssign};
 
 /// Most token pairs that one prefill counts for (a prompt of 4 M tokens): what keeps every sum of
 /// a full ledger inside 64 bits.
-const MAX_PREFILL_PAIRS: u64 = 1 << 43;
+pub const MAX_PREFILL_PAIRS: u64 = 1 << 43;
 
 /// The (query, key) token pairs that attention visits to prefill `uncached_tokens` after
 /// `cached_tokens`: `new * (cached + new/2)`, the quadratic part of a prefill's cost.

@@ -5,11 +5,15 @@
 //! [`Reasons::explanation`] makes the readable form of it.
 
 use super::decision::{Explanation, FilterStep, ScoreColumn};
-use super::rows::MatchedRow;
+use super::rows::Rows;
 use crate::EndpointId;
+use crate::lanes::{greatest, vectorised};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::sync::Arc;
+
+/// Matches that are kept one by one; more of them are kept as a column.
+const FEW_MATCHED: usize = 4;
 
 /// The names of a profile and of its plugins.
 #[derive(Debug, PartialEq, Default)]
@@ -36,10 +40,11 @@ pub(super) struct Narrowed {
 pub struct Reasons {
     names: Arc<ProfileNames>,
     candidates: Arc<[EndpointId]>,
-    /// Column after column, in the order of the profile, then of `unlisted`.
-    scores: Vec<f64>,
-    /// Rows and matched tokens of those that match anything.
-    matched: SmallVec<[(u32, u32); 4]>,
+    /// Column after column: the matched tokens, unless `few_matched` has them all, then scores in
+    /// the order of the profile, then of `unlisted`.
+    columns: Vec<f64>,
+    /// Rows and matched tokens of those that match anything, if they are few.
+    few_matched: Option<SmallVec<[(u32, u32); FEW_MATCHED]>>,
     narrowed: Vec<Narrowed>,
     /// Foreign scorers that brought their weight.
     unlisted: Vec<(String, f64)>,
@@ -52,8 +57,8 @@ impl Reasons {
         Self {
             names: Arc::clone(names),
             candidates: Arc::default(),
-            scores: Vec::new(),
-            matched: SmallVec::new(),
+            columns: Vec::new(),
+            few_matched: Some(SmallVec::new()),
             narrowed: Vec::new(),
             unlisted: Vec::new(),
             fallback: None,
@@ -72,17 +77,26 @@ impl Reasons {
     }
 
     /// The candidates that are scored, and what they match.
-    pub(super) fn scored(&mut self, candidates: Arc<[EndpointId]>, matched: &[MatchedRow]) {
-        self.scores.reserve_exact(candidates.len() * self.names.scorers.len());
-        self.matched.extend(matched.iter().map(|it| (it.row as u32, it.tokens as u32)));
-        self.candidates = candidates;
+    pub(super) fn scored(&mut self, rows: &Rows) {
+        self.candidates = rows.shared_ids();
+        let scorers = self.names.scorers.len();
+        let mut few = SmallVec::new();
+        if rows.matching() <= FEW_MATCHED {
+            self.columns.reserve_exact(rows.len() * scorers);
+            few.extend(rows.matched().map(|it| (it.row as u32, it.tokens as u32)));
+            self.few_matched = Some(few);
+        } else {
+            self.columns.reserve_exact(rows.len() * (1 + scorers));
+            self.columns.extend_from_slice(rows.matched_tokens());
+            self.few_matched = None;
+        }
     }
 
     /// One more column, of zeros.
     pub(super) fn next_column(&mut self) -> &mut [f64] {
-        let start = self.scores.len();
-        self.scores.resize(start + self.candidates.len(), 0.0);
-        &mut self.scores[start..]
+        let start = self.columns.len();
+        self.columns.resize(start + self.candidates.len(), 0.0);
+        &mut self.columns[start..]
     }
 
     pub(super) fn unlisted(&mut self, name: &str, weight: f64) {
@@ -111,13 +125,33 @@ impl Reasons {
     /// The most matched tokens of any candidate.
     #[must_use]
     pub fn best_matched_tokens(&self) -> u32 {
-        self.matched.iter().map(|&(_, tokens)| tokens).max().unwrap_or_default()
+        if let Some(few) = &self.few_matched {
+            return few.iter().map(|&(_, tokens)| tokens).max().unwrap_or_default();
+        }
+        let matched = self.columns.get(..self.candidates.len()).unwrap_or_default();
+        vectorised(
+            #[inline(always)]
+            || greatest(matched).max(0.0) as u32,
+        )
     }
 
     /// About how many bytes this holds.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.scores) + size_of_val(&*self.matched)
+        size_of_val(&*self.columns)
+    }
+
+    fn matched_tokens(&self) -> Vec<u32> {
+        let rows = self.candidates.len();
+        let Some(few) = &self.few_matched else {
+            let matched = self.columns.get(..rows).unwrap_or_default();
+            return matched.iter().map(|&tokens| tokens as u32).collect();
+        };
+        let mut matched = vec![0; rows];
+        for &(row, tokens) in few {
+            matched[row as usize] = tokens;
+        }
+        matched
     }
 
     /// All of it, to be read.
@@ -125,10 +159,11 @@ impl Reasons {
     pub fn explanation(&self) -> Explanation {
         let rows = self.candidates.len();
         let names = self.names.scorers.iter().chain(&self.unlisted);
-        let scores: Vec<ScoreColumn> = names
-            .enumerate()
+        let first = usize::from(self.few_matched.is_none());
+        let scores: Vec<ScoreColumn> = (first..)
+            .zip(names)
             .filter_map(|(at, (name, weight))| {
-                let values = self.scores.get(at * rows..(at + 1) * rows)?.to_vec();
+                let values = self.columns.get(at * rows..(at + 1) * rows)?.to_vec();
                 Some(ScoreColumn { name: name.clone(), weight: *weight, values })
             })
             .collect();
@@ -136,10 +171,6 @@ impl Reasons {
         let mut totals = vec![0.0; rows];
         for column in &scores {
             add_weighted(column.weight, &column.values, &mut totals);
-        }
-        let mut matched_tokens = vec![0; rows];
-        for &(row, tokens) in &self.matched {
-            matched_tokens[row as usize] = tokens;
         }
         let step = |(filter, name): (usize, &String)| {
             let narrowed = self.narrowed.iter().find(|step| step.filter == filter);
@@ -153,7 +184,7 @@ impl Reasons {
             candidates: self.candidates.to_vec(),
             scores,
             totals,
-            matched_tokens,
+            matched_tokens: self.matched_tokens(),
             picker: self.names.picker.clone(),
             fallback: self.fallback.as_deref().map(str::to_owned),
         }
@@ -178,11 +209,21 @@ impl From<Explanation> for Reasons {
     fn from(why: Explanation) -> Self {
         let narrowed = why.filters.iter().enumerate();
         let narrowed = narrowed.filter(|(_, step)| step.skipped || !step.removed.is_empty());
+        // As it was kept: see `scored`.
         let matched = why.matched_tokens.iter().zip(0..).filter(|&(&tokens, _)| tokens > 0);
+        let matched: SmallVec<[(u32, u32); FEW_MATCHED]> =
+            matched.map(|(&tokens, row)| (row, tokens)).collect();
+        let few_matched = (matched.len() <= FEW_MATCHED).then_some(matched);
+        let column = match few_matched {
+            Some(_) => &[][..],
+            None => &why.matched_tokens,
+        };
+        let column: Vec<f64> = column.iter().map(|&tokens| tokens.into()).collect();
+        let scores = why.scores.iter().flat_map(|column| &column.values).copied();
         Self {
             candidates: why.candidates.into(),
-            scores: why.scores.iter().flat_map(|column| &column.values).copied().collect(),
-            matched: matched.map(|(&tokens, row)| (row, tokens)).collect(),
+            columns: column.into_iter().chain(scores).collect(),
+            few_matched,
             narrowed: narrowed
                 .map(|(filter, step)| Narrowed { filter, removed: step.removed.clone() })
                 .collect(),
@@ -218,9 +259,7 @@ mod tests {
         let mut reasons = Reasons::new(&Arc::new(names));
         reasons.narrowed(0, Vec::new());
         reasons.narrowed(1, vec![id(3)]);
-        let matched =
-            MatchedRow { row: 1, source: Default::default(), tokens: 32.0, lower_tiers: [0.0; 3] };
-        reasons.scored([id(0), id(1)].into(), &[matched]);
+        reasons.scored(&Rows::for_test(&[id(0), id(1)], &[0.0, 32.0]));
         reasons.next_column().copy_from_slice(&[0.25, 1.0]);
         reasons.unlisted("b", 1.0);
         reasons.next_column().copy_from_slice(&[1.0, 0.0]);

@@ -2,7 +2,7 @@
 //!
 //! A column that lies in the fleet as it is needed is read there. Any other is made once, into a
 //! buffer that is kept between decisions: what no plugin of the profile reads costs nothing.
-//! Matches are kept as the few rows that have one, since of a large fleet few hold a prompt.
+//! Matches are columns too: where prompts begin alike, nearly everybody holds a part of each.
 
 use super::Request;
 use super::candidates::{Candidates, Run};
@@ -10,13 +10,20 @@ use super::context::Context;
 use super::features::{Feature, Features};
 use crate::fleet::{Columns, SignalColumn};
 use crate::index::{MatchSource, Matches};
+use crate::lanes::vectorised;
 use crate::predict::Prefill;
 use crate::{EndpointId, Slot, Tier};
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 
-/// Slots that are passed over together where they match nothing.
+/// Those who hold a part of the prompt are treated one by one where they are fewer than one in so
+/// many.
+pub(super) const FEW: usize = 8;
+/// Rows that are passed over together where they match nothing.
 const CHUNK: usize = 16;
+
+/// Tokens on each tier below the GPU.
+pub(super) type LowerTiers = [f64; Tier::COUNT - 1];
 
 /// A candidate that holds a part of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,14 +33,20 @@ pub(super) struct MatchedRow {
     /// Prompt tokens that it is believed to hold, on any tier.
     pub(super) tokens: f64,
     /// Those of them on each tier below the GPU.
-    pub(super) lower_tiers: [f64; Tier::COUNT - 1],
+    pub(super) lower_tiers: LowerTiers,
 }
 
 /// The candidates of one decision, one row each, in slot order.
 #[derive(Default)]
 pub struct Rows {
     candidates: Arc<Candidates>,
-    matched: Vec<MatchedRow>,
+    /// Prompt tokens that each is believed to hold, on any tier.
+    tokens: Vec<f64>,
+    /// Those of them on each tier below the GPU; empty where nobody has any there.
+    lower_tiers: Vec<LowerTiers>,
+    sources: Vec<MatchSource>,
+    /// How many hold anything.
+    matching: usize,
     prompt_tokens: f64,
     /// Prompt tokens in blocks that have a key: what could be matched.
     keyed_tokens: f64,
@@ -42,6 +55,14 @@ pub struct Rows {
 }
 
 impl Rows {
+    #[cfg(test)]
+    pub(super) fn for_test(ids: &[EndpointId], tokens: &[f64]) -> Self {
+        let candidates = Arc::new(Candidates::new(ids));
+        let sources = vec![MatchSource::Exact; ids.len()];
+        let matching = matching(tokens);
+        Self { candidates, tokens: tokens.to_vec(), sources, matching, ..Self::default() }
+    }
+
     /// Number of candidates.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -64,14 +85,34 @@ impl Rows {
     }
 
     /// Those that hold a part of the prompt, in the order of their rows.
-    pub(super) fn matched(&self) -> &[MatchedRow] {
-        &self.matched
+    pub(super) fn matched(&self) -> impl Iterator<Item = MatchedRow> + '_ {
+        holders(&self.tokens).filter_map(|row| self.match_of(row))
     }
 
     /// What one of them holds.
-    pub(super) fn match_of(&self, row: usize) -> Option<&MatchedRow> {
-        let at = self.matched.binary_search_by_key(&row, |matched| matched.row).ok()?;
-        Some(&self.matched[at])
+    pub(super) fn match_of(&self, row: usize) -> Option<MatchedRow> {
+        let tokens = self.tokens[row];
+        (tokens > 0.0).then(|| MatchedRow {
+            row,
+            source: self.sources[row],
+            tokens,
+            lower_tiers: self.lower_tiers.get(row).copied().unwrap_or_default(),
+        })
+    }
+
+    /// How many hold a part of the prompt.
+    pub(super) fn matching(&self) -> usize {
+        self.matching
+    }
+
+    /// What all hold, on any tier; 0 where nothing.
+    pub(super) fn matched_tokens(&self) -> &[f64] {
+        &self.tokens
+    }
+
+    /// What all hold below the GPU; empty where nobody holds anything there.
+    pub(super) fn lower_tiers(&self) -> &[LowerTiers] {
+        &self.lower_tiers
     }
 
     /// Matched share of the blocks that have a key, 0 to 1; 0 for a prompt without a full block.
@@ -81,8 +122,11 @@ impl Rows {
     }
 
     /// `tokens` as a share of those in blocks that have a key.
+    #[inline(always)]
     pub(super) fn share_of_keyed(&self, tokens: f64) -> f64 {
-        if self.keyed_tokens > 0.0 { (tokens / self.keyed_tokens).min(1.0) } else { 0.0 }
+        let share = tokens / self.keyed_tokens;
+        let share = if share < 1.0 { share } else { 1.0 };
+        if self.keyed_tokens > 0.0 { share } else { 0.0 }
     }
 
     /// The row of the candidate in this slot.
@@ -108,40 +152,55 @@ impl Rows {
     }
 
     fn find_matched(&mut self, block_tokens: f64, matches: &Matches) {
-        self.matched.clear();
+        let rows = self.candidates.ids.len();
+        self.tokens.resize(rows, 0.0);
+        self.sources.resize(rows, MatchSource::None);
+        self.lower_tiers.clear();
         let known = matches.depth_blocks.len();
         for run in self.candidates.runs() {
-            let slots = run.slots();
-            let first_row = run.rows().start;
-            let depths = &matches.depth_blocks[slots.start.min(known)..slots.end.min(known)];
-            // Most slots match nothing: they are passed over many at a time.
-            let (chunks, rest) = depths.as_chunks::<CHUNK>();
-            let chunks = chunks.iter().map(<[u32; CHUNK]>::as_slice).chain([rest]);
-            for (chunk, depths) in chunks.enumerate() {
-                if depths.iter().fold(0, |any, depth| any | depth) == 0 {
-                    continue;
-                }
-                for (offset, &depth_blocks) in depths.iter().enumerate() {
-                    let offset = chunk * CHUNK + offset;
-                    let (row, slot) = (first_row + offset, slots.start + offset);
-                    // The match of a former tenant counts for nothing.
-                    if depth_blocks == 0
-                        || matches.generation[slot] != self.candidates.ids[row].generation
-                    {
-                        continue;
-                    }
-                    let tokens = (f64::from(depth_blocks) * block_tokens).min(self.prompt_tokens);
-                    let mut left = tokens;
-                    let lower_tiers = matches.lower_tier_blocks[slot].map(|blocks| {
-                        let here = (f64::from(blocks) * block_tokens).min(left);
-                        left -= here;
-                        here
-                    });
-                    let source = matches.source[slot];
-                    self.matched.push(MatchedRow { row, source, tokens, lower_tiers });
-                }
-            }
+            let slots = run.slots().start.min(known)..run.slots().end.min(known);
+            let rows = run.rows().start..run.rows().start + slots.len();
+            // Slots that the matches have no word of: an endpoint that has just joined.
+            self.tokens[rows.end..run.rows().end].fill(0.0);
+            let (depths, generations) =
+                (&matches.depth_blocks[slots.clone()], &matches.generation[slots.clone()]);
+            let ids = &self.candidates.ids[rows.clone()];
+            let (out, most) = (&mut self.tokens[rows.clone()], self.prompt_tokens);
+            vectorised(
+                #[inline(always)]
+                || held_tokens((depths, generations), ids, block_tokens, most, out),
+            );
+            self.sources[rows].copy_from_slice(&matches.source[slots]);
         }
+        self.matching = matching(&self.tokens);
+        let lower = &matches.lower_tier_blocks;
+        let is_lower = |row: usize| {
+            let slot = self.candidates.ids[row].slot.index();
+            lower.get(slot).is_some_and(|blocks| *blocks != [0; Tier::COUNT - 1])
+        };
+        let any_lower = match self.matching * FEW < rows {
+            true => holders(&self.tokens).take(self.matching).any(is_lower),
+            false => vectorised(
+                #[inline(always)]
+                || lower.as_flattened().iter().fold(0, |any, &of| any | of) > 0,
+            ),
+        };
+        if any_lower {
+            self.find_lower_tiers(block_tokens, matches);
+        }
+    }
+
+    fn find_lower_tiers(&mut self, block_tokens: f64, matches: &Matches) {
+        let rows = self.candidates.ids.iter().zip(&self.tokens);
+        self.lower_tiers.extend(rows.map(|(id, &tokens)| {
+            let mut left = tokens;
+            let known = matches.lower_tier_blocks.get(id.slot.index());
+            known.copied().unwrap_or_default().map(|blocks| {
+                let here = (f64::from(blocks) * block_tokens).min(left);
+                left -= here;
+                here
+            })
+        }));
     }
 
     /// Removes the candidates that are not kept.
@@ -152,17 +211,17 @@ impl Rows {
         let mut ids = self.ids().to_vec();
         retain_by(&mut ids, keep);
         self.candidates = Arc::new(Candidates::new(&ids));
-        self.matched.retain(|matched| keep[matched.row]);
-        let (mut seen, mut kept) = (0, 0);
-        for matched in &mut self.matched {
-            kept += keep[seen..matched.row].iter().filter(|&&keep| keep).count();
-            seen = matched.row;
-            matched.row = kept;
-        }
+        retain_by(&mut self.tokens, keep);
+        retain_by(&mut self.sources, keep);
+        retain_by(&mut self.lower_tiers, keep);
+        self.matching = matching(&self.tokens);
     }
 
     /// One column of the decision that `cx` is of.
     pub(super) fn column<'a>(&'a self, feature: Feature, cx: &Context<'a>) -> &'a [f64] {
+        if feature == Feature::MatchedTokens {
+            return &self.tokens;
+        }
         if let (Some(slots), Some(column)) = (self.candidates.sole_run(), lies_in(feature, cx)) {
             return &column[slots];
         }
@@ -179,15 +238,14 @@ impl Rows {
         let fleet = cx.fleet.columns();
         match feature {
             Feature::PromptTokens => out.fill(self.prompt_tokens),
-            Feature::MatchedTokens => self.spread(0.0, |matched| matched.tokens, out),
-            Feature::CpuMatchedTokens => self.spread(0.0, |matched| matched.lower_tiers[0], out),
-            Feature::StorageMatchedTokens => {
-                self.spread(0.0, |matched| matched.lower_tiers[1], out);
-            }
-            Feature::RemoteMatchedTokens => self.spread(0.0, |matched| matched.lower_tiers[2], out),
+            Feature::MatchedTokens => out.copy_from_slice(&self.tokens),
+            Feature::CpuMatchedTokens => self.lower_tier(0, out),
+            Feature::StorageMatchedTokens => self.lower_tier(1, out),
+            Feature::RemoteMatchedTokens => self.lower_tier(2, out),
             Feature::UncachedTokens => {
-                let uncached = |tokens: f64| (self.prompt_tokens - tokens).max(1.0);
-                self.spread(uncached(0.0), |matched| uncached(matched.tokens), out);
+                for (out, tokens) in out.iter_mut().zip(&self.tokens) {
+                    *out = (self.prompt_tokens - tokens).max(1.0);
+                }
             }
             Feature::WaitingRequests => self.signals(&fleet.waiting_requests, cx, out),
             Feature::RunningRequests => self.signals(&fleet.running_requests, cx, out),
@@ -222,11 +280,10 @@ impl Rows {
         }
     }
 
-    /// `nothing` for those that match nothing.
-    fn spread(&self, nothing: f64, value: impl Fn(&MatchedRow) -> f64, out: &mut [f64]) {
-        out.fill(nothing);
-        for matched in &self.matched {
-            out[matched.row] = value(matched);
+    fn lower_tier(&self, tier: usize, out: &mut [f64]) {
+        out.fill(0.0);
+        for (out, tiers) in out.iter_mut().zip(&self.lower_tiers) {
+            *out = tiers[tier];
         }
     }
 
@@ -246,7 +303,7 @@ impl Rows {
                 rows.fill(now_ms, &own, &mut out[run.rows()]);
             }
         }
-        for matched in &self.matched {
+        for matched in self.matched() {
             let slot = self.ids()[matched.row].slot;
             out[matched.row] = cx.ttft_ms(slot, matched.tokens as u32).unwrap_or(f64::NAN);
         }
@@ -288,6 +345,44 @@ pub(super) fn reported(feature: Feature, fleet: &Columns) -> Option<&SignalColum
         Feature::GpuUtilization => &fleet.gpu_utilization,
         _ => return None,
     })
+}
+
+/// The rows that hold something: where few do, most are passed over many at a time.
+pub(super) fn holders(held: &[f64]) -> impl Iterator<Item = usize> + '_ {
+    let chunks = held.chunks(CHUNK).enumerate();
+    // No early exit, and no sum, which has an order: this compiles to a few comparisons of vectors.
+    let any = |tokens: &[f64]| tokens.iter().fold(false, |any, &tokens| any | (tokens > 0.0));
+    let some = chunks.filter(move |(_, tokens)| any(tokens));
+    some.flat_map(|(chunk, tokens)| {
+        let rows = (chunk * CHUNK..).zip(tokens);
+        rows.filter(|&(_, &tokens)| tokens > 0.0).map(|(row, _)| row)
+    })
+}
+
+/// How many hold something.
+pub(super) fn matching(held: &[f64]) -> usize {
+    vectorised(
+        #[inline(always)]
+        || held.iter().map(|&tokens| usize::from(tokens > 0.0)).sum(),
+    )
+}
+
+/// Tokens that each holds of a prompt of `most`; the match of a former tenant counts for nothing.
+#[inline(always)]
+fn held_tokens(
+    (depths, generations): (&[u32], &[u32]),
+    ids: &[EndpointId],
+    block_tokens: f64,
+    most: f64,
+    out: &mut [f64],
+) {
+    let rows = out.len();
+    let (depths, generations, ids) = (&depths[..rows], &generations[..rows], &ids[..rows]);
+    for (row, out) in out.iter_mut().enumerate() {
+        let tokens = f64::from(depths[row]) * block_tokens;
+        let tokens = if tokens < most { tokens } else { most };
+        *out = if generations[row] == ids[row].generation { tokens } else { 0.0 };
+    }
 }
 
 fn retain_by<T>(items: &mut Vec<T>, keep: &[bool]) {

@@ -298,7 +298,7 @@ impl Scheduler {
         let cx = inputs.over(rows);
         totals.clear();
         totals.resize(rows.len(), 0.0);
-        reasons.scored(rows.shared_ids(), rows.matched());
+        reasons.scored(rows);
         let mut sum = Sum { totals, counters, reasons };
         for entry in &profile.scorers {
             let is_foreign = entry.scorer.foreign_name().is_some();

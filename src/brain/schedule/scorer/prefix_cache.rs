@@ -11,9 +11,10 @@
 //! its load.
 
 use super::{Degraded, Scorer};
+use crate::lanes::vectorised;
 use crate::schedule::context::Context;
 use crate::schedule::registry::{self, Plugin, SHARE, in_range};
-use crate::schedule::rows::MatchedRow;
+use crate::schedule::rows::LowerTiers;
 use serde::Deserialize;
 
 pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
@@ -56,19 +57,29 @@ impl TierWeights {
     }
 
     /// Matched tokens of one candidate, each at its worth.
-    pub(super) fn credit_tokens(&self, matched: &MatchedRow) -> f64 {
-        let [cpu, storage, remote] = matched.lower_tiers;
-        let gpu = matched.tokens - cpu - storage - remote;
+    #[inline(always)]
+    pub(super) fn credit_tokens(&self, tokens: f64, lower_tiers: LowerTiers) -> f64 {
+        let [cpu, storage, remote] = lower_tiers;
+        let gpu = tokens - cpu - storage - remote;
         self.gpu * gpu + self.cpu * cpu + self.storage * storage + self.remote * remote
     }
 }
 
 impl Scorer for PrefixCache {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
-        out.fill(0.0);
-        for matched in cx.features.matched() {
-            let credit = self.tier_weights.credit_tokens(matched);
-            out[matched.row] = cx.features.share_of_keyed(credit);
+        let rows = cx.features;
+        let (tokens, lower_tiers) = (rows.matched_tokens(), rows.lower_tiers());
+        let weights = &self.tier_weights;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, &tokens) in out.iter_mut().zip(tokens) {
+                    *out = rows.share_of_keyed(weights.credit_tokens(tokens, [0.0; 3]));
+                }
+            },
+        );
+        for (out, (&tokens, &lower_tiers)) in out.iter_mut().zip(tokens.iter().zip(lower_tiers)) {
+            *out = rows.share_of_keyed(weights.credit_tokens(tokens, lower_tiers));
         }
         Ok(())
     }

@@ -64,14 +64,14 @@ use self::churn::Churn;
 use super::prefix_cache::TierWeights;
 use super::{Degraded, Scorer};
 use crate::Slot;
-use crate::fleet::prefill_pairs;
+use crate::fleet::MAX_PREFILL_PAIRS;
 use crate::lanes::{least, sum, vectorised};
 use crate::predict::{Prefill, PrefillRows};
 use crate::schedule::Feature;
 use crate::schedule::candidates::Run;
 use crate::schedule::context::{Context, Placed};
 use crate::schedule::registry::{self, AMOUNT, Plugin, in_range};
-use crate::schedule::rows::MatchedRow;
+use crate::schedule::rows::{FEW, LowerTiers, holders, matching};
 use serde::Deserialize;
 use std::ops::Range;
 use std::time::Duration;
@@ -156,11 +156,98 @@ struct Work {
     pairs_per_own_token: f64,
 }
 
+/// What the candidates of a run hold on the tiers below the GPU.
+trait LowerTierRows: Copy {
+    /// As [`PrefillRows::first`].
+    fn first(self, rows: usize) -> Self;
+    fn of(&self, row: usize) -> LowerTiers;
+}
+
+/// Nobody holds anything there.
+#[derive(Clone, Copy)]
+struct AllOnGpu;
+
+impl LowerTierRows for AllOnGpu {
+    #[inline(always)]
+    fn first(self, _: usize) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn of(&self, _: usize) -> LowerTiers {
+        [0.0; 3]
+    }
+}
+
+impl LowerTierRows for &[LowerTiers] {
+    #[inline(always)]
+    fn first(self, rows: usize) -> Self {
+        &self[..rows]
+    }
+
+    #[inline(always)]
+    fn of(&self, row: usize) -> LowerTiers {
+        self[row]
+    }
+}
+
+/// What each candidate of a run would do for the prompt.
+trait Works: Copy {
+    /// As [`PrefillRows::first`].
+    fn first(self, rows: usize) -> Self;
+    fn of(&self, row: usize) -> Work;
+}
+
+/// The same, for all.
+#[derive(Clone, Copy)]
+struct Same(Work);
+
+impl Works for Same {
+    #[inline(always)]
+    fn first(self, _: usize) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn of(&self, _: usize) -> Work {
+        self.0
+    }
+}
+
+/// By what each holds.
+#[derive(Clone, Copy)]
+struct Each<'a, L> {
+    prompt_tokens: f64,
+    held: &'a [f64],
+    lower_tiers: L,
+    tiers: TierWeights,
+}
+
+impl<L: LowerTierRows> Works for Each<'_, L> {
+    #[inline(always)]
+    fn first(self, rows: usize) -> Self {
+        Self { held: &self.held[..rows], lower_tiers: self.lower_tiers.first(rows), ..self }
+    }
+
+    #[inline(always)]
+    fn of(&self, row: usize) -> Work {
+        Work::of(self.prompt_tokens, self.held[row], self.lower_tiers.of(row), &self.tiers)
+    }
+}
+
+/// A run of candidates, and what its costs depend on.
+struct Costed<'a> {
+    part: Part<'a>,
+    moment: &'a Moment,
+    held: &'a [f64],
+    /// Empty where nobody holds anything there.
+    lower_tiers: &'a [LowerTiers],
+    is_reported: bool,
+}
+
 /// The columns of a run of candidates.
 #[derive(Clone, Copy)]
 struct Part<'a> {
-    /// Where costs are in milliseconds; otherwise they are in tokens of prefill.
-    models: Option<PrefillRows<'a>>,
     stored: &'a [f64],
     waiting: &'a [f64],
     running: &'a [f64],
@@ -179,20 +266,43 @@ struct Prices {
     per_pair: f64,
 }
 
-impl Prices {
+/// What tells prices.
+trait Pricing: Copy {
+    /// As [`PrefillRows::first`].
+    fn first(self, rows: usize) -> Self;
+    fn prices(&self, of: &Part<'_>, row: usize, work: &Work, moment: &Moment) -> Prices;
+}
+
+impl Pricing for PrefillRows<'_> {
     #[inline(always)]
-    fn by_model(models: &PrefillRows<'_>, row: usize, work: &Work, moment: &Moment) -> Self {
-        Self {
-            ttft: models.ttft_ms(row, moment.now_ms, &work.own),
-            per_token: models.ms_per_token(row),
-            per_pair: models.ms_per_pair(row),
-        }
+    fn first(self, rows: usize) -> Self {
+        PrefillRows::first(self, rows)
     }
 
     #[inline(always)]
-    fn in_tokens(of: &Part<'_>, row: usize, work: &Work) -> Self {
+    fn prices(&self, _: &Part<'_>, row: usize, work: &Work, moment: &Moment) -> Prices {
+        Prices {
+            ttft: self.ttft_ms(row, moment.now_ms, &work.own),
+            per_token: self.ms_per_token(row),
+            per_pair: self.ms_per_pair(row),
+        }
+    }
+}
+
+/// Prices in tokens of prefill, where no model tells milliseconds.
+#[derive(Clone, Copy)]
+struct InTokens;
+
+impl Pricing for InTokens {
+    #[inline(always)]
+    fn first(self, _: usize) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn prices(&self, of: &Part<'_>, row: usize, work: &Work, _: &Moment) -> Prices {
         let ttft = of.pending[row] + work.own.uncached_tokens;
-        Self { ttft, per_token: 1.0, per_pair: 0.0 }
+        Prices { ttft, per_token: 1.0, per_pair: 0.0 }
     }
 }
 
@@ -201,7 +311,6 @@ impl Part<'_> {
     #[inline(always)]
     fn first(self, rows: usize) -> Self {
         Self {
-            models: self.models,
             stored: &self.stored[..rows],
             waiting: &self.waiting[..rows],
             running: &self.running[..rows],
@@ -215,14 +324,12 @@ impl Part<'_> {
 }
 
 impl Work {
-    fn of(prompt_tokens: f64, matched: Option<&MatchedRow>, tiers: &TierWeights) -> Self {
-        let (cached, credit) = match matched {
-            Some(matched) => (matched.tokens, tiers.credit_tokens(matched)),
-            None => (0.0, 0.0),
-        };
-        let uncached_tokens = (prompt_tokens - cached).max(1.0);
-        let pairs = prefill_pairs(uncached_tokens as u32, cached as u32) as f64;
-        let loaded_tokens = cached - credit;
+    #[inline(always)]
+    fn of(prompt_tokens: f64, cached: f64, lower_tiers: LowerTiers, tiers: &TierWeights) -> Self {
+        let uncached_tokens = prompt_tokens - cached;
+        let uncached_tokens = if uncached_tokens > 1.0 { uncached_tokens } else { 1.0 };
+        let pairs = pairs(uncached_tokens, cached);
+        let loaded_tokens = cached - tiers.credit_tokens(cached, lower_tiers);
         let own_tokens = uncached_tokens + loaded_tokens;
         Self {
             own: Prefill { uncached_tokens, pairs },
@@ -231,6 +338,17 @@ impl Work {
             pairs_per_own_token: pairs / own_tokens,
         }
     }
+}
+
+/// [`prefill_pairs`](crate::fleet::prefill_pairs) of whole numbers, to the same bits, in vectors.
+#[inline(always)]
+fn pairs(uncached_tokens: f64, cached_tokens: f64) -> f64 {
+    // Numbers from here on have no fraction: it is rounded off.
+    const WHOLE: f64 = (1u64 << 52) as f64;
+    const MOST: f64 = MAX_PREFILL_PAIRS as f64;
+    // A half goes down, as in a division of integers.
+    let pairs = uncached_tokens * (2.0 * cached_tokens + uncached_tokens) * 0.5 - 0.25;
+    if pairs < MOST { (pairs + WHOLE) - WHOLE } else { MOST }
 }
 
 /// `value`, 0 where `signal` is unknown.
@@ -273,10 +391,11 @@ impl PredictedCost {
         &self,
         of: &Part<'_>,
         row: usize,
-        by: Prices,
+        pricing: &impl Pricing,
         work: &Work,
         moment: &Moment,
     ) -> f64 {
+        let by = pricing.prices(of, row, work, moment);
         let per_own_token = by.per_token + by.per_pair * work.pairs_per_own_token;
 
         // Queued prefill tokens that we did not send; none where either count is unknown.
@@ -328,87 +447,86 @@ impl PredictedCost {
         let by_models = can_be_trusted(cx);
         let is_reported =
             cx.is_reported(Feature::WaitingRequests) || cx.is_reported(Feature::KvUsage);
-        let cold = Work::of(prompt_tokens, None, &self.params.tier_weights);
-        let mut matched = cx.features.matched().iter().peekable();
+        let (held, lower_tiers) = (cx.features.matched_tokens(), cx.features.lower_tiers());
         for run in cx.features.runs() {
             let rows = run.rows();
-            let part = self.part(cx, by_models, rows.clone(), run.slots());
-            if is_reported {
-                self.costs_of::<true>(&part, &cold, &moment, &mut out[rows.clone()]);
-            } else {
-                self.costs_of::<false>(&part, &cold, &moment, &mut out[rows.clone()]);
-            }
-            while let Some(matched) = matched.next_if(|matched| matched.row < rows.end) {
-                let work = Work::of(prompt_tokens, Some(matched), &self.params.tier_weights);
-                let row = matched.row - rows.start;
-                let prices = match &part.models {
-                    Some(models) => Prices::by_model(models, row, &work, &moment),
-                    None => Prices::in_tokens(&part, row, &work),
-                };
-                out[matched.row] = self.cost::<true>(&part, row, prices, &work, &moment);
+            let models = cx.predictor.prefill_rows(run.slots(), cx.fleet.columns());
+            let of = Costed {
+                part: self.part(cx, rows.clone(), run.slots()),
+                moment: &moment,
+                held: &held[rows.clone()],
+                lower_tiers: lower_tiers.get(rows.clone()).unwrap_or_default(),
+                is_reported,
+            };
+            match models.filter(|_| by_models) {
+                Some(models) => self.costs_of_run(&of, models, &mut out[rows]),
+                None => self.costs_of_run(&of, InTokens, &mut out[rows]),
             }
         }
     }
 
-    /// Costs of a run of candidates to whom the prompt is the same work. `REPORTED` is whether any
-    /// engine has reported a queue or its KV.
-    fn costs_of<const REPORTED: bool>(
+    fn costs_of_run<P: Pricing>(&self, of: &Costed<'_>, by: P, out: &mut [f64]) {
+        let tiers = self.params.tier_weights;
+        let (held, lower_tiers) = (&of.held[..out.len()], of.lower_tiers);
+        let prompt_tokens = of.moment.prompt_tokens;
+        let matching = matching(held);
+        if matching * FEW < out.len() {
+            let cold = Work::of(prompt_tokens, 0.0, [0.0; 3], &tiers);
+            let work = Same(cold);
+            match of.is_reported {
+                true => self.costs_by::<true, _, _>(&of.part, by, work, of.moment, out),
+                false => self.costs_by::<false, _, _>(&of.part, by, work, of.moment, out),
+            }
+            for row in holders(held).take(matching) {
+                let lower = lower_tiers.get(row).copied().unwrap_or_default();
+                let work = Work::of(prompt_tokens, held[row], lower, &tiers);
+                out[row] = self.cost::<true>(&of.part, row, &by, &work, of.moment);
+            }
+        } else if lower_tiers.is_empty() {
+            let work = Each { prompt_tokens, held, lower_tiers: AllOnGpu, tiers };
+            match of.is_reported {
+                true => self.costs_by::<true, _, _>(&of.part, by, work, of.moment, out),
+                false => self.costs_by::<false, _, _>(&of.part, by, work, of.moment, out),
+            }
+        } else {
+            let work = Each { prompt_tokens, held, lower_tiers, tiers };
+            self.costs_by::<true, _, _>(&of.part, by, work, of.moment, out);
+        }
+    }
+
+    /// `REPORTED` is whether any engine has reported a queue or its KV.
+    fn costs_by<const REPORTED: bool, P: Pricing, W: Works>(
         &self,
         part: &Part<'_>,
-        work: &Work,
+        by: P,
+        work: W,
         moment: &Moment,
         out: &mut [f64],
     ) {
-        // Functions, so that `out` is known to overlap with nothing.
+        // A function, so that `out` is known to overlap with nothing.
         #[inline(always)]
-        fn by_models<const REPORTED: bool>(
-            scorer: &PredictedCost,
-            (part, models): (Part<'_>, PrefillRows<'_>),
-            (work, moment): (Work, Moment),
-            out: &mut [f64],
-        ) {
-            let (part, models) = (part.first(out.len()), models.first(out.len()));
-            for (row, out) in out.iter_mut().enumerate() {
-                let prices = Prices::by_model(&models, row, &work, &moment);
-                *out = scorer.cost::<REPORTED>(&part, row, prices, &work, &moment);
-            }
-        }
-        #[inline(always)]
-        fn in_tokens<const REPORTED: bool>(
+        fn fill<const REPORTED: bool>(
             scorer: &PredictedCost,
             part: Part<'_>,
-            (work, moment): (Work, Moment),
+            (by, work): (impl Pricing, impl Works),
+            moment: Moment,
             out: &mut [f64],
         ) {
-            let part = part.first(out.len());
+            let (part, by, work) =
+                (part.first(out.len()), by.first(out.len()), work.first(out.len()));
             for (row, out) in out.iter_mut().enumerate() {
-                let prices = Prices::in_tokens(&part, row, &work);
-                *out = scorer.cost::<REPORTED>(&part, row, prices, &work, &moment);
+                *out = scorer.cost::<REPORTED>(&part, row, &by, &work.of(row), &moment);
             }
         }
-        match part.models {
-            Some(models) => vectorised(
-                #[inline(always)]
-                || by_models::<REPORTED>(self, (*part, models), (*work, *moment), out),
-            ),
-            None => vectorised(
-                #[inline(always)]
-                || in_tokens::<REPORTED>(self, *part, (*work, *moment), out),
-            ),
-        }
+        vectorised(
+            #[inline(always)]
+            || fill::<REPORTED>(self, *part, (by, work), *moment, out),
+        );
     }
 
-    fn part<'a>(
-        &'a self,
-        cx: &Context<'a>,
-        by_models: bool,
-        rows: Range<usize>,
-        slots: Range<usize>,
-    ) -> Part<'a> {
+    fn part<'a>(&'a self, cx: &Context<'a>, rows: Range<usize>, slots: Range<usize>) -> Part<'a> {
         let column = |feature| &cx.column(feature)[rows.clone()];
-        let models = cx.predictor.prefill_rows(slots.clone(), cx.fleet.columns());
         Part {
-            models: models.filter(|_| by_models),
             stored: self.churn.scaled(slots),
             waiting: column(Feature::WaitingRequests),
             running: column(Feature::RunningRequests),
@@ -470,5 +588,23 @@ impl Scorer for PredictedCost {
 
     fn left(&mut self, slot: Slot) {
         self.churn.clear(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pairs;
+    use crate::fleet::prefill_pairs;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pairs_in_vectors_are_those_of_integers(
+            uncached in prop_oneof![1..100_000_u32, any::<u32>()],
+            cached in prop_oneof![0..100_000_u32, any::<u32>()],
+        ) {
+            let ours = pairs(uncached.into(), cached.into());
+            prop_assert_eq!(ours.to_bits(), (prefill_pairs(uncached, cached) as f64).to_bits());
+        }
     }
 }

@@ -25,6 +25,7 @@ use crate::{BlockKey, EndpointId, EngineHash, Time};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Who has which slot.
@@ -59,6 +60,8 @@ pub struct Residency {
     block_size: u32,
     /// Read by everybody without waiting; replaced whole by those who join and leave, in turn.
     roster: ArcSwap<Roster>,
+    /// Slots of the roster, for who wants nothing else of it.
+    slots: AtomicUsize,
     joining: Mutex<()>,
     shared: Shared,
     expiry: Expiry,
@@ -78,6 +81,7 @@ impl Residency {
             config,
             block_size,
             roster: ArcSwap::default(),
+            slots: AtomicUsize::new(0),
             joining: Mutex::new(()),
             shared: Shared { tokens: Tree::new(), text: Tree::nameless() },
             expiry: Expiry::new(),
@@ -117,6 +121,7 @@ impl Residency {
                     None => {
                         roster.tenants[slot] = Some(joined);
                         roster.generations[slot] = endpoint.generation;
+                        self.slots.store(roster.tenants.len(), Ordering::Relaxed);
                         self.roster.store(Arc::new(roster));
                         return;
                     }
@@ -334,7 +339,7 @@ impl Residency {
     /// The bare match of token keys: how long a run from the first each slot holds, for whatever
     /// reason, with no word of expiry, of tenants or of sources.
     pub fn depths(&self, keys: &[BlockKey], out: &mut Depths) {
-        let slots = self.roster.load().tenants.len();
+        let slots = self.slots.load(Ordering::Relaxed);
         self.shared.tokens.walk(keys, slots, &mut out.walk);
     }
 

@@ -18,6 +18,14 @@ impl ExtraCopies {
 
     /// So many copies more of each of these blocks.
     pub(super) fn add(&mut self, first: BlockRef, len: u32, more: u32) {
+        // A prompt that is computed again and again: the same runs each time, so that joining them
+        // with their neighbours, which the first time did, is not worth looking for them.
+        if let Some((run, copies)) = self.runs.get_mut(&first)
+            && *run == len
+        {
+            *copies = copies.saturating_add(more);
+            return;
+        }
         self.cut_at(first);
         self.cut_at(first.plus(len));
         let (mut at, end) = (first, first.plus(len));

@@ -59,14 +59,16 @@
 //! four unused where caches were ample.
 
 mod churn;
+mod prices;
+mod work;
 
 use self::churn::Churn;
+use self::prices::{InTokens, Pricing};
+use self::work::{AllOnGpu, Each, Same, Work, Works};
 use super::prefix_cache::TierWeights;
 use super::{Degraded, Scorer};
 use crate::Slot;
-use crate::fleet::MAX_PREFILL_PAIRS;
 use crate::lanes::{least, sum, vectorised};
-use crate::predict::{Prefill, PrefillRows};
 use crate::schedule::Feature;
 use crate::schedule::candidates::Run;
 use crate::schedule::context::{Context, Placed};
@@ -146,95 +148,6 @@ struct Moment {
     prompt_tokens: f64,
 }
 
-/// What a candidate would do for the prompt, whoever it is: the same for all that hold nothing.
-#[derive(Clone, Copy)]
-struct Work {
-    own: Prefill,
-    /// Tokens of the lower tiers, by what loading them costs in tokens of prefill.
-    loaded_tokens: f64,
-    own_tokens: f64,
-    pairs_per_own_token: f64,
-}
-
-/// What the candidates of a run hold on the tiers below the GPU.
-trait LowerTierRows: Copy {
-    /// As [`PrefillRows::first`].
-    fn first(self, rows: usize) -> Self;
-    fn of(&self, row: usize) -> LowerTiers;
-}
-
-/// Nobody holds anything there.
-#[derive(Clone, Copy)]
-struct AllOnGpu;
-
-impl LowerTierRows for AllOnGpu {
-    #[inline(always)]
-    fn first(self, _: usize) -> Self {
-        self
-    }
-
-    #[inline(always)]
-    fn of(&self, _: usize) -> LowerTiers {
-        [0.0; 3]
-    }
-}
-
-impl LowerTierRows for &[LowerTiers] {
-    #[inline(always)]
-    fn first(self, rows: usize) -> Self {
-        &self[..rows]
-    }
-
-    #[inline(always)]
-    fn of(&self, row: usize) -> LowerTiers {
-        self[row]
-    }
-}
-
-/// What each candidate of a run would do for the prompt.
-trait Works: Copy {
-    /// As [`PrefillRows::first`].
-    fn first(self, rows: usize) -> Self;
-    fn of(&self, row: usize) -> Work;
-}
-
-/// The same, for all.
-#[derive(Clone, Copy)]
-struct Same(Work);
-
-impl Works for Same {
-    #[inline(always)]
-    fn first(self, _: usize) -> Self {
-        self
-    }
-
-    #[inline(always)]
-    fn of(&self, _: usize) -> Work {
-        self.0
-    }
-}
-
-/// By what each holds.
-#[derive(Clone, Copy)]
-struct Each<'a, L> {
-    prompt_tokens: f64,
-    held: &'a [f64],
-    lower_tiers: L,
-    tiers: TierWeights,
-}
-
-impl<L: LowerTierRows> Works for Each<'_, L> {
-    #[inline(always)]
-    fn first(self, rows: usize) -> Self {
-        Self { held: &self.held[..rows], lower_tiers: self.lower_tiers.first(rows), ..self }
-    }
-
-    #[inline(always)]
-    fn of(&self, row: usize) -> Work {
-        Work::of(self.prompt_tokens, self.held[row], self.lower_tiers.of(row), &self.tiers)
-    }
-}
-
 /// A run of candidates, and what its costs depend on.
 struct Costed<'a> {
     part: Part<'a>,
@@ -258,54 +171,6 @@ struct Part<'a> {
     context: &'a [f64],
 }
 
-/// What a prefill takes, in the unit of the decision.
-#[derive(Clone, Copy)]
-struct Prices {
-    ttft: f64,
-    per_token: f64,
-    per_pair: f64,
-}
-
-/// What tells prices.
-trait Pricing: Copy {
-    /// As [`PrefillRows::first`].
-    fn first(self, rows: usize) -> Self;
-    fn prices(&self, of: &Part<'_>, row: usize, work: &Work, moment: &Moment) -> Prices;
-}
-
-impl Pricing for PrefillRows<'_> {
-    #[inline(always)]
-    fn first(self, rows: usize) -> Self {
-        PrefillRows::first(self, rows)
-    }
-
-    #[inline(always)]
-    fn prices(&self, _: &Part<'_>, row: usize, work: &Work, moment: &Moment) -> Prices {
-        Prices {
-            ttft: self.ttft_ms(row, moment.now_ms, &work.own),
-            per_token: self.ms_per_token(row),
-            per_pair: self.ms_per_pair(row),
-        }
-    }
-}
-
-/// Prices in tokens of prefill, where no model tells milliseconds.
-#[derive(Clone, Copy)]
-struct InTokens;
-
-impl Pricing for InTokens {
-    #[inline(always)]
-    fn first(self, _: usize) -> Self {
-        self
-    }
-
-    #[inline(always)]
-    fn prices(&self, of: &Part<'_>, row: usize, work: &Work, _: &Moment) -> Prices {
-        let ttft = of.pending[row] + work.own.uncached_tokens;
-        Prices { ttft, per_token: 1.0, per_pair: 0.0 }
-    }
-}
-
 impl Part<'_> {
     /// As [`PrefillRows::first`].
     #[inline(always)]
@@ -321,34 +186,6 @@ impl Part<'_> {
             context: &self.context[..rows],
         }
     }
-}
-
-impl Work {
-    #[inline(always)]
-    fn of(prompt_tokens: f64, cached: f64, lower_tiers: LowerTiers, tiers: &TierWeights) -> Self {
-        let uncached_tokens = prompt_tokens - cached;
-        let uncached_tokens = if uncached_tokens > 1.0 { uncached_tokens } else { 1.0 };
-        let pairs = pairs(uncached_tokens, cached);
-        let loaded_tokens = cached - tiers.credit_tokens(cached, lower_tiers);
-        let own_tokens = uncached_tokens + loaded_tokens;
-        Self {
-            own: Prefill { uncached_tokens, pairs },
-            loaded_tokens,
-            own_tokens,
-            pairs_per_own_token: pairs / own_tokens,
-        }
-    }
-}
-
-/// [`prefill_pairs`](crate::fleet::prefill_pairs) of whole numbers, to the same bits, in vectors.
-#[inline(always)]
-fn pairs(uncached_tokens: f64, cached_tokens: f64) -> f64 {
-    // Numbers from here on have no fraction: it is rounded off.
-    const WHOLE: f64 = (1u64 << 52) as f64;
-    const MOST: f64 = MAX_PREFILL_PAIRS as f64;
-    // A half goes down, as in a division of integers.
-    let pairs = uncached_tokens * (2.0 * cached_tokens + uncached_tokens) * 0.5 - 0.25;
-    if pairs < MOST { (pairs + WHOLE) - WHOLE } else { MOST }
 }
 
 /// `value`, 0 where `signal` is unknown.
@@ -588,23 +425,5 @@ impl Scorer for PredictedCost {
 
     fn left(&mut self, slot: Slot) {
         self.churn.clear(slot);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::pairs;
-    use crate::fleet::prefill_pairs;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn pairs_in_vectors_are_those_of_integers(
-            uncached in prop_oneof![1..100_000_u32, any::<u32>()],
-            cached in prop_oneof![0..100_000_u32, any::<u32>()],
-        ) {
-            let ours = pairs(uncached.into(), cached.into());
-            prop_assert_eq!(ours.to_bits(), (prefill_pairs(uncached, cached) as f64).to_bits());
-        }
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Candidates {
     pub(super) ids: Arc<[EndpointId]>,
+    /// Those of `ids`, as a column.
+    pub(super) generations: Box<[u32]>,
     runs: Box<[Run]>,
 }
 
@@ -48,7 +50,8 @@ impl Candidates {
                 _ => runs.push(Run { row, slot: id.slot.index(), len: 1 }),
             }
         }
-        Self { ids: ids.into(), runs: runs.into() }
+        let generations = ids.iter().map(|id| id.generation).collect();
+        Self { ids: ids.into(), generations, runs: runs.into() }
     }
 
     pub(super) fn runs(&self) -> &[Run] {

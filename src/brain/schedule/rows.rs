@@ -162,13 +162,13 @@ impl Rows {
             let rows = run.rows().start..run.rows().start + slots.len();
             // Slots that the matches have no word of: an endpoint that has just joined.
             self.tokens[rows.end..run.rows().end].fill(0.0);
-            let (depths, generations) =
-                (&matches.depth_blocks[slots.clone()], &matches.generation[slots.clone()]);
-            let ids = &self.candidates.ids[rows.clone()];
+            let depths = &matches.depth_blocks[slots.clone()];
+            let theirs = &matches.generation[slots.clone()];
+            let ours = &self.candidates.generations[rows.clone()];
             let (out, most) = (&mut self.tokens[rows.clone()], self.prompt_tokens);
             vectorised(
                 #[inline(always)]
-                || held_tokens((depths, generations), ids, block_tokens, most, out),
+                || held_tokens(depths, (theirs, ours), block_tokens, most, out),
             );
             self.sources[rows].copy_from_slice(&matches.source[slots]);
         }
@@ -370,18 +370,18 @@ pub(super) fn matching(held: &[f64]) -> usize {
 /// Tokens that each holds of a prompt of `most`; the match of a former tenant counts for nothing.
 #[inline(always)]
 fn held_tokens(
-    (depths, generations): (&[u32], &[u32]),
-    ids: &[EndpointId],
+    depths: &[u32],
+    (theirs, ours): (&[u32], &[u32]),
     block_tokens: f64,
     most: f64,
     out: &mut [f64],
 ) {
     let rows = out.len();
-    let (depths, generations, ids) = (&depths[..rows], &generations[..rows], &ids[..rows]);
+    let (depths, theirs, ours) = (&depths[..rows], &theirs[..rows], &ours[..rows]);
     for (row, out) in out.iter_mut().enumerate() {
         let tokens = f64::from(depths[row]) * block_tokens;
         let tokens = if tokens < most { tokens } else { most };
-        *out = if generations[row] == ids[row].generation { tokens } else { 0.0 };
+        *out = if theirs[row] == ours[row] { tokens } else { 0.0 };
     }
 }
 

@@ -3,7 +3,8 @@
 //! Sharded by the name, each shard behind a lock that is held for a few probes. An entry is eight
 //! bytes: 32 bits of the hashed name and the block; the block has the rest of the name. A bucket is
 //! a cache line of eight entries, which are compared together: a search reads one, and another only
-//! where that is full (linear probing by buckets), so a shard may be fifteen sixteenths full.
+//! where that could not take all that belong there (linear probing by buckets), so a shard may be
+//! fifteen sixteenths full.
 //!
 //! NOTE(perf): the names of a run go in and out shard by shard, because a lock and its release are two
 //! operations that let no later load begin early; the lines are asked for before the first of them
@@ -17,7 +18,6 @@ mod shard;
 
 use self::shard::{Bucket, Shard, home};
 use super::BlockRef;
-use super::heap;
 use super::prefetch::prefetch;
 use crate::EngineHash;
 use crate::index::sync::Mutex;
@@ -214,7 +214,7 @@ impl Names {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        let entries = self.shards.iter().map(|shard| heap::vec(&shard.lock().buckets));
+        let entries = self.shards.iter().map(|shard| shard.lock().heap_bytes());
         std::mem::size_of_val(&*self.shards)
             + std::mem::size_of_val(&*self.hints)
             + entries.sum::<usize>()

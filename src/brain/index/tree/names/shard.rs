@@ -1,6 +1,6 @@
 //! One shard: an open-addressing table whose buckets are cache lines, compared eight entries at once.
 
-use super::super::BlockRef;
+use super::super::{BlockRef, heap};
 use wide::u32x8;
 
 /// Entries of a bucket.
@@ -59,12 +59,6 @@ fn lanes_of(lanes: &[u32; WIDTH], number: u32) -> u32 {
     u32x8::new(*lanes).simd_eq(u32x8::splat(number)).to_bitmask()
 }
 
-/// As [`lanes_of`], of the lanes that are not more.
-#[inline]
-fn lanes_up_to(lanes: &[u32; WIDTH], number: u32) -> u32 {
-    u32x8::new(*lanes).simd_le(u32x8::splat(number)).to_bitmask()
-}
-
 /// The bucket where the search for a tag starts, of so many.
 pub(super) fn home(tag: u32, homes: usize) -> usize {
     ((u64::from(tag) * homes as u64) >> 32) as usize
@@ -75,36 +69,39 @@ pub(super) fn home(tag: u32, homes: usize) -> usize {
 pub(super) struct Shard {
     /// Home buckets, and past them those that the last ones overflow to.
     pub(super) buckets: Vec<Bucket>,
+    /// For each bucket, how many entries lie past it that would have been put there, or before it:
+    /// where none do, a search ends. Those that once were [`MANY`] stay that.
+    ///
+    /// NOTE(perf): without these counts a search ends at a bucket with room, and whoever takes an entry
+    /// out has to move others up: twice the instructions and lines of a removal.
+    passed: Vec<u8>,
     pub(super) homes: usize,
     len: usize,
 }
 
+/// So many that they are not counted any more.
+const MANY: u8 = u8::MAX;
+
 impl Shard {
-    /// Looks for an entry of that tag which `is_it` affirms: its place, or the first bucket on the
-    /// way that has room.
-    fn search(
+    /// Looks for a block of that tag which `is_it` affirms.
+    pub(super) fn find(
         &self,
         tag: u32,
         mut is_it: impl FnMut(BlockRef) -> bool,
-    ) -> Result<(usize, usize), usize> {
+    ) -> Option<BlockRef> {
         let mut number = home(tag, self.homes);
-        while let Some(bucket) = self.buckets.get(number) {
+        loop {
+            let bucket = self.buckets.get(number)?;
             if bucket.may_have(tag)
                 && let Some(at) = bucket.find(tag, &mut is_it)
             {
-                return Ok((number, at));
+                return Some(BlockRef(bucket.blocks[at] - 1));
             }
-            if !bucket.is_full() {
-                return Err(number);
+            if self.passed[number] == 0 {
+                return None;
             }
             number += 1;
         }
-        Err(number)
-    }
-
-    pub(super) fn find(&self, tag: u32, is_it: impl FnMut(BlockRef) -> bool) -> Option<BlockRef> {
-        let (bucket, at) = self.search(tag, is_it).ok()?;
-        Some(BlockRef(self.buckets[bucket].blocks[at] - 1))
     }
 
     /// Makes room for so many more.
@@ -115,56 +112,65 @@ impl Shard {
         }
     }
 
-    /// False where `is_it` affirms one of the same tag.
+    /// False where `is_it` affirms one of the same tag. There must be room: see [`Self::reserve`].
     pub(super) fn insert(
         &mut self,
         tag: u32,
         block: BlockRef,
         mut is_it: impl FnMut(BlockRef) -> bool,
     ) -> bool {
-        let mut number = home(tag, self.homes);
-        loop {
-            let Some(bucket) = self.buckets.get_mut(number) else {
+        let home = home(tag, self.homes);
+        let (mut number, mut room) = (home, None);
+        let to = loop {
+            let Some(bucket) = self.buckets.get(number) else {
                 self.overflow();
                 continue;
             };
             if bucket.may_have(tag) && bucket.find(tag, &mut is_it).is_some() {
                 return false;
             }
-            if !bucket.is_full() {
-                bucket.set(bucket.len(), tag, block.0 + 1);
-                self.len += 1;
-                return true;
+            if room.is_some() || !bucket.is_full() {
+                let to = *room.get_or_insert(number);
+                // Behind it there may be one of the same name still.
+                if self.passed[number] == 0 {
+                    break to;
+                }
             }
             number += 1;
-        }
+        };
+        let bucket = &mut self.buckets[to];
+        bucket.set(bucket.len(), tag, block.0 + 1);
+        self.pass(home, to);
+        self.len += 1;
+        true
     }
 
-    #[cold]
-    fn overflow(&mut self) {
-        self.buckets.reserve_exact(SPARE);
-        self.buckets.resize(self.buckets.len() + SPARE, Bucket::default());
+    /// An entry goes past the buckets from its home to its own.
+    fn pass(&mut self, home: usize, to: usize) {
+        for passed in &mut self.passed[home..to] {
+            *passed = passed.saturating_add(1);
+        }
     }
 
     pub(super) fn remove(&mut self, tag: u32, block: BlockRef) {
-        let mut hole = home(tag, self.homes);
-        let was_full = loop {
-            let Some(bucket) = self.buckets.get_mut(hole) else { return };
-            let is_full = bucket.is_full();
+        let home = home(tag, self.homes);
+        let mut number = home;
+        loop {
+            let Some(bucket) = self.buckets.get_mut(number) else { return };
             let is_it = lanes_of(&bucket.tags, tag) & lanes_of(&bucket.blocks, block.0 + 1);
             if is_it != 0 {
                 bucket.take(is_it.trailing_zeros() as usize);
-                break is_full;
+                break;
             }
-            if !is_full {
+            if self.passed[number] == 0 {
                 return;
             }
-            hole += 1;
-        };
-        self.len -= 1;
-        if was_full {
-            self.move_up(hole);
+            number += 1;
         }
+        for passed in &mut self.passed[home..number] {
+            *passed -= u8::from(*passed != MANY);
+        }
+        self.len -= 1;
         if self.len == 0 {
             *self = Self::default();
         } else if self.len * 2 < self.homes * WIDTH && self.homes > 8 {
@@ -172,30 +178,18 @@ impl Shard {
         }
     }
 
-    /// Whoever found a bucket full that no longer is, or one on the way from it, may move up.
-    fn move_up(&mut self, hole: usize) {
-        let (mut hole, mut next) = (hole, hole + 1);
-        while let Some(bucket) = self.buckets.get_mut(next) {
-            let is_full = bucket.is_full();
-            // The tags whose homes are the hole or before it.
-            let last = ((hole as u64 + 1) << 32).div_ceil(self.homes as u64) - 1;
-            let last = u32::try_from(last).unwrap_or(u32::MAX);
-            let moves = lanes_up_to(&bucket.tags, last) & !lanes_of(&bucket.blocks, 0);
-            if moves != 0 {
-                let (tag, block) = bucket.take(moves.trailing_zeros() as usize);
-                self.buckets[hole].set(WIDTH - 1, tag, block);
-                hole = next;
-            }
-            if !is_full {
-                return;
-            }
-            next += 1;
-        }
+    #[cold]
+    fn overflow(&mut self) {
+        self.buckets.reserve_exact(SPARE);
+        self.buckets.resize(self.buckets.len() + SPARE, Bucket::default());
+        self.passed.reserve_exact(SPARE);
+        self.passed.resize(self.buckets.len(), 0);
     }
 
     fn resize(&mut self, homes: usize) {
         let fresh = vec![Bucket::default(); homes + SPARE];
         let old = std::mem::replace(&mut self.buckets, fresh);
+        self.passed = vec![0; homes + SPARE];
         self.homes = homes;
         // How many each has so far, close together.
         let mut lens = vec![0u8; homes + SPARE];
@@ -215,16 +209,23 @@ impl Shard {
         }
     }
 
+    /// Where an entry goes whose home is full.
     #[cold]
-    fn next_with_room(&mut self, from: usize, lens: &mut Vec<u8>) -> usize {
+    fn next_with_room(&mut self, home: usize, lens: &mut Vec<u8>) -> usize {
         let has_room = |&len: &u8| (len as usize) < WIDTH;
-        match lens[from..].iter().position(has_room) {
-            Some(after) => from + after,
+        let to = match lens[home..].iter().position(has_room) {
+            Some(after) => home + after,
             None => {
                 self.overflow();
                 lens.resize(self.buckets.len(), 0);
                 self.buckets.len() - SPARE
             }
-        }
+        };
+        self.pass(home, to);
+        to
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        heap::vec(&self.buckets) + heap::vec(&self.passed)
     }
 }

@@ -98,6 +98,24 @@ fn a_stored_run_matches_to_its_end() {
 }
 
 #[test]
+fn a_booking_outlives_the_removal_of_half_a_block_whose_other_half_is_not_there() {
+    let (index, (tokens, keys)) = (index(), prompt(2));
+    let half = |names: std::ops::Range<u64>| BlockStored {
+        parent: names.start.checked_sub(1).map(EngineHash),
+        token_ids: tokens[names.start as usize * 2..names.end as usize * 2].to_vec(),
+        block_hashes: names.map(EngineHash).collect(),
+        block_size: BLOCK / 2,
+        ..stored(0..1)
+    };
+    // Of four halves the first two go, and the first comes back.
+    apply(&index, [KvEvent::Stored(half(0..4)), removed(0, Tier::Gpu), removed(1, Tier::Gpu)]);
+    apply(&index, [KvEvent::Stored(half(0..1))]);
+    index.book(Time::ZERO, endpoint(0), &keys[..1]);
+    apply(&index, [removed(0, Tier::Gpu)]);
+    assert_eq!(matched(&index, &keys), (2, MatchSource::Speculative));
+}
+
+#[test]
 fn removal_in_the_middle_opens_a_hole_and_keeps_what_is_behind_it() {
     let (index, (_, keys)) = (index(), prompt(5));
     apply(&index, [KvEvent::Stored(stored(0..5)), removed(2, Tier::Gpu)]);

@@ -390,11 +390,13 @@ impl EngineView {
         if out.beliefs.len() == 0 {
             return;
         }
-        for id in self.resting_on(id) {
-            let keys = self.blocks.get(id).map_or(0, |block| block.keys.as_slice().len());
-            for i in 0..keys {
-                let (at, path) = self.path(id, i);
-                if let Some(block) = out.tree.locate(at, &path) {
+        for at in self.resting_on(id) {
+            // What is here for the sake of those behind it only says nothing of what is to come.
+            let is_known = |block: &&Block| at == id || block.copies.any();
+            let block = self.blocks.get(at).filter(is_known);
+            for i in 0..block.map_or(0, |block| block.keys.as_slice().len()) {
+                let (place, path) = self.path(at, i);
+                if let Some(block) = out.tree.locate(place, &path) {
                     out.disbelieve(block);
                 }
             }

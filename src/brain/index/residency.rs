@@ -205,8 +205,8 @@ impl Residency {
         exported.unwrap_or(Exported::NoEvents)
     }
 
-    /// The endpoint holds what an export of it said, and nothing else that events told. `next` gives
-    /// the records until there are none. Returns how many blocks are held.
+    /// The endpoint holds what an export of it said, and nothing else: bookings of it are forgotten
+    /// too. `next` gives the records until there are none. Returns how many blocks are held.
     ///
     /// # Errors
     /// [`ImportError`], or what `next` failed with: the endpoint holds nothing then.
@@ -225,7 +225,9 @@ impl Residency {
                 match next() {
                     Ok(None) => break Ok(loader.blocks()),
                     Ok(Some(record)) => {
-                        if let Err(error) = state.import(&self.shared, &mut loader, &record) {
+                        let imported = state.import(&self.shared, &mut loader, &record);
+                        // At each record: a snapshot of a larger index must not get past the bound.
+                        if let Err(error) = imported.and_then(|()| self.has_room()) {
                             break Err(error.into());
                         }
                     }
@@ -413,6 +415,13 @@ impl Residency {
     /// All endpoints, in slot order.
     fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         self.roster.load().tenants.iter().flatten().cloned().collect()
+    }
+
+    fn has_room(&self) -> Result<(), ImportError> {
+        match self.shared.tokens.excess_blocks(self.config.max_bytes) {
+            None => Ok(()),
+            Some(_) => Err(ImportError::Full),
+        }
     }
 
     /// Has the endpoint pay where the index is larger than it may be. Returns how many blocks it

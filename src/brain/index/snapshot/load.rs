@@ -14,7 +14,7 @@ pub(in crate::index) struct Loader {
     blocks: u64,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 struct Loaded {
     /// Its blocks, in pieces of the tree: how many come before, the first, how many.
     pieces: Vec<(u32, BlockRef, u32)>,
@@ -46,11 +46,10 @@ impl Loader {
             let (record, names, keys) = (self.records, run.names.len(), run.keys.len());
             return Err(ImportError::Names { record, names, keys });
         }
-        let before = match run.parent {
-            None => Loaded::default(),
-            Some(parent) => self.loaded(parent, 0)?.clone(),
+        let (held, mut keys) = match run.parent {
+            None => (None, vec![]),
+            Some(parent) => self.loaded(parent, 0).map(|it| (it.held, it.since.clone()))?,
         };
-        let Loaded { held, since: mut keys, .. } = before;
         let skip = keys.len();
         keys.extend_from_slice(&run.keys);
         let Some((&tier, slower)) = run.tiers.split_first() else {

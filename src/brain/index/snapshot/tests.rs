@@ -167,6 +167,27 @@ fn records_that_contradict_themselves_are_refused_and_leave_nothing() {
 }
 
 #[test]
+fn a_snapshot_of_a_larger_index_stops_at_the_bound_and_leaves_nothing() {
+    let config = IndexConfig { max_bytes: 8 << 20, ..IndexConfig::default() };
+    let index = Residency::new(config, 16).unwrap();
+    index.join(endpoint(0), "m", Source::Events);
+    let mut taken = 0;
+    let run = |number: u64| {
+        let keys: Vec<_> = (0..1000).map(|i| BlockKey(1 + number * 1000 + i)).collect();
+        let names = keys.iter().map(|key| EngineHash(key.0)).collect();
+        Record::Run(Run { tiers: vec![Tier::Gpu], keys, names, ..Run::default() })
+    };
+    // A hundred times what there is room for.
+    let records = (0..25_000).map(|number| {
+        taken += 1;
+        run(number)
+    });
+    assert_eq!(import(&index, Time::ZERO, endpoint(0), records), Err(ImportError::Full));
+    assert!((100..1_000).contains(&taken), "it took {taken} records to see it");
+    assert_eq!((index.blocks(endpoint(0)).unwrap().exact, index.stats().keys), ([0; 4], 0));
+}
+
+#[test]
 fn a_fleet_comes_back_elsewhere() {
     let (here, mut rng) = (index(40), Rng::new(5));
     let prompts: Vec<Vec<BlockKey>> = (0..60)

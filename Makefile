@@ -4,7 +4,7 @@
 #   make demo [ENGINE=vllm] [ARGS=...]   the main job, on real HTTP and real KV events
 #   make check       inner loop: formatting, lints, unit and property tests
 #   make test        what CI runs: check, the model checker, real engines, the wheel, doctests, notebooks
-#   make soak        long fuzzing and long random histories
+#   make soak        long fuzzing, long random histories, and the index under a race detector
 #   make bench-NAME  one bench; prints a line BENCH {json} last
 #   make wheel       the wheel that ships, into dist/
 #   make goldens     captures from the real engine what the tests compare with
@@ -67,8 +67,18 @@ test: check model wheel-test engines
 model:
 	RUSTFLAGS="--cfg shuttle" cargo test -q -p llmd-brain --lib --target-dir target/shuttle index::tree
 
+# The same, with real threads, under a race detector, which is told what locks and atomics order.
+.PHONY: helgrind
+helgrind: $(VENV)/.stamp
+	RUSTFLAGS="--cfg helgrind" cargo test -q -p llmd-brain --lib --target-dir target/helgrind --no-run
+	LLMD_HISTORIES=$${LLMD_HELGRIND_HISTORIES:-500} RUSTFLAGS="--cfg helgrind" \
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --tool=helgrind --fair-sched=yes --num-callers=40 --error-exitcode=1 --suppressions=$(CURDIR)/tests/helgrind/std.supp" \
+	cargo test -q -p llmd-brain --lib --target-dir target/helgrind -- --test-threads=1 \
+		the_tree_never_over_credits the_tree_keeps_no_ghosts
+
 soak: develop
 	LLMD_SCHEDULES=200000 $(MAKE) --no-print-directory model
+	LLMD_HELGRIND_HISTORIES=5000 $(MAKE) --no-print-directory helgrind
 	LLMD_HISTORIES=1000000 LLMD_OPERATIONS=10000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
 	$(BIN)/pytest -q tests/python tests/faults
 

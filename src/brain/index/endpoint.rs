@@ -5,6 +5,7 @@ use super::groups::Groups;
 use super::plain::PlainView;
 use super::publisher::Publisher;
 use super::snapshot::{Exported, ImportError, Loader, Record};
+use super::sync::{AtomicBool, Mutex, Ordering};
 use super::tree::{Hold, Placed, Tree, heap};
 use super::view::EngineView;
 use super::{
@@ -12,8 +13,6 @@ use super::{
 };
 use crate::prompt::Chain;
 use crate::{BlockKey, EndpointId, EngineHash, Slot, Tier, Time};
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What all endpoints share.
 #[derive(Debug)]

@@ -1,8 +1,7 @@
 //! When the next belief of any endpoint expires.
 
+use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::Time;
-use parking_lot::{Mutex, MutexGuard};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A lower bound of the first expiry, kept without locks by those who book and made tight again by
 /// whoever has the turn to expire.

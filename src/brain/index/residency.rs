@@ -15,6 +15,7 @@
 use super::endpoint::{Endpoint, KeySpace, Shared, State};
 use super::expiry::{Expiry, Turn};
 use super::snapshot::{Exported, ImportError, Loader, Record};
+use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, Published};
 use super::tree::{Tree, heap};
 use super::{
     ApplyOutcome, BlockCounts, Depths, EndpointStats, Held, IndexConfig, IndexError, IndexStats,
@@ -22,10 +23,6 @@ use super::{
 };
 use crate::prompt::Chain;
 use crate::{BlockKey, EndpointId, EngineHash, Time};
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, MutexGuard};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Who has which slot.
@@ -59,7 +56,7 @@ pub struct Residency {
     config: IndexConfig,
     block_size: u32,
     /// Read by everybody without waiting; replaced whole by those who join and leave, in turn.
-    roster: ArcSwap<Roster>,
+    roster: Published<Roster>,
     /// Slots of the roster, for who wants nothing else of it.
     slots: AtomicUsize,
     joining: Mutex<()>,
@@ -80,7 +77,7 @@ impl Residency {
         Ok(Self {
             config,
             block_size,
-            roster: ArcSwap::default(),
+            roster: Published::new(Arc::default()),
             slots: AtomicUsize::new(0),
             joining: Mutex::new(()),
             shared: Shared { tokens: Tree::new(), text: Tree::nameless() },

@@ -1,28 +1,33 @@
 //! The primitives under the concurrent parts, by one name each, so that a model checker can stand
-//! in for them (`--cfg shuttle`).
+//! in for them (`--cfg shuttle`), or ones that tell a race detector what they order
+//! (`--cfg helgrind`).
 
 #[cfg(not(shuttle))]
-pub(super) use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+pub(super) use std::sync::{Arc, atomic::Ordering};
+
+#[cfg(not(any(shuttle, helgrind)))]
+pub(super) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+
+#[cfg(helgrind)]
+pub(super) use llmd_helgrind::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Published,
 };
 
 #[cfg(shuttle)]
 pub(super) use shuttle::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
-/// A mutex whose lock cannot fail.
-#[cfg(not(shuttle))]
-pub(super) type Mutex<T> = parking_lot::Mutex<T>;
+#[cfg(not(any(shuttle, helgrind)))]
+pub(super) use parking_lot::{Mutex, MutexGuard};
 
 /// What readers find without waiting: the newest version of something that is replaced whole.
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, helgrind)))]
 #[derive(Debug)]
 pub(super) struct Published<T>(arc_swap::ArcSwap<T>);
 
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, helgrind)))]
 impl<T> Published<T> {
     pub(super) fn new(value: Arc<T>) -> Self {
         Self(arc_swap::ArcSwap::new(value))
@@ -38,13 +43,14 @@ impl<T> Published<T> {
 }
 
 #[cfg(shuttle)]
-pub(super) use model::{Mutex, Published};
+pub(super) use model::{Mutex, MutexGuard, Published};
 
 #[cfg(shuttle)]
 mod model {
     use super::Arc;
+    pub(in super::super) use shuttle::sync::MutexGuard;
 
-    #[derive(Debug)]
+    #[derive(Debug, Default)]
     pub(in super::super) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
@@ -52,8 +58,12 @@ mod model {
             Self(shuttle::sync::Mutex::new(value))
         }
 
-        pub(in super::super) fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
+        pub(in super::super) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+
+        pub(in super::super) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
         }
     }
 

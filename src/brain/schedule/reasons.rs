@@ -168,10 +168,11 @@ impl Reasons {
             })
             .collect();
         // As the scheduler summed them.
-        let mut totals = vec![0.0; rows];
+        let mut totals = Vec::with_capacity(rows);
         for column in &scores {
             add_weighted(column.weight, &column.values, &mut totals);
         }
+        totals.resize(rows, 0.0);
         let step = |(filter, name): (usize, &String)| {
             let narrowed = self.narrowed.iter().find(|step| step.filter == filter);
             let removed = narrowed.map_or_else(Vec::new, |step| step.removed.clone());
@@ -191,9 +192,13 @@ impl Reasons {
     }
 }
 
-/// Adds a column of scores to the sums.
+/// Adds a column of scores to the sums, which the first begins.
 #[inline(always)]
-pub(super) fn add_weighted(weight: f64, scores: &[f64], totals: &mut [f64]) {
+pub(super) fn add_weighted(weight: f64, scores: &[f64], totals: &mut Vec<f64>) {
+    if totals.is_empty() {
+        totals.extend(scores.iter().map(|score| weight * score));
+        return;
+    }
     for (total, score) in totals.iter_mut().zip(scores) {
         *total += weight * score;
     }

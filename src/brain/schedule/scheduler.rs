@@ -298,7 +298,6 @@ impl Scheduler {
         let Scratch { rows, totals, .. } = scratch;
         let cx = inputs.over(rows);
         totals.clear();
-        totals.resize(rows.len(), 0.0);
         reasons.scored(rows);
         let mut sum = Sum { totals, counters, reasons };
         for entry in &profile.scorers {
@@ -322,12 +321,14 @@ impl Scheduler {
                 None => {}
             }
         }
+        // Nobody scored.
+        totals.resize(rows.len(), 0.0);
     }
 }
 
-/// The weighted sum of columns, as it grows.
+/// The weighted sum of columns, as it grows; empty before the first.
 struct Sum<'a> {
-    totals: &'a mut [f64],
+    totals: &'a mut Vec<f64>,
     counters: &'a mut ScheduleCounters,
     reasons: &'a mut Reasons,
 }

@@ -3,6 +3,7 @@
 use super::Structure;
 use super::world::{BLOCK, Happening, MODEL, Prompt, batch};
 use crate::index::oracle::Oracle;
+use crate::index::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::index::{Held, IndexConfig, KvEvent, Matches, Source};
 use crate::{BlockKey, EndpointId, Slot, Time};
 use proptest::prelude::*;
@@ -10,7 +11,6 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeSet;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Engines, each with a thread that applies its events.
 pub(super) const WRITERS: u32 = 4;
@@ -85,30 +85,32 @@ pub(super) fn never_over_credit<S: Structure>(count: u32) -> (u32, u64) {
                     })
                 })
                 .collect();
-            for _ in 0..MATCHERS {
-                scope.spawn(|| {
-                    start.wait();
-                    let mut out = Matches::new();
-                    while !done.load(Ordering::Relaxed) {
-                        for prompt in Prompt::all() {
-                            let keys = prompt.keys();
-                            index.matches(Time::ZERO, keys, &mut out);
-                            matches.fetch_add(1, Ordering::Relaxed);
-                            for (number, script) in (0..WRITERS).zip(&scripts) {
-                                let id = endpoint(number, 1);
-                                let depth = out.depth_of(id.slot, id.generation) as usize;
-                                for key in &keys[..depth] {
-                                    assert!(script.ever_held.contains(key));
-                                }
+            let match_all = || {
+                start.wait();
+                let mut out = Matches::new();
+                while !done.load(Ordering::Relaxed) {
+                    for prompt in Prompt::all() {
+                        let keys = prompt.keys();
+                        index.matches(Time::ZERO, keys, &mut out);
+                        matches.fetch_add(1, Ordering::Relaxed);
+                        for (number, script) in (0..WRITERS).zip(&scripts) {
+                            let id = endpoint(number, 1);
+                            let depth = out.depth_of(id.slot, id.generation) as usize;
+                            for key in &keys[..depth] {
+                                assert!(script.ever_held.contains(key));
                             }
                         }
                     }
-                });
-            }
+                }
+            };
+            let matchers: Vec<_> = (0..MATCHERS).map(|_| scope.spawn(match_all)).collect();
             for writer in writers {
                 writer.join().unwrap();
             }
             done.store(true, Ordering::Relaxed);
+            for matcher in matchers {
+                matcher.join().unwrap();
+            }
         });
         check_quiescent(&index, &scripts);
         ran += histories * WRITERS;
@@ -165,7 +167,7 @@ pub(super) fn leave_no_ghosts<S: Structure>(count: u32) {
         writer(false);
         writer(true);
         let mut out = Matches::new();
-        for generation in 2..=u64::from(count) + 1 {
+        for generation in 2..=u64::from(count) {
             if generation % 3 == 0 {
                 index.leave(id(generation - 1));
             }
@@ -182,7 +184,8 @@ pub(super) fn leave_no_ghosts<S: Structure>(count: u32) {
                 assert_eq!(index.keys(), 0);
             }
         }
+        newest.store(u64::from(count) + 1, Ordering::Relaxed);
     });
-    index.leave(id(u64::from(count) + 1));
+    index.leave(id(u64::from(count)));
     assert_eq!(index.keys(), 0);
 }

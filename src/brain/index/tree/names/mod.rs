@@ -20,9 +20,13 @@ use self::shard::{Bucket, Shard, home};
 use super::BlockRef;
 use super::prefetch::prefetch;
 use crate::EngineHash;
+#[cfg(not(shuttle))]
+use crate::index::sync::AtomicUsize;
 use crate::index::sync::Mutex;
+use std::sync::atomic::Ordering;
 // Not the model checker's: nothing follows from what they say.
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(shuttle)]
+use std::sync::atomic::AtomicUsize;
 
 /// Names that go in or out together.
 const BATCH: usize = 128;

@@ -96,6 +96,7 @@ impl World {
             uncached_tokens: uncached,
             predicted_ttft_ms: None,
             predicted_tpot_ms: None,
+            objective_tpot_ms: None,
         };
         self.fleet.book(self.now, endpoint, &booking).ok()
     }
@@ -170,7 +171,7 @@ fn select(profile: &str, endpoints: usize, knowledge: Knowledge) -> (f64, f64) {
                 black_box(matches);
                 continue;
             }
-            let chosen = scheduler.choose(*now, &request, fleet, predictor, matches, &[]);
+            let chosen = scheduler.choose(*now, &request, &[], fleet, predictor, matches, &[]);
             if let Ok(choice) = black_box(&chosen) {
                 scheduler.committed(*now, &request, choice);
             }

@@ -5,7 +5,7 @@
 //! sockets, timers and wakers, feed [`brain::Input`]s and carry out [`brain::Action`]s.
 //!
 //! The rooms, each of which imports only those listed above it:
-//! `ids`, `lanes`, `rng`, `time`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `brain`, `engine`.
+//! `ids`, `lanes`, `rng`, `time`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `brain`, `engine`, `sim`.
 
 pub mod ids;
 pub mod lanes;
@@ -27,6 +27,8 @@ pub mod flow;
 pub mod brain;
 
 pub mod engine;
+
+pub mod sim;
 
 pub use ids::{BlockKey, EndpointId, EngineHash, ReservationId, Slot, Ticket, Tier};
 pub use time::Time;

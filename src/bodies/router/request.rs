@@ -154,7 +154,9 @@ impl LiveRouter {
         self.keep_time()?;
         let now = self.now();
         self.brain.matches(now, &scratch.keys, &mut scratch.matches);
-        self.brain.features(now, request, &scratch.matches).map_err(RouterError::Rejected)
+        self.brain
+            .features(now, request, &scratch.keys, &scratch.matches)
+            .map_err(RouterError::Rejected)
     }
 
     /// Places a request with scores made for the features of `version`; `None` where the fleet
@@ -193,7 +195,7 @@ impl LiveRouter {
     ) -> Result<Choice, RejectReason> {
         let now = self.now();
         self.brain.matches(now, &scratch.keys, &mut scratch.matches);
-        self.brain.explain(now, request, &scratch.matches, foreign)
+        self.brain.explain(now, request, &scratch.keys, &scratch.matches, foreign)
     }
 
     /// Has `waiter` called with what becomes of a held request.

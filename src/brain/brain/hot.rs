@@ -59,9 +59,10 @@ impl Brain {
         &self,
         now: Time,
         request: &Request,
+        keys: &[BlockKey],
         matches: &Matches,
     ) -> Result<(u64, Features), RejectReason> {
-        self.state.lock().features(now, request, matches)
+        self.state.lock().features(now, request, keys, matches)
     }
 
     /// Where a request would go now, and why. Changes nothing.
@@ -72,10 +73,11 @@ impl Brain {
         &self,
         now: Time,
         request: &Request,
+        keys: &[BlockKey],
         matches: &Matches,
         foreign: &[ForeignScore],
     ) -> Result<Choice, RejectReason> {
-        self.state.lock().explain(now, request, matches, foreign)
+        self.state.lock().explain(now, request, keys, matches, foreign)
     }
 
     /// [`Input::FirstToken`].

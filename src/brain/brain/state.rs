@@ -129,11 +129,12 @@ impl State {
         &mut self,
         now: Time,
         request: &Request,
+        keys: &[BlockKey],
         matches: &Matches,
     ) -> Result<(u64, Features), RejectReason> {
         let now = now.max(self.latest);
         self.scheduler
-            .features(now, request, &self.fleet, &self.predictor, matches)
+            .features(now, request, keys, &self.fleet, &self.predictor, matches)
             .map(|features| (self.version(), features))
             .map_err(RejectReason::from)
     }
@@ -142,12 +143,13 @@ impl State {
         &mut self,
         now: Time,
         request: &Request,
+        keys: &[BlockKey],
         matches: &Matches,
         foreign: &[ForeignScore],
     ) -> Result<Choice, RejectReason> {
         let now = now.max(self.latest);
         self.scheduler
-            .explain(now, request, &self.fleet, &self.predictor, matches, foreign)
+            .explain(now, request, keys, &self.fleet, &self.predictor, matches, foreign)
             .map_err(RejectReason::from)
     }
 
@@ -207,7 +209,7 @@ impl State {
         let matches = answers.matches(now, keys);
         let choice = self
             .scheduler
-            .choose(now, request, &self.fleet, &self.predictor, matches, foreign)
+            .choose(now, request, keys, &self.fleet, &self.predictor, matches, foreign)
             .map_err(RejectReason::from)?;
         let booking = Booking {
             ticket,
@@ -215,6 +217,7 @@ impl State {
             uncached_tokens: request.prompt_tokens.saturating_sub(choice.matched_tokens),
             predicted_ttft_ms: choice.predicted.ttft_ms,
             predicted_tpot_ms: choice.predicted.tpot_ms,
+            objective_tpot_ms: request.slo.tpot_ms,
         };
         let reservation = self
             .fleet
@@ -311,6 +314,7 @@ impl State {
         // An answer without tokens (a failure, a prefill-only request) teaches nothing.
         if output_tokens > 0 {
             self.progress(now, reservation, output_tokens);
+            self.predictor.answered(output_tokens);
         }
         if let Some(decode) = self.fleet.decode_window(now, reservation) {
             self.predictor.output(endpoint.slot, &decode);
@@ -393,7 +397,7 @@ impl State {
         let Some(spec) = self.fleet.spec(endpoint) else { return };
         let profile = profile_of(spec).unwrap_or_default();
         let model = self.fleet.columns().model[endpoint.slot.index()];
-        self.predictor.admit(endpoint.slot, model, profile);
+        self.predictor.admit(endpoint.slot, model, profile.as_ref());
     }
 
     fn change(
@@ -469,12 +473,12 @@ impl State {
 }
 
 /// The engine profile that an endpoint's owner names by a label.
-fn profile_of(spec: &EndpointSpec) -> Result<Option<&'static EngineProfile>, FleetError> {
+fn profile_of(spec: &EndpointSpec) -> Result<Option<EngineProfile>, FleetError> {
     let Some(name) = spec.labels.get(ENGINE_PROFILE_LABEL) else { return Ok(None) };
-    EngineProfile::named(name).map(Some).ok_or_else(|| FleetError::Invalid {
+    EngineProfile::of_label(name).map(Some).ok_or_else(|| FleetError::Invalid {
         address: spec.address.clone(),
         field: "labels.engine-profile",
         value: name.clone(),
-        remedy: "leave it out, or name a profile of the predict room (EngineProfile::names)",
+        remedy: "leave it out, name a profile of the predict room (EngineProfile::names), or say custom:a,b,c,d,e,f",
     })
 }

@@ -296,13 +296,13 @@ fn scores_for_another_fleet_are_refused_once() {
     let (keys, request) = (keys_of(&tokens), request(&tokens));
     let mut matches = Matches::new();
     brain.matches(at_ms(1), &keys, &mut matches);
-    let (version, _) = brain.features(at_ms(1), &request, &matches).unwrap();
+    let (version, _) = brain.features(at_ms(1), &request, &[], &matches).unwrap();
     join(&brain, at_ms(2), "b", KvSource::Approximate);
 
     let refused = brain.commit(at_ms(3), &request, &keys, &matches, &[], version);
 
     assert!(matches!(refused, Err(BrainError::StaleFeatures { .. })), "{refused:?}");
-    let (version, _) = brain.features(at_ms(4), &request, &matches).unwrap();
+    let (version, _) = brain.features(at_ms(4), &request, &[], &matches).unwrap();
     assert!(brain.commit(at_ms(4), &request, &keys, &matches, &[], version).is_ok());
 }
 

@@ -84,6 +84,12 @@ impl Brain {
         self.view(now, id, &state.fleet)
     }
 
+    /// What this router has in flight, for its peers ([`Input::PeerTotals`](super::Input::PeerTotals)).
+    #[must_use]
+    pub fn own_totals(&self) -> Vec<super::PeerLoad> {
+        self.state.lock().fleet.own_totals()
+    }
+
     /// Whether the load of a routed request is still booked.
     #[must_use]
     pub fn is_reserved(&self, id: ReservationId) -> bool {

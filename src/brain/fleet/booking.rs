@@ -1,6 +1,6 @@
 //! The fleet's load: the ledger and the peers' totals, summed into the columns.
 
-use super::ledger::{Booking, Reservation};
+use super::ledger::{Booking, InFlight, Reservation};
 use super::peers::TooManyPeers;
 use super::{DecodeWindow, Fleet, FleetError, Load, PeerLoad, PeerOutcome, PeerTotals};
 use crate::{EndpointId, ReservationId, Slot, Time};
@@ -108,6 +108,11 @@ impl Fleet {
     #[must_use]
     pub fn decode_window(&self, now: Time, id: ReservationId) -> Option<DecodeWindow> {
         self.ledger.decode_window(now.max(self.latest), id)
+    }
+
+    /// What this router has in flight on a slot.
+    pub fn in_flight(&self, slot: Slot) -> impl Iterator<Item = InFlight> + '_ {
+        self.ledger.in_flight(slot)
     }
 
     /// Load that this router has on a slot.

@@ -26,6 +26,8 @@ pub struct Booking {
     pub predicted_ttft_ms: Option<f64>,
     /// Predicted time per output token, milliseconds.
     pub predicted_tpot_ms: Option<f64>,
+    /// Time per output token that the client asks for, milliseconds.
+    pub objective_tpot_ms: Option<f64>,
 }
 
 /// Load that is booked on an endpoint.
@@ -55,6 +57,24 @@ pub struct Reservation {
     pub predicted_ttft_ms: Option<f64>,
     /// Time per output token that was predicted, milliseconds.
     pub predicted_tpot_ms: Option<f64>,
+    /// Time per output token that the client asks for, milliseconds.
+    #[serde(default)]
+    pub objective_tpot_ms: Option<f64>,
+}
+
+/// A request in flight, and what its endpoint did since its first token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InFlight {
+    /// When its first token came.
+    pub first_token_at: Option<Time>,
+    /// Uncached tokens of others that were prefilled since; 0 before it.
+    pub prefill_tokens: f64,
+    /// Their token pairs.
+    pub prefill_pairs: f64,
+    /// Output tokens that were reported.
+    pub output_tokens: u32,
+    /// Time per output token that its client asks for, milliseconds.
+    pub objective_ms: Option<f64>,
 }
 
 impl Reservation {
@@ -228,6 +248,7 @@ impl Ledger {
             ahead,
             predicted_ttft_ms: booking.predicted_ttft_ms,
             predicted_tpot_ms: booking.predicted_tpot_ms,
+            objective_tpot_ms: booking.objective_tpot_ms,
         };
         entry.reservation = Some(reservation);
         self.live += 1;
@@ -282,6 +303,33 @@ impl Ledger {
         let nanos = now.since(reservation.first_token_at?).as_nanos();
         let end = self.rows[reservation.endpoint.slot.index()].meter.read(now);
         DecodeWindow::between(start, &end, nanos, reservation.output_tokens.saturating_sub(1))
+    }
+
+    /// Everything in flight on a slot: first what waits for its first token, then what decodes.
+    pub(super) fn in_flight(&self, slot: Slot) -> impl Iterator<Item = InFlight> + '_ {
+        let row = self.rows.get(slot.index());
+        let prefilled = row.map_or((0, 0), |row| row.meter.prefilled_so_far());
+        let of = move |list: List| {
+            let mut at = list.head();
+            std::iter::from_fn(move || {
+                let index = at?;
+                at = self.phase_links.next(index);
+                let entry = &self.entries[index as usize];
+                let it = entry.reservation.as_ref()?;
+                let (tokens, pairs) = match it.first_token_at {
+                    Some(_) => entry.decode_start.prefilled_until(prefilled),
+                    None => (0.0, 0.0),
+                };
+                Some(InFlight {
+                    first_token_at: it.first_token_at,
+                    prefill_tokens: tokens,
+                    prefill_pairs: pairs,
+                    output_tokens: it.output_tokens,
+                    objective_ms: it.objective_tpot_ms,
+                })
+            })
+        };
+        row.into_iter().flat_map(move |row| of(row.prefilling).chain(of(row.decoding)))
     }
 
     /// Ends a reservation; `None` where it has ended before.

@@ -17,6 +17,13 @@ pub(super) struct Reading {
     prefill_pairs: u128,
 }
 
+impl Reading {
+    /// Uncached tokens and pairs that were prefilled from this reading on, until there were so many.
+    pub(super) fn prefilled_until(&self, (tokens, pairs): (u64, u128)) -> (f64, f64) {
+        ((tokens - self.prefill_tokens) as f64, (pairs - self.prefill_pairs) as f64)
+    }
+}
+
 /// The meter of one slot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Meter {
@@ -48,6 +55,11 @@ impl Meter {
         self.at = now;
         self.requests = load.decoding_requests;
         self.tokens = load.active_decode_tokens;
+    }
+
+    /// Uncached tokens and pairs that have been prefilled in all.
+    pub(super) fn prefilled_so_far(&self) -> (u64, u128) {
+        (self.reading.prefill_tokens, self.reading.prefill_pairs)
     }
 
     /// A prefill is done.

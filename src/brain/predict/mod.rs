@@ -25,7 +25,7 @@ mod prefill;
 mod profile;
 
 pub use config::{PredictConfig, PredictError};
-pub use predictor::{Predictor, Timing};
+pub use predictor::{Predictor, Rates, Timing};
 pub use prefill::{Prefill, PrefillRows};
 pub use profile::{EngineProfile, PROFILES};
 

@@ -17,6 +17,11 @@ const LEAST_OWN_SHARE: f64 = 0.25;
 const MOST_PREFILL_SHARE: f64 = 0.75;
 /// No engine steps faster, whatever has been learned.
 const LEAST_STEP_MS: f64 = 1e-3;
+/// Length of an answer before any was seen.
+const FIRST_OUTPUT_TOKENS: f64 = 300.0;
+/// Answers over which the mean length is taken, and the longest that one counts.
+const MEMORY_ANSWERS: f64 = 50.0;
+const MOST_OUTPUT_TOKENS: f64 = 4_000.0;
 /// Longer latencies are broken clocks.
 const DAY_MS: f64 = 86_400_000.0;
 
@@ -43,6 +48,15 @@ pub struct Timing {
     pub prefill_error: Option<f64>,
     /// Usual relative error of its decode model, once it has one of its own.
     pub decode_error: Option<f64>,
+}
+
+/// `a, b, c` and `d, e, f` of an endpoint, see [`EngineProfile`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// Of a prefill: base, each token, each pair.
+    pub prefill: [f64; 3],
+    /// Of a step that decodes: base, each request, each token of context.
+    pub decode: [f64; 3],
 }
 
 /// A pair of models, by [`Part`], and whether the prior that they started from may speak.
@@ -135,6 +149,7 @@ pub struct Predictor {
     models: Vec<Models>,
     recent: Vec<RecentPrefills>,
     pools: Vec<Pool>,
+    mean_output_tokens: f64,
     /// What the models come to, kept up as they learn: a prediction for a whole fleet reads this
     /// and no model.
     in_force: Coefficients,
@@ -162,6 +177,7 @@ impl Predictor {
             models: Vec::new(),
             recent: Vec::new(),
             pools: Vec::new(),
+            mean_output_tokens: FIRST_OUTPUT_TOKENS,
             in_force: Coefficients::default(),
         })
     }
@@ -303,6 +319,31 @@ impl Predictor {
         let features = [1.0, window.mean_batch_requests, window.mean_context_tokens];
         let tpot_ms = decode_ms / f64::from(window.steps);
         self.learn(slot, Part::Decode, features, tpot_ms);
+    }
+
+    /// Learns how long answers are.
+    pub fn answered(&mut self, output_tokens: u32) {
+        let tokens = f64::from(output_tokens).min(MOST_OUTPUT_TOKENS);
+        self.mean_output_tokens += (tokens - self.mean_output_tokens) / MEMORY_ANSWERS;
+    }
+
+    /// Tokens of an answer, on average over the recent ones.
+    #[must_use]
+    pub fn mean_output_tokens(&self) -> f64 {
+        self.mean_output_tokens
+    }
+
+    /// The coefficients of an endpoint's two models where both may speak.
+    #[must_use]
+    pub fn rates(&self, slot: Slot) -> Option<Rates> {
+        let row = slot.index();
+        let known = row < self.occupied.len();
+        let rates = known.then(|| Rates {
+            prefill: self.in_force.prefill.each_ref().map(|column| column[row]),
+            decode: self.in_force.decode(row),
+        })?;
+        // An unknown prefill is NaN, an unknown decode takes no time.
+        (!rates.prefill[0].is_nan() && rates.decode[0] > 0.0).then_some(rates)
     }
 
     /// The coefficients by which an endpoint is predicted; `None` for an empty slot. Whether they

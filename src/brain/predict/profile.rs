@@ -92,6 +92,9 @@ pub const PROFILES: [EngineProfile; 5] = [
     },
 ];
 
+/// Name of all profiles that are not in the table.
+const CUSTOM: &str = "custom";
+
 impl EngineProfile {
     /// The profile of this name.
     ///
@@ -106,6 +109,62 @@ impl EngineProfile {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         PROFILES.iter().find(|profile| profile.name == name)
+    }
+
+    /// One that nobody has named, by its eight numbers in the order of the fields.
+    #[must_use]
+    pub const fn custom(steps: [f64; 6], kv_tokens: u64, kv_bytes_per_token: u64) -> Self {
+        let [a, b, c, d, e, f] = steps;
+        Self {
+            name: CUSTOM,
+            prefill_base_ms: a,
+            prefill_ms_per_token: b,
+            prefill_ms_per_pair: c,
+            decode_base_ms: d,
+            decode_ms_per_request: e,
+            decode_ms_per_context_token: f,
+            kv_tokens,
+            kv_bytes_per_token,
+        }
+    }
+
+    /// How an endpoint's `engine-profile` label says it: the name, or `custom:` and the six
+    /// coefficients `a` to `f`.
+    ///
+    /// ```
+    /// use llmd_brain::predict::EngineProfile;
+    ///
+    /// let mine = EngineProfile::custom([1.0, 0.02, 1e-6, 6.0, 0.01, 4e-5], 300_000, 1 << 17);
+    /// assert_eq!(mine.label(), "custom:1,0.02,0.000001,6,0.01,0.00004");
+    /// assert_eq!(EngineProfile::of_label(&mine.label()).unwrap().decode_base_ms, 6.0);
+    /// assert!(EngineProfile::of_label("custom:1,2,3").is_none());
+    /// ```
+    #[must_use]
+    pub fn label(&self) -> String {
+        if self.name != CUSTOM {
+            return self.name.to_owned();
+        }
+        let steps = [
+            self.prefill_base_ms,
+            self.prefill_ms_per_token,
+            self.prefill_ms_per_pair,
+            self.decode_base_ms,
+            self.decode_ms_per_request,
+            self.decode_ms_per_context_token,
+        ];
+        format!("{CUSTOM}:{}", steps.map(|step| step.to_string()).join(","))
+    }
+
+    /// What a label means; the KV of a `custom` one is not in it.
+    #[must_use]
+    pub fn of_label(label: &str) -> Option<Self> {
+        let Some(steps) = label.strip_prefix(CUSTOM).and_then(|rest| rest.strip_prefix(':')) else {
+            return Self::named(label).copied();
+        };
+        let good = |step: &f64| step.is_finite() && *step >= 0.0;
+        let steps: Option<Vec<f64>> =
+            steps.split(',').map(|step| step.trim().parse().ok().filter(good)).collect();
+        Some(Self::custom(steps?.try_into().ok()?, 0, 0))
     }
 
     /// Every name, for messages.

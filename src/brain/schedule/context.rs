@@ -4,7 +4,7 @@ use super::rows::{Rows, reported};
 use super::{Feature, ForeignScore, Request};
 use crate::fleet::{EndpointSpec, Fleet};
 use crate::predict::Predictor;
-use crate::{EndpointId, Slot, Time};
+use crate::{BlockKey, EndpointId, Slot, Time};
 
 /// One request and its candidates, as every plugin of a profile sees them. Nothing here changes
 /// while a decision is made, except that filters shorten [`features`](Self::features).
@@ -14,6 +14,8 @@ pub struct Context<'a> {
     pub now: Time,
     /// The request.
     pub request: &'a Request,
+    /// The keys of its full blocks; none in a dry run without a prompt.
+    pub keys: &'a [BlockKey],
     /// The endpoints, for what is not a number: labels, topology, LoRA adapters.
     pub fleet: &'a Fleet,
     /// The latency models, for what a predicted latency is made of.
@@ -83,6 +85,8 @@ pub struct Placed<'a> {
     pub endpoint: EndpointId,
     /// Prompt tokens that it is believed to hold.
     pub matched_tokens: u32,
+    /// Milliseconds that its prefill will take there, by the endpoint's model; 0 without one.
+    pub prefill_ms: f64,
     /// Prompt tokens that the best of all candidates is believed to hold.
     pub best_matched_tokens: u32,
 }

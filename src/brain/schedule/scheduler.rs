@@ -14,9 +14,9 @@ use super::{ForeignScore, NoCandidate, Request, ScheduleError};
 use crate::fleet::Fleet;
 use crate::index::{MatchSource, Matches};
 use crate::lanes::vectorised;
-use crate::predict::Predictor;
+use crate::predict::{Predictor, Prefill};
 use crate::rng::Rng;
-use crate::{EndpointId, Slot, Time};
+use crate::{BlockKey, EndpointId, Slot, Time};
 use std::sync::Arc;
 
 /// Where a request should go, before anything is booked.
@@ -28,6 +28,8 @@ pub struct Choice {
     pub matched_tokens: u32,
     /// Prompt tokens that it has to compute, at least 1: what is to be booked.
     pub uncached_tokens: u32,
+    /// Milliseconds that computing them takes, by the endpoint's model; 0 without one.
+    pub prefill_ms: f64,
     /// What that belief rests on.
     pub match_source: MatchSource,
     /// What the latency model expects.
@@ -146,12 +148,13 @@ impl Scheduler {
         &mut self,
         now: Time,
         request: &Request,
+        keys: &[BlockKey],
         fleet: &Fleet,
         predictor: &Predictor,
         matches: &Matches,
     ) -> Result<Features, NoCandidate> {
         self.start(request, fleet, matches)?;
-        let inputs = Inputs { now, request, fleet, predictor, foreign: &[] };
+        let inputs = Inputs { now, request, keys, fleet, predictor, foreign: &[] };
         let rows = &self.scratch.rows;
         Ok(rows.features(&inputs.over(rows)))
     }
@@ -165,13 +168,14 @@ impl Scheduler {
         &mut self,
         now: Time,
         request: &Request,
+        keys: &[BlockKey],
         fleet: &Fleet,
         predictor: &Predictor,
         matches: &Matches,
         foreign: &[ForeignScore],
     ) -> Result<Choice, NoCandidate> {
         let eligible = self.start(request, fleet, matches)?;
-        let inputs = Inputs { now, request, fleet, predictor, foreign };
+        let inputs = Inputs { now, request, keys, fleet, predictor, foreign };
         let mut reasons = Reasons::new(&self.profile.names);
         self.run_filters(&inputs, &eligible, &mut reasons)?;
         self.run_scorers(&inputs, &mut reasons);
@@ -187,6 +191,11 @@ impl Scheduler {
             endpoint,
             matched_tokens,
             uncached_tokens: request.prompt_tokens.saturating_sub(matched_tokens).max(1),
+            prefill_ms: predictor.rates(endpoint.slot).map_or(0.0, |rates| {
+                let own = Prefill::of(request.prompt_tokens, matched_tokens);
+                let [base, per_token, per_pair] = rates.prefill;
+                base + per_token * own.uncached_tokens + per_pair * own.pairs
+            }),
             match_source: matched.map_or(MatchSource::None, |matched| matched.source),
             predicted: Predicted {
                 ttft_ms: cx.ttft_ms(endpoint.slot, matched_tokens),
@@ -205,13 +214,14 @@ impl Scheduler {
         &mut self,
         now: Time,
         request: &Request,
+        keys: &[BlockKey],
         fleet: &Fleet,
         predictor: &Predictor,
         matches: &Matches,
         foreign: &[ForeignScore],
     ) -> Result<Choice, NoCandidate> {
         let (rng, counters) = (self.rng.clone(), self.counters);
-        let choice = self.choose(now, request, fleet, predictor, matches, foreign);
+        let choice = self.choose(now, request, keys, fleet, predictor, matches, foreign);
         (self.rng, self.counters) = (rng, counters);
         choice
     }
@@ -223,6 +233,7 @@ impl Scheduler {
             request,
             endpoint: choice.endpoint,
             matched_tokens: choice.matched_tokens,
+            prefill_ms: choice.prefill_ms,
             best_matched_tokens: choice.reasons.best_matched_tokens(),
         };
         for entry in &mut self.profile.scorers {
@@ -367,6 +378,7 @@ impl Sum<'_> {
 struct Inputs<'a> {
     now: Time,
     request: &'a Request,
+    keys: &'a [BlockKey],
     fleet: &'a Fleet,
     predictor: &'a Predictor,
     foreign: &'a [ForeignScore],
@@ -374,7 +386,7 @@ struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     fn over(&self, features: &'a Rows) -> Context<'a> {
-        let Self { now, request, fleet, predictor, foreign } = *self;
-        Context { now, request, fleet, predictor, features, foreign }
+        let Self { now, request, keys, fleet, predictor, foreign } = *self;
+        Context { now, request, keys, fleet, predictor, features, foreign }
     }
 }

@@ -81,6 +81,7 @@ impl OurFleet {
                     uncached_tokens: 16 * request + 1,
                     predicted_ttft_ms: None,
                     predicted_tpot_ms: None,
+                    objective_tpot_ms: None,
                 };
                 let reservation = fleet.book(Time::ZERO, id, &booking).unwrap();
                 if request % 4 > 0 {
@@ -104,7 +105,7 @@ impl OurFleet {
     fn choose(&mut self) {
         let Self { scheduler, fleet, predictor, matches, request } = self;
         let (request, matches) = black_box((request, matches));
-        black_box(scheduler.choose(Time::ZERO, request, fleet, predictor, matches, &[]).unwrap());
+        black_box(scheduler.choose(Time::ZERO, request, &[], fleet, predictor, matches, &[]).unwrap());
     }
 }
 

@@ -35,6 +35,7 @@ fn booking(prompt_tokens: u32, uncached_tokens: u32) -> Booking {
         uncached_tokens,
         predicted_ttft_ms: None,
         predicted_tpot_ms: None,
+        objective_tpot_ms: None,
     }
 }
 

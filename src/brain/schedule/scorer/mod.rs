@@ -10,6 +10,7 @@
 //! called for a placement that is carried out and never for a dry run.
 
 mod active_request;
+mod churn;
 mod context_length;
 mod foreign;
 mod gpu_utilization;
@@ -20,6 +21,7 @@ mod lora_affinity;
 mod no_hit_lru;
 mod predicted_cost;
 mod prefix_cache;
+mod published;
 mod queue;
 mod running_requests;
 mod session_affinity;
@@ -71,20 +73,29 @@ pub fn builtin_scorers() -> impl Iterator<Item = &'static str> {
 /// Every scorer, in the order in which messages list them.
 pub(super) const SCORERS: &[Plugin<dyn Scorer>] = &[
     active_request::PLUGIN,
+    published::AIBRIX,
     context_length::PLUGIN,
+    published::DUALMAP,
+    published::DYNAMO,
     foreign::PLUGIN,
     gpu_utilization::PLUGIN,
     kv_cache_utilization::PLUGIN,
     latency::PLUGIN,
+    published::LMETRIC,
     load_aware::PLUGIN,
     lora_affinity::PLUGIN,
+    published::MIN_TTFT,
+    published::MOONCAKE,
     no_hit_lru::PLUGIN,
+    published::PREBLE,
     predicted_cost::PLUGIN,
     prefix_cache::PLUGIN,
     queue::PLUGIN,
+    published::RAY_PREFIX,
     running_requests::PLUGIN,
     session_affinity::PLUGIN,
     session_hash::PLUGIN,
+    published::SGLANG,
     token_load::PLUGIN,
     topology_affinity::PLUGIN,
 ];

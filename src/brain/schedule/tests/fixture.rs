@@ -86,6 +86,7 @@ impl World {
             uncached_tokens,
             predicted_ttft_ms: None,
             predicted_tpot_ms: None,
+            objective_tpot_ms: None,
         };
         self.fleet.book(NOW, self.ids[endpoint], &booking).unwrap();
     }
@@ -104,7 +105,7 @@ impl World {
         request: &Request,
         foreign: &[ForeignScore],
     ) -> Result<Choice, NoCandidate> {
-        scheduler.choose(NOW, request, &self.fleet, &self.predictor, &self.matches, foreign)
+        scheduler.choose(NOW, request, &[], &self.fleet, &self.predictor, &self.matches, foreign)
     }
 
     /// The scores that a fresh scheduler of one scorer gives.

@@ -260,7 +260,8 @@ fn stale_signals_make_scores_neutral() {
         let config = inline(scored_by(plugin.name));
         let mut scheduler = Scheduler::new(&config, 7).unwrap();
         let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
-        let choice = scheduler.choose(later, &request, fleet, predictor, matches, &[]).unwrap();
+        let choice =
+            scheduler.choose(later, &request, &[], fleet, predictor, matches, &[]).unwrap();
         let scores = &choice.explanation().scores[0].values;
         assert_eq!(scores[0].to_bits(), scores[1].to_bits(), "{}", plugin.name);
         assert_eq!(scores[0].to_bits(), scores[2].to_bits(), "{}", plugin.name);
@@ -275,7 +276,7 @@ fn stale_signals_remove_nobody() {
         let mut scheduler = Scheduler::new(&inline(filtered_by(plugin.name)), 7).unwrap();
         let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
         let choice =
-            scheduler.choose(later, &prompt(1_600), fleet, predictor, matches, &[]).unwrap();
+            scheduler.choose(later, &prompt(1_600), &[], fleet, predictor, matches, &[]).unwrap();
         assert_eq!(choice.explanation().candidates, world.ids, "{}", plugin.name);
     }
 }

@@ -58,23 +58,26 @@
 //! at a cold start of two small caches (1 to 2 % of hits), lost as much over four, and left one of
 //! four unused where caches were ample.
 
-mod churn;
+mod misses;
 mod prices;
 mod work;
 
-use self::churn::Churn;
+use self::misses::{Newcomer, expected_misses};
 use self::prices::{InTokens, Pricing};
 use self::work::{AllOnGpu, Each, Same, Work, Works};
+use super::churn::Churn;
 use super::prefix_cache::TierWeights;
 use super::{Degraded, Scorer};
 use crate::Slot;
 use crate::lanes::{least, sum, vectorised};
+use crate::predict::Prefill;
 use crate::schedule::Feature;
 use crate::schedule::candidates::Run;
 use crate::schedule::context::{Context, Placed};
 use crate::schedule::registry::{self, AMOUNT, Plugin, in_range};
 use crate::schedule::rows::{FEW, LowerTiers, holders, matching};
 use serde::Deserialize;
+use smallvec::SmallVec;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -85,10 +88,18 @@ pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
         in_range("interference", params.interference, AMOUNT)?;
         in_range("eviction", params.eviction, AMOUNT)?;
         in_range("kv_wait", params.kv_wait, AMOUNT)?;
+        in_range("miss_ms", params.miss_ms, AMOUNT)?;
         in_range("churn_window_s", params.churn_window_s, 0.1..=86_400.0)?;
         params.tier_weights.validate()?;
         let churn = Churn::new(Duration::from_secs_f64(params.churn_window_s));
-        Ok(Box::new(PredictedCost { params, churn, reuse: 0.5, mean_uncached_tokens: 512.0 }))
+        let placed = Churn::new(PLACED_WINDOW);
+        Ok(Box::new(PredictedCost {
+            params,
+            churn,
+            placed,
+            reuse: 0.5,
+            mean_uncached_tokens: 512.0,
+        }))
     },
 };
 
@@ -98,6 +109,7 @@ struct Params {
     interference: f64,
     eviction: f64,
     kv_wait: f64,
+    miss_ms: f64,
     churn_window_s: f64,
     tier_weights: TierWeights,
 }
@@ -108,12 +120,17 @@ impl Default for Params {
             interference: 0.1,
             eviction: 10.0,
             kv_wait: 1.0,
+            miss_ms: 10_000.0,
             churn_window_s: 60.0,
             tier_weights: TierWeights::default(),
         }
     }
 }
 
+/// Over this time prefills are counted as recent.
+const PLACED_WINDOW: Duration = Duration::from_secs(30);
+/// Most candidates whose missed objectives are counted.
+const MOST_COUNTED: usize = 64;
 /// Requests over which the running means are taken.
 const MEMORY_REQUESTS: f64 = 128.0;
 /// Share of the KV cache that requests may hold before they are taken to wait for each other: it
@@ -132,6 +149,8 @@ const REPORT_SLACK: f64 = 2.0;
 struct PredictedCost {
     params: Params,
     churn: Churn,
+    /// Milliseconds of prefill placed on each endpoint.
+    placed: Churn,
     /// Matched share of recent prompts, by the best of their candidates.
     reuse: f64,
     mean_uncached_tokens: f64,
@@ -376,6 +395,42 @@ impl PredictedCost {
     }
 }
 
+impl PredictedCost {
+    /// Adds what the expected misses of objectives cost, where anybody has objectives: to the
+    /// cheapest candidates, until no other can become the cheapest. Misses only add, so the costs of
+    /// those left out are lower bounds that are not the least.
+    fn add_misses(&self, cx: &Context<'_>, out: &mut [f64]) {
+        let has_objectives = cx.request.slo.ttft_ms.is_some() || cx.request.slo.tpot_ms.is_some();
+        if self.params.miss_ms == 0.0 || !has_objectives || !can_be_trusted(cx) {
+            return;
+        }
+        let matched = cx.column(Feature::MatchedTokens);
+        let faded = self.placed.faded(cx.now) / (PLACED_WINDOW.as_secs_f64() * 1e3);
+        let mut counted: SmallVec<[usize; MOST_COUNTED]> = SmallVec::new();
+        let mut best = f64::INFINITY;
+        while counted.len() < MOST_COUNTED.min(out.len()) {
+            let open = (0..out.len()).filter(|row| !counted.contains(row));
+            let Some(row) = open.min_by(|one, other| out[*one].total_cmp(&out[*other])) else {
+                return;
+            };
+            if out[row] >= best {
+                return;
+            }
+            counted.push(row);
+            let slot = cx.ids()[row].slot;
+            let work = Prefill::of(cx.request.prompt_tokens, matched[row] as u32);
+            let newcomer = Newcomer {
+                tokens: work.uncached_tokens.max(1.0),
+                pairs: work.pairs,
+                recent_share: faded * self.placed.scaled(slot.index()..slot.index() + 1)[0],
+            };
+            let Some(misses) = expected_misses(cx, slot, &newcomer) else { return };
+            out[row] += self.params.miss_ms * misses;
+            best = best.min(out[row]);
+        }
+    }
+}
+
 /// Whether every candidate has a latency model, and none is off by too much. Under overload the
 /// waits that no queue explains teach a model nonsense, and endpoints that are alike are then told
 /// apart.
@@ -397,6 +452,7 @@ fn can_be_trusted(cx: &Context<'_>) -> bool {
 impl Scorer for PredictedCost {
     fn score(&self, cx: &Context<'_>, out: &mut [f64]) -> Result<(), Degraded> {
         self.costs(cx, out);
+        self.add_misses(cx, out);
         vectorised(
             #[inline(always)]
             || {
@@ -411,6 +467,7 @@ impl Scorer for PredictedCost {
 
     fn make_room(&mut self, slots: usize) {
         self.churn.make_room(slots);
+        self.placed.make_room(slots);
     }
 
     fn placed(&mut self, placed: &Placed<'_>) {
@@ -421,9 +478,11 @@ impl Scorer for PredictedCost {
         self.mean_uncached_tokens +=
             (uncached_tokens - self.mean_uncached_tokens) / MEMORY_REQUESTS;
         self.churn.add(placed.now, placed.endpoint.slot, uncached_tokens);
+        self.placed.add(placed.now, placed.endpoint.slot, placed.prefill_ms);
     }
 
     fn left(&mut self, slot: Slot) {
         self.churn.clear(slot);
+        self.placed.clear(slot);
     }
 }

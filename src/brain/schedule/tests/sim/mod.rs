@@ -249,7 +249,7 @@ impl Simulation {
         let time = Time::from_nanos(now);
         let choice = self
             .scheduler
-            .choose(time, &request, &self.fleet, &self.predictor, &self.matches, &[])
+            .choose(time, &request, &[], &self.fleet, &self.predictor, &self.matches, &[])
             .unwrap();
         let booking = Booking {
             ticket: Ticket(self.in_flight.len() as u64),
@@ -257,6 +257,7 @@ impl Simulation {
             uncached_tokens: choice.uncached_tokens,
             predicted_ttft_ms: choice.predicted.ttft_ms,
             predicted_tpot_ms: choice.predicted.tpot_ms,
+            objective_tpot_ms: request.slo.tpot_ms,
         };
         let reservation = self.fleet.book(time, choice.endpoint, &booking).unwrap();
         self.scheduler.committed(time, &request, &choice);

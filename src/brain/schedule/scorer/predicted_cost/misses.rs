@@ -1,0 +1,106 @@
+//! How many objectives a placement will make miss.
+//!
+//! Over everything in flight at a candidate, the rise in the probability that its time per output token
+//! passes its objective because this prefill interrupts its decode; and the newcomer's own
+//! probabilities that it misses either of its two. A probability is logistic in how far the expected
+//! value is from the objective.
+//!
+//! ```text
+//! step      = d + e*n + f*context                 a step that only decodes, all in flight beside it
+//! share     = prefill placed lately / time        what prefills take of the endpoint's time, at most 0.8
+//! growth    = share/(1 - share) * step            what those to come will add to a token
+//! expected  = step + (prefills since its first token + those queued + growth*left/2) / output
+//! rise      = P(expected + own/output) - P(expected)
+//! newcomer  = P(step + growth) + P(ttft)
+//! ```
+//!
+//! `output` is what the request has generated (by its time, where nobody tells) and what it is likely
+//! to generate still: 0.4 of the mean answer, at least the mean in all. A time to first token that the
+//! prompt would miss alone on an idle endpoint is no objective: `max(objective, 1.5 * isolated)`.
+
+use crate::Slot;
+use crate::fleet::InFlight;
+use crate::schedule::context::Context;
+
+/// Width of the logistic around an objective of time per output token, milliseconds.
+const TPOT_WIDTH_MS: f64 = 10.0;
+/// The same for the time to first token, as a share of the objective.
+const TTFT_WIDTH: f64 = 0.15;
+/// Most of an endpoint's time that prefills are taken to need.
+const MOST_SHARE: f64 = 0.8;
+/// Share of the mean answer that one in decode has still to come.
+const LEFT_SHARE: f64 = 0.4;
+/// Times its isolated prefill that a prompt may take to its first token.
+const ISOLATED_FACTOR: f64 = 1.5;
+
+/// What the placement is about.
+pub(super) struct Newcomer {
+    /// Its uncached tokens and their pairs, as the endpoint would compute them.
+    pub(super) tokens: f64,
+    pub(super) pairs: f64,
+    /// Prefill milliseconds placed lately, as a share of the time.
+    pub(super) recent_share: f64,
+}
+
+/// Objectives expected to be missed by placing the request on a slot; `None` without its models.
+pub(super) fn expected_misses(cx: &Context<'_>, slot: Slot, of: &Newcomer) -> Option<f64> {
+    let columns = cx.fleet.columns();
+    let at = slot.index();
+    let timing = cx.predictor.rates(slot)?;
+    let [a, b, c] = timing.prefill;
+    let [d, e, f] = timing.decode;
+    let now_ms = cx.now.as_millis_f64();
+    let own_ms = a + b * of.tokens + c * of.pairs;
+    let inflight = columns.inflight_requests[at];
+    let step = d + e * inflight + f * columns.inflight_context_tokens[at];
+    let steps_of = |tokens: f64| libm::ceil(tokens * columns.steps_per_token[at]).max(1.0);
+
+    let cost = |tokens: f64, pairs: f64| b * tokens + c * pairs;
+    let head_ms = cost(columns.head_tokens[at], columns.head_pairs[at]);
+    let passed = (now_ms - columns.head_since_ms[at]).clamp(0.0, 0.9 * head_ms);
+    let pending_tokens = columns.pending_prefill_tokens[at];
+    let queued = cost(pending_tokens, columns.pending_prefill_pairs[at]) - passed;
+    let queued = if pending_tokens > 0.0 { queued + a } else { 0.0 };
+
+    let share = of.recent_share.min(MOST_SHARE);
+    let growth = share / (1.0 - share) * step;
+    let mean_output = cx.predictor.mean_output_tokens();
+
+    let mut misses = 0.0;
+    for InFlight { first_token_at, prefill_tokens, prefill_pairs, output_tokens, objective_ms } in
+        cx.fleet.in_flight(slot)
+    {
+        let Some(objective) = objective_ms else { continue };
+        let (interrupted, generated) = match first_token_at {
+            Some(first) => {
+                let since = cost(prefill_tokens, prefill_pairs);
+                let by_time = (cx.now.millis_since(first) - since) / step;
+                (since + queued, by_time.max(f64::from(output_tokens)))
+            }
+            None => (0.0, 0.0),
+        };
+        let output = (generated + LEFT_SHARE * mean_output).max(mean_output);
+        let left = output - generated;
+        let expected = step + (interrupted + growth * left / 2.0) / output;
+        misses += missed(expected + own_ms / output - objective, TPOT_WIDTH_MS)
+            - missed(expected - objective, TPOT_WIDTH_MS);
+    }
+    if let Some(objective) = cx.request.slo.tpot_ms {
+        misses += missed(step + growth - objective, TPOT_WIDTH_MS);
+    }
+    if let Some(objective) = cx.request.slo.ttft_ms {
+        let prompt = f64::from(cx.request.prompt_tokens);
+        let isolated = a + b * prompt + c * prompt * prompt / 2.0;
+        let limit = objective.max(ISOLATED_FACTOR * isolated);
+        let steps = steps_of(pending_tokens + of.tokens);
+        let beside = e * inflight + f * columns.inflight_context_tokens[at];
+        let ttft = queued + own_ms + steps * beside;
+        misses += missed(ttft - limit, TTFT_WIDTH * limit);
+    }
+    Some(misses)
+}
+
+/// Probability that a value which is expected to be so much above its objective misses it.
+fn missed(above: f64, width: f64) -> f64 {
+    1.0 / (1.0 + libm::exp(-above / width))
+}

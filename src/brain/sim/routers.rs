@@ -1,0 +1,178 @@
+//! The routers of a world: each a whole brain, fed as a live body feeds it.
+
+use super::engines::Engine;
+use super::{SimError, World};
+use crate::brain::{Action, Brain, Input, PeerTotals};
+use crate::engine::{EngineConfig, KvChange, Load};
+use crate::fleet::{Capacity, EndpointSpec, KvSource, MetricsSample};
+use crate::index::Matches;
+use crate::schedule::{Request, Slo};
+use crate::{BlockKey, EndpointId, EngineHash, Ticket, Time};
+use std::collections::HashMap;
+
+/// Leases are renewed by the first token alone here, and end with the request.
+const LEASE_MS: u64 = 24 * 3_600_000;
+
+/// A router.
+pub(super) struct Router {
+    pub(super) brain: Brain,
+    number: usize,
+    ids: Vec<EndpointId>,
+    /// The sample of each engine that it was told last.
+    told: Vec<Time>,
+    matches: Matches,
+    request: Request,
+    /// Which row a held ticket is.
+    pub(super) held: HashMap<Ticket, u32>,
+    /// When it has asked to be woken.
+    pub(super) wakes_at: Option<Time>,
+    exchanges: u64,
+    names: Vec<EngineHash>,
+}
+
+impl Router {
+    pub(super) fn new(world: &World, block_size: u32, number: usize) -> Result<Self, SimError> {
+        let mut config = world.brain.clone();
+        config.block_size = block_size;
+        config.seed = world.seed.wrapping_add(number as u64);
+        config.fleet.lease_ms = LEASE_MS;
+        config.fleet.max_endpoints = config.fleet.max_endpoints.max(world.engines.len());
+        config.fleet.router = format!("router-{number}");
+        let brain = Brain::new(config)?;
+        let mut ids = Vec::with_capacity(world.engines.len());
+        for (at, engine) in world.engines.iter().enumerate() {
+            let joined =
+                brain.step(Time::ZERO, Input::Join(spec(at, engine, world.profiles_known)))?;
+            ids.extend(joined.iter().filter_map(|action| match action {
+                Action::Joined(id) => Some(*id),
+                _ => None,
+            }));
+        }
+        let request = Request {
+            block_tokens: block_size,
+            slo: Slo { ttft_ms: Some(world.slo.ttft_ms), tpot_ms: Some(world.slo.tpot_ms) },
+            hold_ms: world.hold_ms,
+            ..Request::default()
+        };
+        Ok(Self {
+            brain,
+            number,
+            told: vec![Time::ZERO; ids.len()],
+            ids,
+            matches: Matches::new(),
+            request,
+            held: HashMap::new(),
+            wakes_at: None,
+            exchanges: 0,
+            names: Vec::new(),
+        })
+    }
+
+    /// The engine behind an endpoint.
+    pub(super) fn engine_of(&self, endpoint: EndpointId) -> usize {
+        // Engines joined in order, and nobody else did.
+        endpoint.slot.index()
+    }
+
+    /// Takes in everything that has reached it by `now`.
+    pub(super) fn catch_up(&mut self, now: Time, lag_nanos: u64, engines: &mut [Engine]) {
+        for (at, engine) in engines.iter_mut().enumerate() {
+            let id = self.ids[at];
+            let unread = &mut engine.unread[self.number];
+            while let Some(news) = unread.front()
+                && news.at.as_nanos() + lag_nanos <= now.as_nanos()
+            {
+                apply(&self.brain, id, &news.changes, &mut self.names);
+                unread.pop_front();
+            }
+            if let Some((sampled, load)) = engine.sample(now)
+                && sampled > self.told[at]
+            {
+                self.told[at] = sampled;
+                // The fleet is as it was made.
+                let _ = self.brain.step(now, Input::Metrics(id, page(load)));
+            }
+        }
+    }
+
+    /// A request arrives.
+    pub(super) fn arrive(
+        &mut self,
+        now: Time,
+        prompt_tokens: u32,
+        session: u32,
+        keys: &[BlockKey],
+    ) -> Action {
+        self.request.prompt_tokens = prompt_tokens;
+        let name = self.request.session_id.get_or_insert_default();
+        name.clear();
+        // Writing to a string cannot fail.
+        let _ = std::fmt::Write::write_fmt(name, format_args!("{session}"));
+        self.brain.matches(now, keys, &mut self.matches);
+        self.brain.decide(now, &self.request, keys, &self.matches, &[])
+    }
+
+    /// What this router tells its peers.
+    pub(super) fn totals(&mut self) -> PeerTotals {
+        self.exchanges += 1;
+        PeerTotals {
+            router: format!("router-{}", self.number),
+            epoch: 1,
+            sequence: self.exchanges,
+            endpoints: self.brain.own_totals(),
+        }
+    }
+}
+
+fn spec(number: usize, engine: &EngineConfig, profile_known: bool) -> EndpointSpec {
+    let mut spec = EndpointSpec::new(format!("sim://{number}"), "");
+    spec.kv_source = KvSource::Events;
+    spec.capacity = Capacity {
+        kv_blocks: engine.kv_blocks.into(),
+        block_size: engine.block_size,
+        max_running_requests: engine.max_sequences,
+        max_batch_tokens: engine.max_batch_tokens,
+        ..Capacity::default()
+    };
+    if profile_known {
+        spec.labels.insert("engine-profile".to_owned(), engine.profile.label());
+    }
+    spec
+}
+
+fn page(load: Load) -> MetricsSample {
+    MetricsSample {
+        waiting_requests: Some(load.waiting_requests.into()),
+        running_requests: Some(load.running_requests.into()),
+        kv_usage: Some(load.kv_usage()),
+        ..MetricsSample::default()
+    }
+}
+
+/// What an engine's events say, with the blocks' identities for their names.
+fn apply(brain: &Brain, id: EndpointId, changes: &[KvChange], names: &mut Vec<EngineHash>) {
+    let residency = brain.residency();
+    let mut at = 0;
+    while at < changes.len() {
+        names.clear();
+        match &changes[at] {
+            KvChange::Stored { parent, keys, .. } => {
+                names.extend(keys.iter().map(|key| EngineHash(key.0)));
+                residency.store(id, parent.map(|key| EngineHash(key.0)), names, keys);
+                at += 1;
+            }
+            KvChange::Removed(_) => {
+                while let Some(KvChange::Removed(key)) = changes.get(at) {
+                    names.push(EngineHash(key.0));
+                    at += 1;
+                }
+                residency.remove(id, names);
+            }
+            KvChange::HostStored(_) | KvChange::HostRemoved(_) => at += 1,
+            KvChange::Cleared => {
+                residency.clear(id);
+                at += 1;
+            }
+        }
+    }
+}

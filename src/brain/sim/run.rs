@@ -1,0 +1,467 @@
+//! The loop: events in order of time, of equal times in the order in which they were made.
+
+use super::engines::{Engine, Samples};
+use super::outcome::{Fate, Outcome, Row};
+use super::routers::Router;
+use super::{Arrivals, Workload, World};
+use crate::brain::{Action, BrainError, Input};
+use crate::engine::{EngineConfigError, EngineRequest, RequestId, Step};
+use crate::rng::Rng;
+use crate::schedule::Decision;
+use crate::{ReservationId, Time};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Why a world cannot be played.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SimError {
+    /// An engine cannot be.
+    #[error(transparent)]
+    Engine(#[from] EngineConfigError),
+    /// A router's settings cannot be.
+    #[error(transparent)]
+    Brain(#[from] BrainError),
+    /// An engine cuts prompts differently.
+    #[error(
+        "engine {engine} has blocks of {engine_block} tokens, the workload of {block_size}: give the \
+         engine that block_size"
+    )]
+    BlockSize {
+        /// Which engine.
+        engine: usize,
+        /// Its block size.
+        engine_block: u32,
+        /// The workload's.
+        block_size: u32,
+    },
+    /// Nobody serves, or nobody routes.
+    #[error("the world has no {0}: give it at least one")]
+    Nobody(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A request of the workload comes.
+    Arrive { prompt: u32, session: u32 },
+    /// An engine's step ends.
+    StepEnds { engine: u32 },
+    /// A router wants to look at its clock.
+    Wake { router: u32 },
+    /// Routers tell each other their loads.
+    Exchange,
+}
+
+impl Event {
+    fn is_work(self) -> bool {
+        matches!(self, Self::Arrive { .. } | Self::StepEnds { .. })
+    }
+}
+
+/// Plays a workload in a world.
+///
+/// # Errors
+/// [`SimError`] where they do not fit together.
+pub fn run(workload: &Workload, world: &World) -> Result<Outcome, SimError> {
+    let mut sim = Sim::new(workload, world)?;
+    sim.start();
+    sim.play()?;
+    Ok(sim.outcome())
+}
+
+/// Requests a second that the engines complete when all of a workload comes at once (in a thousandth
+/// of its time) and goes to whoever has the fewest: what a load of 1 means.
+///
+/// # Errors
+/// As [`run`].
+pub fn capacity_requests_per_s(workload: &Workload, world: &World) -> Result<f64, SimError> {
+    let span_ms = workload.prompts().iter().map(|it| it.at_ms).fold(0.0, f64::max).max(1.0);
+    let rate = workload.prompts().len() as f64 / (span_ms / 1e3) * 1e3;
+    let mut flood = world.clone().with_policy("least-request");
+    flood.arrivals = Arrivals::at_rate(rate, 0.0);
+    flood.routers = 1;
+    flood.hold_ms = 0;
+    let outcome = run(workload, &flood)?;
+    let first = outcome.rows.first().map_or(0.0, |row| row.arrived_ms);
+    Ok(outcome.rows.len() as f64 / ((outcome.ended_ms - first) / 1e3).max(1e-9))
+}
+
+/// Where a request is, while an engine has it.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    router: u32,
+    reservation: ReservationId,
+}
+
+struct Sim<'a> {
+    workload: &'a Workload,
+    world: &'a World,
+    engines: Vec<Engine>,
+    routers: Vec<Router>,
+    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    events_made: u64,
+    rows: Vec<Row>,
+    /// Row by row, as `rows`.
+    sent: Vec<Option<Sent>>,
+    /// Of each session, the next of its requests.
+    next_turn: Vec<u32>,
+    /// Sessions that have not begun, last first.
+    unbegun: Vec<u32>,
+    now: Time,
+    /// Arrivals and ends of steps among `events`: without any, nothing more happens.
+    under_way: u64,
+    kv_lag_nanos: u64,
+    step: Step,
+}
+
+impl<'a> Sim<'a> {
+    fn new(workload: &'a Workload, world: &'a World) -> Result<Self, SimError> {
+        if world.engines.is_empty() {
+            return Err(SimError::Nobody("engine"));
+        }
+        if world.routers == 0 {
+            return Err(SimError::Nobody("router"));
+        }
+        let (routers, block_size) = (world.routers as usize, workload.block_size());
+        let samples = Samples::new(nanos(world.metrics_interval_ms), nanos(world.metrics_lag_ms));
+        let mut engines = Vec::with_capacity(world.engines.len());
+        for (engine, config) in world.engines.iter().enumerate() {
+            if config.block_size != block_size {
+                let engine_block = config.block_size;
+                return Err(SimError::BlockSize { engine, engine_block, block_size });
+            }
+            engines.push(Engine::new(config.clone(), routers, samples.clone())?);
+        }
+        let routers = (0..routers).map(|number| Router::new(world, block_size, number));
+        Ok(Self {
+            workload,
+            world,
+            engines,
+            routers: routers.collect::<Result<_, _>>()?,
+            events: BinaryHeap::new(),
+            events_made: 0,
+            rows: Vec::with_capacity(workload.prompts().len()),
+            sent: Vec::with_capacity(workload.prompts().len()),
+            next_turn: workload.sessions().iter().map(|session| session.start).collect(),
+            unbegun: Vec::new(),
+            now: Time::ZERO,
+            under_way: 0,
+            kv_lag_nanos: nanos(world.kv_lag_ms),
+            step: Step::default(),
+        })
+    }
+
+    fn at(&mut self, time: Time, event: Event) {
+        self.events_made += 1;
+        self.under_way += u64::from(event.is_work());
+        self.events.push(Reverse((time, self.events_made, event)));
+    }
+
+    /// The first events.
+    fn start(&mut self) {
+        let mut rng = Rng::new(self.world.seed);
+        let (workload, world) = (self.workload, self.world);
+        match world.arrivals {
+            Arrivals::Open { requests_per_s, jitter_ms } => {
+                let prompts = workload.prompts();
+                let mut times: Vec<f64> = prompts
+                    .iter()
+                    .map(|it| {
+                        it.at_ms + if jitter_ms > 0.0 { rng.next_f64() * jitter_ms } else { 0.0 }
+                    })
+                    .collect();
+                let first = times.iter().copied().fold(f64::INFINITY, f64::min);
+                let last = times.iter().copied().fold(0.0, f64::max);
+                let mean_rate = prompts.len() as f64 / ((last - first) / 1e3).max(1e-9);
+                let stretch = requests_per_s.map_or(1.0, |rate| mean_rate / rate);
+                times.iter_mut().for_each(|time| *time = (*time - first) * stretch);
+                for (session, turns) in (0..).zip(workload.sessions()) {
+                    for prompt in turns.clone() {
+                        let at = Time::from_millis_f64(times[prompt as usize]);
+                        self.at(at, Event::Arrive { prompt, session });
+                    }
+                }
+            }
+            Arrivals::Closed { sessions, .. } => {
+                let mut order: Vec<u32> = (0..workload.sessions().len() as u32).collect();
+                for left in (1..order.len()).rev() {
+                    order.swap(left, rng.below(left as u64 + 1) as usize);
+                }
+                self.unbegun = order;
+                for _ in 0..sessions {
+                    // Nobody begins at the very same instant.
+                    let at = Time::from_millis_f64(rng.next_f64() * 1e3);
+                    self.begin_session(at);
+                }
+            }
+        }
+        if self.routers.len() > 1 && world.exchange_interval_ms > 0.0 {
+            self.at(Time::from_millis_f64(world.exchange_interval_ms), Event::Exchange);
+        }
+    }
+
+    fn begin_session(&mut self, at: Time) {
+        if let Some(session) = self.unbegun.pop() {
+            self.next_turn_at(at, session);
+        }
+    }
+
+    /// The next request of a session comes at `at`; `false` where it has none.
+    fn next_turn_at(&mut self, at: Time, session: u32) -> bool {
+        let turns = &self.workload.sessions()[session as usize];
+        let prompt = self.next_turn[session as usize];
+        let goes_on = prompt < turns.end;
+        if goes_on {
+            self.next_turn[session as usize] += 1;
+            self.at(at, Event::Arrive { prompt, session });
+        }
+        goes_on
+    }
+
+    fn play(&mut self) -> Result<(), SimError> {
+        let horizon = match self.world.arrivals {
+            Arrivals::Open { .. } => Time::MAX,
+            Arrivals::Closed { horizon_s, .. } => Time::from_millis_f64(horizon_s * 1e3),
+        };
+        while self.under_way > 0 || self.routers.iter().any(|router| !router.held.is_empty()) {
+            let Some(Reverse((at, _, event))) = self.events.pop() else { break };
+            self.under_way -= u64::from(event.is_work());
+            if at > horizon {
+                self.now = horizon;
+                break;
+            }
+            self.now = at;
+            match event {
+                Event::Arrive { prompt, session } => self.arrive(prompt, session)?,
+                Event::StepEnds { engine } => self.step_ends(engine as usize)?,
+                Event::Wake { router } => {
+                    self.routers[router as usize].wakes_at = None;
+                    self.tell(router as usize, Input::Tick)?;
+                }
+                Event::Exchange => self.exchange()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn arrive(&mut self, prompt: u32, session: u32) -> Result<(), SimError> {
+        let row = self.rows.len() as u32;
+        let router = row as usize % self.routers.len();
+        let it = &self.workload.prompts()[prompt as usize];
+        self.rows.push(Row {
+            prompt,
+            session,
+            is_counted: true,
+            fate: Fate::Unserved,
+            engine: u32::MAX,
+            arrived_ms: self.now.as_millis_f64(),
+            sent_ms: f64::NAN,
+            first_token_ms: f64::NAN,
+            finished_ms: f64::NAN,
+            ttft_limit_ms: 0.0,
+            tpot_limit_ms: self.world.slo.tpot_ms,
+            prompt_tokens: it.prompt_tokens,
+            output_tokens: it.output_tokens,
+            hit_tokens: 0,
+            host_hit_tokens: 0,
+            matched_tokens: 0,
+            predicted_ttft_ms: f64::NAN,
+            predicted_tpot_ms: f64::NAN,
+        });
+        self.sent.push(None);
+        let (now, lag) = (self.now, self.kv_lag_nanos);
+        self.routers[router].catch_up(now, lag, &mut self.engines);
+        let keys = self.workload.keys(it);
+        let action = self.routers[router].arrive(now, it.prompt_tokens, session, keys);
+        if let Action::Hold(ticket) = &action {
+            self.routers[router].held.insert(*ticket, row);
+        }
+        self.carry_out(router, Some(row), action)?;
+        self.wake(router);
+        Ok(())
+    }
+
+    /// Tells a router something and carries out what it wants.
+    fn tell(&mut self, router: usize, input: Input) -> Result<(), SimError> {
+        // Whoever may let a held request go has to know what is so now.
+        if !self.routers[router].held.is_empty() {
+            self.routers[router].catch_up(self.now, self.kv_lag_nanos, &mut self.engines);
+        }
+        let actions = self.routers[router].brain.step(self.now, input)?;
+        for action in actions {
+            self.carry_out(router, None, action)?;
+        }
+        self.wake(router);
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        router: usize,
+        row: Option<u32>,
+        action: Action,
+    ) -> Result<(), SimError> {
+        match action {
+            Action::Route(decision) => match row {
+                Some(row) => self.send(router, row, &decision),
+                None => Ok(()),
+            },
+            Action::Release(decision) => match self.routers[router].held.remove(&decision.ticket) {
+                Some(row) => self.send(router, row, &decision),
+                None => Ok(()),
+            },
+            Action::Reject { ticket, .. } => {
+                if let Some(row) = row.or_else(|| self.routers[router].held.remove(&ticket)) {
+                    self.rows[row as usize].fate = Fate::Rejected;
+                    self.session_goes_on(row);
+                }
+                Ok(())
+            }
+            Action::Hold(_)
+            | Action::Cancel { .. }
+            | Action::Joined(_)
+            | Action::Left(_)
+            | Action::Resync(_) => Ok(()),
+        }
+    }
+
+    fn send(&mut self, router: usize, row: u32, decision: &Decision) -> Result<(), SimError> {
+        let at = self.routers[router].engine_of(decision.endpoint);
+        let it = &mut self.rows[row as usize];
+        it.engine = at as u32;
+        it.sent_ms = self.now.as_millis_f64();
+        it.matched_tokens = decision.matched_tokens;
+        it.predicted_ttft_ms = decision.predicted.ttft_ms.unwrap_or(f64::NAN);
+        it.predicted_tpot_ms = decision.predicted.tpot_ms.unwrap_or(f64::NAN);
+        let engine = &mut self.engines[at];
+        it.ttft_limit_ms =
+            self.world.slo.ttft_limit_ms(&engine.model.config().profile, it.prompt_tokens);
+        let prompt = &self.workload.prompts()[it.prompt as usize];
+        self.sent[row as usize] =
+            Some(Sent { router: router as u32, reservation: decision.reservation });
+        engine.before_change(self.now);
+        let submitted = engine.model.submit(EngineRequest {
+            id: RequestId(row.into()),
+            prompt_tokens: prompt.prompt_tokens,
+            output_tokens: prompt.output_tokens,
+            keys: self.workload.keys(prompt).to_vec(),
+        });
+        if submitted.is_err() {
+            return self.refused(row);
+        }
+        if !engine.is_stepping {
+            self.begin_step(at);
+        }
+        Ok(())
+    }
+
+    /// An engine refuses a request that can never fit: its answer is an error, at once.
+    fn refused(&mut self, row: u32) -> Result<(), SimError> {
+        self.rows[row as usize].fate = Fate::Refused;
+        if let Some(sent) = self.sent[row as usize].take() {
+            self.tell(sent.router as usize, Input::Finished(sent.reservation, 0))?;
+        }
+        self.session_goes_on(row);
+        Ok(())
+    }
+
+    fn begin_step(&mut self, at: usize) {
+        let engine = &mut self.engines[at];
+        let planned = engine.model.begin_step(self.now);
+        engine.is_stepping = planned.is_some();
+        if let Some(planned) = planned {
+            self.at(planned.ends, Event::StepEnds { engine: at as u32 });
+        }
+    }
+
+    fn step_ends(&mut self, at: usize) -> Result<(), SimError> {
+        let mut step = std::mem::take(&mut self.step);
+        self.engines[at].finish_step(self.now, &mut step);
+        let now_ms = self.now.as_millis_f64();
+        for admitted in step.admitted.iter().filter(|it| !it.resumed) {
+            let row = &mut self.rows[admitted.id.0 as usize];
+            row.hit_tokens = admitted.hit_tokens;
+            row.host_hit_tokens = admitted.host_hit_tokens;
+        }
+        // The engine goes on before anybody hears of it.
+        self.begin_step(at);
+        for id in &step.first_tokens {
+            let row = id.0 as usize;
+            self.rows[row].first_token_ms = now_ms;
+            if let Some(sent) = self.sent[row] {
+                self.tell(sent.router as usize, Input::FirstToken(sent.reservation))?;
+            }
+        }
+        for id in &step.finished {
+            let row = id.0 as usize;
+            self.rows[row].finished_ms = now_ms;
+            self.rows[row].fate = Fate::Served;
+            if let Some(sent) = self.sent[row].take() {
+                let output_tokens = self.rows[row].output_tokens;
+                self.tell(sent.router as usize, Input::Finished(sent.reservation, output_tokens))?;
+            }
+            self.session_goes_on(row as u32);
+        }
+        self.step = step;
+        Ok(())
+    }
+
+    /// The next turn of a request's session, or of the session that replaces it.
+    fn session_goes_on(&mut self, row: u32) {
+        let Arrivals::Closed { think_cap_s, replace_after_s, .. } = self.world.arrivals else {
+            return;
+        };
+        let session = self.rows[row as usize].session;
+        let next = self.next_turn[session as usize];
+        let think_ms = self.workload.prompts().get(next as usize).map_or(0.0, |next| next.at_ms);
+        let after = |ms: f64| Time::from_millis_f64(self.now.as_millis_f64() + ms);
+        let (next, replaced) =
+            (after(think_ms.clamp(0.0, think_cap_s * 1e3)), after(replace_after_s * 1e3));
+        if !self.next_turn_at(next, session) {
+            self.begin_session(replaced);
+        }
+    }
+
+    fn wake(&mut self, router: usize) {
+        let it = &mut self.routers[router];
+        let Some(wanted) = it.brain.next_wakeup() else { return };
+        let wanted = wanted.max(self.now);
+        if it.wakes_at.is_none_or(|at| wanted < at) {
+            it.wakes_at = Some(wanted);
+            self.at(wanted, Event::Wake { router: router as u32 });
+        }
+    }
+
+    fn exchange(&mut self) -> Result<(), SimError> {
+        let now = self.now;
+        let totals: Vec<_> = self.routers.iter_mut().map(|router| router.totals()).collect();
+        for router in 0..self.routers.len() {
+            for told in totals.iter().enumerate().filter(|(by, _)| *by != router) {
+                self.tell(router, Input::PeerTotals(told.1.clone()))?;
+            }
+        }
+        let next = Time::from_millis_f64(now.as_millis_f64() + self.world.exchange_interval_ms);
+        self.at(next, Event::Exchange);
+        Ok(())
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let warmup = (self.rows.len() as f64 * self.world.warmup_share) as usize;
+        for (number, row) in self.rows.iter_mut().enumerate() {
+            row.is_counted = number >= warmup && row.fate != Fate::Refused;
+        }
+        let profile = self.world.engines[0].profile;
+        for row in self.rows.iter_mut().filter(|row| row.sent_ms.is_nan()) {
+            row.ttft_limit_ms = self.world.slo.ttft_limit_ms(&profile, row.prompt_tokens);
+        }
+        Outcome {
+            engines: self.engines.iter().map(|engine| *engine.model.counters()).collect(),
+            rows: self.rows,
+            ended_ms: self.now.as_millis_f64(),
+            usd_per_replica_hour: self.world.usd_per_replica_hour,
+        }
+    }
+}
+
+fn nanos(ms: f64) -> u64 {
+    Time::from_millis_f64(ms).as_nanos()
+}

@@ -1,0 +1,51 @@
+//! Public traces, as text, to workloads.
+
+mod mooncake;
+mod sessions;
+
+pub use mooncake::mooncake;
+pub use sessions::{agent_sessions, prompt_sessions};
+
+use crate::BlockKey;
+
+/// Why a trace could not be read.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TraceError {
+    /// A line that is not what the format says.
+    #[error("line {line} of the trace: {why}: give the {format} format, one JSON object a line")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+        /// What was expected.
+        format: &'static str,
+    },
+    /// Nothing in it.
+    #[error("the trace has no request: give the {0} format, one JSON object a line")]
+    Empty(&'static str),
+}
+
+/// The key of a block that a trace gives a number, in a scope of its own where numbers are local.
+fn key(scope: u64, id: u64) -> BlockKey {
+    let mixed =
+        (id ^ scope.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_add(0x1234_5678_9ABC_DEF1);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    BlockKey(mixed ^ (mixed >> 31))
+}
+
+/// The lines of a trace, read one by one.
+fn lines<'a, T: serde::Deserialize<'a>>(
+    text: &'a str,
+    format: &'static str,
+) -> impl Iterator<Item = Result<T, TraceError>> + 'a {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines.map(move |(number, line)| {
+        serde_json::from_str(line).map_err(|why| TraceError::Line {
+            line: number + 1,
+            why: why.to_string(),
+            format,
+        })
+    })
+}

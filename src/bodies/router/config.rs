@@ -3,7 +3,7 @@
 use super::observers::ObserveConfig;
 use llmd_brain::brain::BrainConfig;
 use llmd_brain::fleet::FleetConfig;
-use llmd_brain::flow::HoldConfig;
+use llmd_brain::flow::FlowConfig;
 use llmd_brain::index::IndexConfig;
 use llmd_brain::predict::PredictConfig;
 use llmd_brain::schedule::ScheduleConfig;
@@ -32,7 +32,7 @@ pub struct RouterConfig {
     /// Filters, scorers and pickers.
     pub schedule: ScheduleConfig,
     /// Holding of requests that have no place yet.
-    pub flow: HoldConfig,
+    pub flow: FlowConfig,
     /// How engines are followed.
     pub observe: ObserveConfig,
     /// A new file that gets the decision log.

@@ -1,7 +1,7 @@
 //! All settings of a brain, as one struct that every body reads by one path.
 
 use crate::fleet::FleetConfig;
-use crate::flow::HoldConfig;
+use crate::flow::FlowConfig;
 use crate::index::IndexConfig;
 use crate::predict::PredictConfig;
 use crate::schedule::ScheduleConfig;
@@ -24,7 +24,7 @@ pub struct BrainConfig {
     /// Filters, scorers and pickers.
     pub schedule: ScheduleConfig,
     /// Holding of requests that have no place yet.
-    pub flow: HoldConfig,
+    pub flow: FlowConfig,
 }
 
 impl Default for BrainConfig {
@@ -36,7 +36,7 @@ impl Default for BrainConfig {
             fleet: FleetConfig::default(),
             predict: PredictConfig::default(),
             schedule: ScheduleConfig::default(),
-            flow: HoldConfig::default(),
+            flow: FlowConfig::default(),
         }
     }
 }

@@ -88,6 +88,9 @@ pub enum RejectReason {
     /// The load could not be booked.
     #[error("the request cannot be booked: {0}")]
     NotBooked(String),
+    /// Its session has no room in any KV cache, and it may not wait.
+    #[error("no KV cache has room for its session now")]
+    NoRoom,
     /// It waited as long as it may.
     #[error("held for {0} ms without an endpoint becoming available")]
     HoldExpired(u64),

@@ -22,6 +22,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod view;
+mod waiting;
 
 pub use config::BrainConfig;
 pub use contract::{Action, Input, RejectReason};

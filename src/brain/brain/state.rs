@@ -5,7 +5,7 @@ use super::{Action, BrainConfig, BrainError, BrainStats, Input, LogEntry, LogSin
 use crate::fleet::{
     Booking, EndpointChange, EndpointSpec, Fleet, FleetError, KvSource, MetricsSample,
 };
-use crate::flow::{Attempt, Holding};
+use crate::flow::{FlowConfig, Held, Holding, SessionId, Sessions, Waiter};
 use crate::index::{Matches, Source};
 use crate::predict::{EngineProfile, Predictor};
 use crate::schedule::{Choice, Decision, Features, ForeignScore, Leg, Phase, Request, Scheduler};
@@ -13,6 +13,7 @@ use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
 use smallvec::smallvec;
 use std::collections::HashMap;
 use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Label by which an endpoint's owner names the engine profile that its latency models start from.
 const ENGINE_PROFILE_LABEL: &str = "engine-profile";
@@ -23,9 +24,34 @@ const RACE: Duration = Duration::from_secs(1);
 
 /// A request without a place yet.
 #[derive(Debug, Clone)]
-struct Waiting {
-    request: Request,
-    keys: Vec<BlockKey>,
+pub(super) struct Waiting {
+    pub(super) request: Request,
+    pub(super) keys: Vec<BlockKey>,
+}
+
+impl Waiting {
+    /// As the sessions see it.
+    pub(super) fn waiter(held: &Held<Self>) -> Waiter<'_> {
+        Waiter {
+            ticket: held.ticket,
+            session: session_of(&held.payload.request),
+            keys: &held.payload.keys,
+            prompt_tokens: held.payload.request.prompt_tokens,
+            since: held.since,
+        }
+    }
+}
+
+/// The session that a request names.
+pub(super) fn session_of(request: &Request) -> Option<SessionId> {
+    request.session_id.as_ref().map(|name| SessionId(xxh3_64(name.as_bytes())))
+}
+
+/// A request that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Routed {
+    pub(super) reservation: ReservationId,
+    pub(super) session: Option<SessionId>,
 }
 
 pub(super) struct State {
@@ -34,9 +60,13 @@ pub(super) struct State {
     pub(super) fleet: Fleet,
     predictor: Predictor,
     scheduler: Scheduler,
-    holding: Holding<Waiting>,
+    pub(super) flow: FlowConfig,
+    pub(super) holding: Holding<Waiting>,
+    pub(super) sessions: Sessions,
+    /// When those who wait for room are asked again.
+    pub(super) asks_at: Option<Time>,
     /// Which reservation a routed request has; bounded as the ledger is. Never iterated.
-    routed: HashMap<Ticket, ReservationId>,
+    pub(super) routed: HashMap<Ticket, Routed>,
     pub(super) stats: BrainStats,
     log: Option<LogSink>,
 }
@@ -49,7 +79,10 @@ impl State {
             fleet: Fleet::new(config.fleet.clone()),
             predictor: Predictor::new(config.predict.clone())?,
             scheduler: Scheduler::new(&config.schedule, config.seed)?,
+            flow: config.flow.clone(),
             holding: Holding::new(&config.flow),
+            sessions: Sessions::new(config.flow.sessions, config.block_size),
+            asks_at: None,
             routed: HashMap::new(),
             stats: BrainStats::default(),
             log: None,
@@ -70,7 +103,8 @@ impl State {
     }
 
     pub(super) fn next_wakeup(&self) -> Option<Time> {
-        [self.fleet.next_expiry(), self.holding.next_deadline()].into_iter().flatten().min()
+        let times = [self.fleet.next_expiry(), self.holding.next_deadline(), self.asks_at];
+        times.into_iter().flatten().min()
     }
 
     /// Any turn, logged.
@@ -105,10 +139,7 @@ impl State {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         answers.remember(self.log.is_some());
-        let action = match self.place(now, ticket, request, keys, foreign, answers) {
-            Ok(decision) => Action::Route(Box::new(decision)),
-            Err(why) => self.hold_or_reject(now, ticket, request, keys, why),
-        };
+        let action = self.route_or_hold(now, ticket, request, keys, foreign, answers);
         if let Some(log) = &mut self.log {
             let input = Input::Arrive {
                 request: request.clone(),
@@ -197,7 +228,7 @@ impl State {
     }
 
     /// Chooses an endpoint and books its load, in one step.
-    fn place(
+    pub(super) fn place(
         &mut self,
         now: Time,
         ticket: Ticket,
@@ -224,7 +255,11 @@ impl State {
             .book(now, choice.endpoint, &booking)
             .map_err(|why| RejectReason::NotBooked(why.to_string()))?;
         self.scheduler.committed(now, request, &choice);
-        self.routed.insert(ticket, reservation);
+        let session = session_of(request);
+        self.routed.insert(ticket, Routed { reservation, session });
+        if let Some(session) = session {
+            self.sessions.placed(now, session, ticket, choice.endpoint, keys);
+        }
         answers.book(now, choice.endpoint, request, keys);
         self.stats.decisions += 1;
         self.stats.fallbacks += u64::from(choice.reasons.fallback().is_some());
@@ -245,7 +280,7 @@ impl State {
         })
     }
 
-    fn hold_or_reject(
+    pub(super) fn hold_or_reject(
         &mut self,
         now: Time,
         ticket: Ticket,
@@ -268,21 +303,6 @@ impl State {
                 Action::Reject { ticket, why: RejectReason::NotHeld(refused.why.to_string()) }
             }
         }
-    }
-
-    /// Tries every held request once, in the queue's order: called when somebody became available.
-    fn place_held(&mut self, now: Time, answers: &mut IndexAnswers<'_>, actions: &mut Vec<Action>) {
-        // The queue is taken out while its requests are placed, which needs the rest of the state.
-        let mut holding = std::mem::take(&mut self.holding);
-        let placed = holding.pop_ready(now, |held| {
-            let Waiting { request, keys } = &held.payload;
-            match self.place(now, held.ticket, request, keys, &[], answers) {
-                Ok(decision) => Attempt::Placed(decision),
-                Err(_) => Attempt::Keep,
-            }
-        });
-        self.holding = holding;
-        actions.extend(placed.into_iter().map(|(_, decision)| Action::Release(Box::new(decision))));
     }
 
     /// News of a request. What is no longer in the ledger is late, and ignored.
@@ -320,9 +340,13 @@ impl State {
             self.predictor.output(endpoint.slot, &decode);
         }
         self.fleet.release(now, reservation);
-        self.routed.remove(&ticket);
+        self.forget_routed(now, ticket);
         self.stats.finished += 1;
-        self.leave_where_drained(now, answers, actions)
+        self.leave_where_drained(now, answers, actions)?;
+        if self.asks_at.is_some() {
+            self.ask_again(now, answers, actions);
+        }
+        Ok(())
     }
 
     fn cancel(
@@ -332,11 +356,14 @@ impl State {
         answers: &mut IndexAnswers<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), BrainError> {
-        if self.holding.cancel(ticket).is_some() {
+        if let Some(held) = self.holding.cancel(ticket) {
+            if let Some(session) = session_of(&held.payload.request) {
+                self.sessions.given_up(session, ticket);
+            }
             self.stats.cancelled += 1;
             return Ok(());
         }
-        let reservation = self.routed.remove(&ticket);
+        let reservation = self.forget_routed(now, ticket);
         let Some(booked) = reservation.and_then(|id| self.fleet.reservation(id)) else {
             self.stats.late_news += 1;
             return Ok(());
@@ -388,7 +415,7 @@ impl State {
             index.join(endpoint, &spec.model, source);
         }
         actions.push(Action::Joined(endpoint));
-        self.place_held(now, answers, actions);
+        self.ask_again(now, answers, actions);
         Ok(())
     }
 
@@ -411,7 +438,7 @@ impl State {
         self.fleet.change(now, endpoint, change)?;
         match change {
             EndpointChange::Uncordon | EndpointChange::Reachable => {
-                self.place_held(now, answers, actions);
+                self.ask_again(now, answers, actions);
             }
             EndpointChange::Drain => self.leave_where_drained(now, answers, actions)?,
             EndpointChange::Cordon | EndpointChange::Unreachable => {}
@@ -427,10 +454,11 @@ impl State {
         actions: &mut Vec<Action>,
     ) -> Result<(), BrainError> {
         for lost in self.fleet.leave(now, endpoint)? {
-            self.routed.remove(&lost.ticket);
+            self.forget_routed(now, lost.ticket);
             self.stats.lost_with_endpoint += 1;
             actions.push(Action::Cancel { ticket: lost.ticket, endpoint });
         }
+        self.sessions.left(endpoint);
         self.scheduler.left(endpoint.slot);
         self.predictor.reset(endpoint.slot);
         if let Some(index) = answers.index() {
@@ -460,15 +488,17 @@ impl State {
         actions: &mut Vec<Action>,
     ) -> Result<(), BrainError> {
         for lost in self.fleet.expire(now) {
-            self.routed.remove(&lost.ticket);
+            self.forget_routed(now, lost.ticket);
             self.stats.expired_leases += 1;
         }
         for late in self.holding.expire(now) {
-            self.stats.rejected += 1;
-            let why = RejectReason::HoldExpired(late.payload.request.hold_ms);
-            actions.push(Action::Reject { ticket: late.ticket, why });
+            actions.push(self.held_too_long(now, late.ticket, &late.payload, answers));
         }
-        self.leave_where_drained(now, answers, actions)
+        self.leave_where_drained(now, answers, actions)?;
+        if self.asks_at.is_some_and(|at| at <= now) {
+            self.ask_again(now, answers, actions);
+        }
+        Ok(())
     }
 }
 

@@ -1,24 +1,10 @@
 //! The queue of held requests.
 
+use super::FlowConfig;
 use crate::{Ticket, Time};
-use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// Bound of the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HoldConfig {
-    /// Most requests held at a time; 0 holds none.
-    pub max_held_requests: usize,
-}
-
-impl Default for HoldConfig {
-    fn default() -> Self {
-        Self { max_held_requests: 4_096 }
-    }
-}
 
 /// A request that waits.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,14 +70,14 @@ pub struct Holding<T> {
 
 impl<T> Default for Holding<T> {
     fn default() -> Self {
-        Self::new(&HoldConfig::default())
+        Self::new(&FlowConfig::default())
     }
 }
 
 impl<T> Holding<T> {
     /// An empty queue.
     #[must_use]
-    pub fn new(config: &HoldConfig) -> Self {
+    pub fn new(config: &FlowConfig) -> Self {
         Self {
             limit: config.max_held_requests,
             arrivals: 0,
@@ -136,10 +122,10 @@ impl<T> Holding<T> {
     /// with what it said. Requests at or past their deadline are left for [`expire`](Self::expire).
     ///
     /// ```
-    /// use llmd_brain::flow::{Attempt, HoldConfig, Holding};
+    /// use llmd_brain::flow::{Attempt, FlowConfig, Holding};
     /// use llmd_brain::{Ticket, Time};
     ///
-    /// let mut holding = Holding::new(&HoldConfig::default());
+    /// let mut holding = Holding::new(&FlowConfig::default());
     /// holding.push(Time::ZERO, Ticket(1), 0, 100, "long").unwrap();
     /// holding.push(Time::ZERO, Ticket(2), 5, 100, "urgent").unwrap();
     /// let mut room = 1;
@@ -195,6 +181,12 @@ impl<T> Holding<T> {
     pub fn cancel(&mut self, ticket: Ticket) -> Option<Held<T>> {
         let at = *self.by_ticket.get(&ticket)?;
         self.remove(at)
+    }
+
+    /// A request that waits.
+    #[must_use]
+    pub fn get(&self, ticket: Ticket) -> Option<&Held<T>> {
+        self.queue.get(self.by_ticket.get(&ticket)?)
     }
 
     /// Whether a request waits.

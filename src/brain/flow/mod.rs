@@ -8,9 +8,14 @@
 //! Not here: whether an endpoint can take a request (see [`crate::schedule`]) and clocks; the
 //! caller asks for [`Holding::next_deadline`] and calls when it has come.
 
+mod config;
 mod holding;
+mod sessions;
 
-pub use holding::{Attempt, Held, HoldConfig, HoldRefused, Holding, RefusedWhy};
+pub use config::{FlowConfig, WhenHeldTooLong};
+pub use holding::{Attempt, Held, HoldRefused, Holding, RefusedWhy};
+pub use sessions::SessionConfig;
+pub(crate) use sessions::{Admission, Home, SessionId, Sessions, Waiter};
 
 #[cfg(test)]
 mod tests;

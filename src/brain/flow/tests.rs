@@ -1,4 +1,4 @@
-use super::{Attempt, Held, HoldConfig, Holding, RefusedWhy};
+use super::{Attempt, FlowConfig, Held, Holding, RefusedWhy};
 use crate::{Ticket, Time};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -8,7 +8,7 @@ fn at(ms: u64) -> Time {
 }
 
 fn holding(limit: usize) -> Holding<u32> {
-    Holding::new(&HoldConfig { max_held_requests: limit })
+    Holding::new(&FlowConfig { max_held_requests: limit, ..FlowConfig::default() })
 }
 
 fn everybody(_: &Held<u32>) -> Attempt<()> {

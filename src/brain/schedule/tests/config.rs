@@ -115,11 +115,11 @@ fn every_builtin_profile_compiles_and_a_written_one_replaces_it() {
 fn unknown_names_are_refused_with_those_that_are_known() {
     let message = refusal(&json!({"profile": "fastest", "profiles": {"mine": {}}}));
     assert!(message.contains("profile \"fastest\" is unknown"), "{message}");
-    assert!(message.contains("mine, default, least-request, llm-d"), "{message}");
+    assert!(message.contains("mine, aibrix, default, dualmap"), "{message}");
 
     let message = refusal(&scorers(&json!(["qeue-scorer"])));
     assert!(message.contains("scorer \"qeue-scorer\" is unknown"), "{message}");
-    assert!(message.contains("prefix-cache-scorer, queue-scorer"), "{message}");
+    assert!(message.contains("prefix-cache-scorer, queue-scorer, ray-prefix-scorer"), "{message}");
 
     let message = refusal(&json!({"profile": {"filters": ["queue-scorer"]}}));
     assert!(message.contains("filter \"queue-scorer\" is unknown"), "{message}");

@@ -110,6 +110,7 @@ fn play(world: &World, profile: &ProfileConfig, history: &[Request], last: &Requ
             let address = |row: &usize| &world.fleet.spec(world.ids[*row]).unwrap().address;
             let first = (0..world.ids.len()).min_by_key(address).unwrap();
             choice.endpoint = world.ids[first];
+            (choice.matched_tokens, choice.prefill_ms) = (0, 0.0);
             scheduler.committed(NOW, request, &choice);
         }
     }

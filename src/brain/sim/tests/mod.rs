@@ -1,3 +1,2 @@
 //! The simulator on small worlds whose outcome is known.
 
-use super::*;

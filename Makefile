@@ -135,6 +135,14 @@ bench-peers-lint:
 	cargo clippy -q --release --manifest-path benches/peers/Cargo.toml --all-targets -- -D warnings
 	cargo test -q --release --manifest-path benches/peers/Cargo.toml
 
+# The public traces that `make bench-sched` plays.
+TRACES ?= ../shared/traces
+
+.PHONY: bench-sched
+bench-sched:
+	cargo build -q --release -p llmd-bodies
+	$(PYTHON) benches/sched.py target/release/llmd-sched $(TRACES) $(ARGS)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

@@ -14,4 +14,6 @@ pub mod router;
 
 pub mod engine_server;
 
+pub mod stdio;
+
 pub mod cli;

@@ -50,6 +50,7 @@ pub fn rejected(reason: &RejectReason) -> PyErr {
     let word = match reason {
         RejectReason::EmptyFleet => "empty-fleet",
         RejectReason::NoCandidate(_) => "no-candidate",
+        RejectReason::NoRoom => "no-room",
         RejectReason::HoldExpired(_) => "hold-expired",
         RejectReason::NotBooked(_) => "not-booked",
         RejectReason::NotHeld(_) => "not-held",

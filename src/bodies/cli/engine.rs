@@ -178,7 +178,8 @@ mod tests {
 
     fn config(args: &[&str]) -> Result<EngineServerConfig, String> {
         let args = ["llmd-sched", "engine"].iter().chain(args);
-        let Command::Engine(args) = Cli::try_parse_from(args).map_err(|e| e.to_string())?.command;
+        let command = Cli::try_parse_from(args).map_err(|e| e.to_string())?.command;
+        let Command::Engine(args) = command else { unreachable!("it is an engine") };
         args.config().map_err(|error| error.to_string())
     }
 

@@ -2,6 +2,8 @@
 //! command: its options, and what it does with them.
 
 mod engine;
+mod policy;
+mod sim;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -22,6 +24,15 @@ enum Command {
     /// under `kv_events`, for each rank, `endpoint`, `replay_endpoint` and `topic`. SIGTERM or
     /// SIGINT ends it after what is in flight; a second one ends it at once.
     Engine(engine::EngineArgs),
+    /// Drive the brain by lines of JSON at virtual time.
+    ///
+    /// In: `init` (n, block, kv_tokens, engine, slo_ttft_ms, slo_tpot_ms, hold), `stored` and
+    /// `removed` (w, ids), `arrive` (id, t, len, ids, sess, workers), `first` and `done` (id, w, t),
+    /// `tick` (t), `end`; each an object with its name under `ev`. Out: `{"w":2}` or `{"hold":true}`
+    /// to an arrival; where init had hold, `{"go":[[id,w],..]}` to first, done and tick.
+    Policy(policy::PolicyArgs),
+    /// Simulate a fleet under policies on a trace, at virtual time.
+    Sim(sim::SimArgs),
 }
 
 /// Runs the command that `args`, of which the first is the program's name, asks for, until it is
@@ -39,6 +50,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     log_to_stderr();
     let outcome = match cli.command {
         Command::Engine(args) => args.run(),
+        Command::Policy(args) => args.run(),
+        Command::Sim(args) => args.run(),
     };
     match outcome {
         Ok(()) => 0,

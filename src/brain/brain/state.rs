@@ -318,6 +318,16 @@ impl State {
         }
     }
 
+    pub(super) fn generated_by(&self, now: Time, id: ReservationId) -> u32 {
+        let tokens = || {
+            let slot = self.fleet.reservation(id)?.endpoint.slot;
+            let (rates, it) = (self.predictor.rates(slot)?, self.fleet.in_flight_one(id)?);
+            let step_ms = rates.step_ms(self.fleet.columns(), slot);
+            Some(rates.generated_tokens(now, &it, step_ms))
+        };
+        tokens().map_or(1, |tokens| tokens.max(1.0) as u32)
+    }
+
     fn finish(
         &mut self,
         now: Time,

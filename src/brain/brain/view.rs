@@ -84,6 +84,13 @@ impl Brain {
         self.view(now, id, &state.fleet)
     }
 
+    /// Output tokens that a routed request has had by its time, at least 1: for bodies that are not
+    /// told how long an answer was.
+    #[must_use]
+    pub fn generated_by(&self, now: crate::Time, id: ReservationId) -> u32 {
+        self.state.lock().generated_by(now, id)
+    }
+
     /// What this router has in flight, for its peers ([`Input::PeerTotals`](super::Input::PeerTotals)).
     #[must_use]
     pub fn own_totals(&self) -> Vec<super::PeerLoad> {

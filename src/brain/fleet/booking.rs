@@ -115,6 +115,12 @@ impl Fleet {
         self.ledger.in_flight(slot)
     }
 
+    /// A reservation, and what its endpoint did since its first token.
+    #[must_use]
+    pub fn in_flight_one(&self, id: ReservationId) -> Option<InFlight> {
+        self.ledger.in_flight_one(id)
+    }
+
     /// Load that this router has on a slot.
     #[must_use]
     pub fn own_load(&self, slot: Slot) -> Load {

@@ -305,6 +305,14 @@ impl Ledger {
         DecodeWindow::between(start, &end, nanos, reservation.output_tokens.saturating_sub(1))
     }
 
+    /// A reservation as one of [`Self::in_flight`].
+    pub(super) fn in_flight_one(&self, id: ReservationId) -> Option<InFlight> {
+        let it = self.get(id)?;
+        let row = self.rows.get(it.endpoint.slot.index())?;
+        let entry = &self.entries[split(id).0 as usize];
+        Some(in_flight(entry, it, row.meter.prefilled_so_far()))
+    }
+
     /// Everything in flight on a slot: first what waits for its first token, then what decodes.
     pub(super) fn in_flight(&self, slot: Slot) -> impl Iterator<Item = InFlight> + '_ {
         let row = self.rows.get(slot.index());
@@ -316,17 +324,7 @@ impl Ledger {
                 at = self.phase_links.next(index);
                 let entry = &self.entries[index as usize];
                 let it = entry.reservation.as_ref()?;
-                let (tokens, pairs) = match it.first_token_at {
-                    Some(_) => entry.decode_start.prefilled_until(prefilled),
-                    None => (0.0, 0.0),
-                };
-                Some(InFlight {
-                    first_token_at: it.first_token_at,
-                    prefill_tokens: tokens,
-                    prefill_pairs: pairs,
-                    output_tokens: it.output_tokens,
-                    objective_ms: it.objective_tpot_ms,
-                })
+                Some(in_flight(entry, it, prefilled))
             })
         };
         row.into_iter().flat_map(move |row| of(row.prefilling).chain(of(row.decoding)))
@@ -392,6 +390,20 @@ impl Ledger {
         self.vacant.push(index);
         self.live -= 1;
         Some(reservation)
+    }
+}
+
+fn in_flight(entry: &Entry, it: &Reservation, prefilled: (u64, u128)) -> InFlight {
+    let (prefill_tokens, prefill_pairs) = match it.first_token_at {
+        Some(_) => entry.decode_start.prefilled_until(prefilled),
+        None => (0.0, 0.0),
+    };
+    InFlight {
+        first_token_at: it.first_token_at,
+        prefill_tokens,
+        prefill_pairs,
+        output_tokens: it.output_tokens,
+        objective_ms: it.objective_tpot_ms,
     }
 }
 

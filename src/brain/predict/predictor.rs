@@ -4,7 +4,7 @@ use super::coefficients::Coefficients;
 use super::fit::{Fit, dot};
 use super::prefill::{DecodesBeside, Prefill, PrefillRows, steps_in};
 use super::{EngineProfile, PredictConfig, PredictError};
-use crate::fleet::{Ahead, Columns, DecodeWindow, Reservation};
+use crate::fleet::{Ahead, Columns, DecodeWindow, InFlight, Reservation};
 use crate::{Slot, Time};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -157,6 +157,26 @@ pub struct Predictor {
 
 /// Profile that unknown engines are measured against; it speaks only where it is configured to.
 const GENERIC_PROFILE: usize = 1;
+
+impl Rates {
+    /// Milliseconds of a step that decodes everything in flight on a slot.
+    #[must_use]
+    pub fn step_ms(&self, columns: &Columns, slot: Slot) -> f64 {
+        let [base, per_request, per_token] = self.decode;
+        let at = slot.index();
+        base + per_request * columns.inflight_requests[at]
+            + per_token * columns.inflight_context_tokens[at]
+    }
+
+    /// Output tokens that a request has had by its time, if nobody counted them: one a step of
+    /// `step_ms`, but for the time that prefills took meanwhile.
+    #[must_use]
+    pub fn generated_tokens(&self, now: Time, it: &InFlight, step_ms: f64) -> f64 {
+        let Some(first) = it.first_token_at else { return 0.0 };
+        let interrupted = self.prefill[1] * it.prefill_tokens + self.prefill[2] * it.prefill_pairs;
+        ((now.millis_since(first) - interrupted) / step_ms).max(f64::from(it.output_tokens))
+    }
+}
 
 impl Predictor {
     /// A predictor that knows no endpoint.

@@ -17,6 +17,7 @@ mod run;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod toolmix;
 mod trace;
 mod workload;
 mod world;
@@ -25,6 +26,7 @@ pub use arrivals::Arrivals;
 pub use outcome::{Fate, Outcome, Row};
 pub use run::{SimError, capacity_requests_per_s, run};
 pub use summary::Summary;
+pub use toolmix::toolmix;
 pub use trace::{TraceError, agent_sessions, mooncake, prompt_sessions};
 pub use workload::{Prompt, Workload};
 pub use world::{SloRule, World};

@@ -38,8 +38,10 @@ use std::collections::HashMap;
 pub struct SessionConfig {
     /// Whether any may; only requests that may be held do.
     pub admission: bool,
-    /// Demand above which the fleet is tight; it is until demand falls a twentieth below.
+    /// Demand above which the fleet is tight.
     pub tight_share: f64,
+    /// Demand below which it no longer is.
+    pub loose_share: f64,
     /// Up to here a home is filled.
     pub fill_share: f64,
     /// Above this a home sheds residents.
@@ -63,6 +65,7 @@ impl Default for SessionConfig {
         Self {
             admission: true,
             tight_share: 1.05,
+            loose_share: 1.0,
             fill_share: 1.0,
             overflow_share: 1.1,
             growth_tokens: 2_048,
@@ -70,11 +73,15 @@ impl Default for SessionConfig {
             short_served: 0.0,
             patience_s: 450.0,
             age_s: 300.0,
-            quantum_s: 900.0,
+            quantum_s: 1_200.0,
         }
     }
 }
 
+/// Demand over the KV at which waits are as long as they may be, and the least share of them: where
+/// little is lacking, turns are short.
+const FULL_PATIENCE_OVER: f64 = 0.25;
+const LEAST_PATIENCE: f64 = 0.33;
 /// What a token that has to be computed again counts, seconds.
 const LOSS_S_PER_TOKEN: f64 = 1.2e-4;
 /// Tokens of the session against which others are long or short.
@@ -142,6 +149,8 @@ pub(crate) struct Sessions {
     footprints: Vec<Footprint>,
     detector: Detector,
     is_tight: bool,
+    /// Share of the waits in `config` that demand justifies.
+    patience: f64,
     /// When it was last seen who is silent.
     looked_at: Time,
     /// The homes that are kept for those who waited too long.
@@ -159,6 +168,7 @@ impl Sessions {
             footprints: Vec::new(),
             detector: Detector::default(),
             is_tight: false,
+            patience: 1.0,
             looked_at: Time::ZERO,
             reserved: Vec::new(),
             requeued: HashMap::new(),
@@ -279,12 +289,15 @@ impl Sessions {
         let resident: f64 = homes.iter().map(|(home, _)| self.footprint(*home)).sum();
         let asked = waiting.iter().filter(|it| self.home_of(it).is_none());
         let demand = resident + asked.map(|it| f64::from(it.prompt_tokens)).sum::<f64>();
-        let above = self.config.tight_share * if self.is_tight { 0.95 } else { 1.0 };
+        let above = if self.is_tight { self.config.loose_share } else { self.config.tight_share };
         // An unknown capacity is NaN: never tight.
         self.is_tight =
             self.config.admission && self.detector.is_of_sessions() && demand > above * capacity;
+        let over = demand / capacity - 1.0;
+        self.patience = (over / FULL_PATIENCE_OVER).clamp(LEAST_PATIENCE, 1.0);
         if self.is_tight {
             self.reserve(now, homes, waiting);
+            self.make_room(now, homes);
         } else {
             self.reserved.clear();
         }
@@ -374,7 +387,8 @@ impl Sessions {
 
     /// Quanta after which a resident gives way to a waiter: one, and less the longer it waits.
     fn claim(&self, now: Time, kept: &Reserved) -> f64 {
-        let late_s = now.since(kept.waits_since).as_secs_f64() - self.config.age_s;
+        let waited_s = now.since(kept.waits_since).as_secs_f64() / self.patience;
+        let late_s = waited_s - self.config.age_s;
         1.0 - late_s / (self.config.patience_s - self.config.age_s).max(1.0)
     }
 
@@ -389,7 +403,7 @@ impl Sessions {
         let is_aged = |it: &&Waiter<'_>| {
             it.session.is_some()
                 && self.home_of(it).is_none()
-                && now.since(self.waits_since(it)).as_secs_f64() > self.config.age_s
+                && now.since(self.waits_since(it)).as_secs_f64() > self.config.age_s * self.patience
                 && kept.iter().all(|kept| kept.ticket != it.ticket)
         };
         let mut aged: Vec<&Waiter<'_>> = waiting.iter().filter(is_aged).collect();
@@ -407,6 +421,26 @@ impl Sessions {
             });
         }
         self.reserved = kept;
+    }
+
+    /// Residents between two turns, of whom it is known already that they would give way, do so now.
+    fn make_room(&mut self, now: Time, homes: &[Home]) {
+        for kept in self.reserved.clone() {
+            let Some((_, capacity)) = homes.iter().find(|(home, _)| *home == kept.home) else {
+                continue;
+            };
+            let limit = self.config.fill_share * capacity;
+            while self.footprint(kept.home) + kept.tokens > limit {
+                let claim = self.claim(now, &kept);
+                let idle = self.residents(kept.home).iter().filter_map(|id| {
+                    let it = self.known.get(id).filter(|it| it.in_flight == 0 && it.held == 0)?;
+                    Some((self.served(now, it), *id))
+                });
+                let longest = idle.max_by(|one, other| one.0.total_cmp(&other.0));
+                let Some((_, id)) = longest.filter(|(served, _)| *served > claim) else { break };
+                self.leave_home(id);
+            }
+        }
     }
 
     /// Seconds until a home can have made room, and a little for what its residents lose.

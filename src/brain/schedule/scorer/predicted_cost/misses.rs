@@ -19,7 +19,6 @@
 //! prompt would miss alone on an idle endpoint is no objective: `max(objective, 1.5 * isolated)`.
 
 use crate::Slot;
-use crate::fleet::InFlight;
 use crate::schedule::context::Context;
 
 /// Width of the logistic around an objective of time per output token, milliseconds.
@@ -48,11 +47,11 @@ pub(super) fn expected_misses(cx: &Context<'_>, slot: Slot, of: &Newcomer) -> Op
     let at = slot.index();
     let timing = cx.predictor.rates(slot)?;
     let [a, b, c] = timing.prefill;
-    let [d, e, f] = timing.decode;
+    let [_, e, f] = timing.decode;
     let now_ms = cx.now.as_millis_f64();
     let own_ms = a + b * of.tokens + c * of.pairs;
     let inflight = columns.inflight_requests[at];
-    let step = d + e * inflight + f * columns.inflight_context_tokens[at];
+    let step = timing.step_ms(columns, slot);
     let steps_of = |tokens: f64| libm::ceil(tokens * columns.steps_per_token[at]).max(1.0);
 
     let cost = |tokens: f64, pairs: f64| b * tokens + c * pairs;
@@ -67,17 +66,12 @@ pub(super) fn expected_misses(cx: &Context<'_>, slot: Slot, of: &Newcomer) -> Op
     let mean_output = cx.predictor.mean_output_tokens();
 
     let mut misses = 0.0;
-    for InFlight { first_token_at, prefill_tokens, prefill_pairs, output_tokens, objective_ms } in
-        cx.fleet.in_flight(slot)
-    {
-        let Some(objective) = objective_ms else { continue };
-        let (interrupted, generated) = match first_token_at {
-            Some(first) => {
-                let since = cost(prefill_tokens, prefill_pairs);
-                let by_time = (cx.now.millis_since(first) - since) / step;
-                (since + queued, by_time.max(f64::from(output_tokens)))
-            }
-            None => (0.0, 0.0),
+    for it in cx.fleet.in_flight(slot) {
+        let Some(objective) = it.objective_ms else { continue };
+        let generated = timing.generated_tokens(cx.now, &it, step);
+        let interrupted = match it.first_token_at {
+            Some(_) => cost(it.prefill_tokens, it.prefill_pairs) + queued,
+            None => 0.0,
         };
         let output = (generated + LEFT_SHARE * mean_output).max(mean_output);
         let left = output - generated;

@@ -171,7 +171,7 @@ fn select(profile: &str, endpoints: usize, knowledge: Knowledge) -> (f64, f64) {
                 black_box(matches);
                 continue;
             }
-            let chosen = scheduler.choose(*now, &request, &[], fleet, predictor, matches, &[]);
+            let chosen = scheduler.choose(*now, (&request).into(), fleet, predictor, matches, &[]);
             if let Ok(choice) = black_box(&chosen) {
                 scheduler.committed(*now, &request, choice);
             }

@@ -2,6 +2,7 @@
 
 use super::CommandError;
 use clap::{Args, ValueEnum};
+use llmd_brain::brain::BrainConfig;
 use llmd_brain::engine::EngineConfig;
 use llmd_brain::predict::EngineProfile;
 use llmd_brain::schedule::builtin_profiles;
@@ -31,6 +32,9 @@ pub(super) struct SimArgs {
         default_value = "round-robin,least-request,lmetric,default"
     )]
     policies: Vec<String>,
+    /// The routers' settings (TOML), for policies of one's own under `schedule.profiles`.
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Engines of the fleet.
     #[arg(long, default_value_t = 8)]
     replicas: usize,
@@ -111,8 +115,11 @@ struct Ran {
 
 impl SimArgs {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let known: Vec<&str> = builtin_profiles().collect();
-        if let Some(unknown) = self.policies.iter().find(|name| !known.contains(&name.as_str())) {
+        let config = self.brain_config()?;
+        let written = config.schedule.profiles.keys().cloned();
+        let known: Vec<String> = written.chain(builtin_profiles().map(str::to_owned)).collect();
+        let unknown = self.policies.iter().find(|name| !known.contains(name));
+        if let Some(unknown) = unknown {
             return Err(format!("policy {unknown:?} is unknown: use {}", known.join(", ")).into());
         }
         let text = std::fs::read_to_string(&self.trace)
@@ -123,7 +130,7 @@ impl SimArgs {
             Format::AgentSessions => agent_sessions(&text)?,
             Format::PromptSessions => prompt_sessions(&text)?,
         };
-        let world = self.world(&workload)?;
+        let world = self.world(&workload, &config)?;
         let jobs: Vec<(&String, u64)> = self
             .policies
             .iter()
@@ -136,7 +143,14 @@ impl SimArgs {
         Ok(())
     }
 
-    fn world(&self, workload: &Workload) -> Result<World, CommandError> {
+    fn brain_config(&self) -> Result<BrainConfig, CommandError> {
+        let Some(path) = &self.config else { return Ok(BrainConfig::default()) };
+        let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|why| failed(&why))?;
+        Ok(toml::from_str(&text).map_err(|why| failed(&why))?)
+    }
+
+    fn world(&self, workload: &Workload, config: &BrainConfig) -> Result<World, CommandError> {
         let profile = *EngineProfile::named(&self.profile).ok_or_else(|| {
             let known: Vec<&str> = EngineProfile::names().collect();
             format!("profile {:?} is unknown: use {}", self.profile, known.join(", "))
@@ -148,6 +162,7 @@ impl SimArgs {
         engine.cache_output = false;
         engine.host_blocks = (self.host_tier * f64::from(engine.kv_blocks)) as u32;
         let mut world = World::new(engine, self.replicas, Arrivals::closed(self.sessions));
+        world.brain = config.clone();
         world.slo.ttft_ms = self.slo_ttft_ms;
         world.slo.tpot_ms = self.slo_tpot_ms;
         world.kv_lag_ms = self.lag_ms;

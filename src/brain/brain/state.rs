@@ -8,7 +8,9 @@ use crate::fleet::{
 use crate::flow::{FlowConfig, Held, Holding, SessionId, Sessions, Waiter};
 use crate::index::{Matches, Source};
 use crate::predict::{EngineProfile, Predictor};
-use crate::schedule::{Choice, Decision, Features, ForeignScore, Leg, Phase, Request, Scheduler};
+use crate::schedule::{
+    Ask, Choice, Decision, Features, ForeignScore, Leg, Phase, Request, Scheduler,
+};
 use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
 use smallvec::smallvec;
 use std::collections::HashMap;
@@ -165,7 +167,7 @@ impl State {
     ) -> Result<(u64, Features), RejectReason> {
         let now = now.max(self.latest);
         self.scheduler
-            .features(now, request, keys, &self.fleet, &self.predictor, matches)
+            .features(now, Ask { request, keys }, &self.fleet, &self.predictor, matches)
             .map(|features| (self.version(), features))
             .map_err(RejectReason::from)
     }
@@ -180,7 +182,7 @@ impl State {
     ) -> Result<Choice, RejectReason> {
         let now = now.max(self.latest);
         self.scheduler
-            .explain(now, request, keys, &self.fleet, &self.predictor, matches, foreign)
+            .explain(now, Ask { request, keys }, &self.fleet, &self.predictor, matches, foreign)
             .map_err(RejectReason::from)
     }
 
@@ -240,7 +242,7 @@ impl State {
         let matches = answers.matches(now, keys);
         let choice = self
             .scheduler
-            .choose(now, request, keys, &self.fleet, &self.predictor, matches, foreign)
+            .choose(now, Ask { request, keys }, &self.fleet, &self.predictor, matches, foreign)
             .map_err(RejectReason::from)?;
         let booking = Booking {
             ticket,

@@ -162,3 +162,168 @@ fn among(request: &Request, mut homes: Vec<EndpointId>) -> Request {
     }
     Request { allowed: Some(homes), ..request.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::brain::{Action, Brain, BrainConfig, EndpointChange, Input};
+    use crate::fleet::{Capacity, EndpointSpec};
+    use crate::index::Matches;
+    use crate::rng::Rng;
+    use crate::schedule::Request;
+    use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    const SESSIONS: u64 = 60;
+
+    /// What a caller knows of its requests.
+    #[derive(Default)]
+    struct Caller {
+        waiting: BTreeMap<Ticket, u64>,
+        running: BTreeMap<Ticket, (ReservationId, EndpointId, u64)>,
+        answered: u64,
+        turned_away: u64,
+        cancelled: u64,
+        longest_queue: usize,
+    }
+
+    impl Caller {
+        fn hear(&mut self, session: Option<u64>, actions: Vec<Action>) {
+            for action in actions {
+                match action {
+                    Action::Route(it) => {
+                        let sent = (it.reservation, it.endpoint, session.unwrap());
+                        assert!(self.running.insert(it.ticket, sent).is_none());
+                    }
+                    Action::Hold(ticket) => {
+                        assert!(self.waiting.insert(ticket, session.unwrap()).is_none());
+                    }
+                    Action::Release(it) => {
+                        let session = self.waiting.remove(&it.ticket).expect("it waited");
+                        let sent = (it.reservation, it.endpoint, session);
+                        assert!(self.running.insert(it.ticket, sent).is_none());
+                    }
+                    Action::Reject { ticket, .. } => {
+                        self.waiting.remove(&ticket);
+                        self.turned_away += 1;
+                    }
+                    Action::Cancel { ticket, .. } => {
+                        self.cancelled += u64::from(self.running.remove(&ticket).is_some());
+                    }
+                    Action::Joined(_) | Action::Left(_) | Action::Resync(_) => {}
+                }
+            }
+            self.longest_queue = self.longest_queue.max(self.waiting.len());
+        }
+
+        fn any(&self, rng: &mut Rng) -> Option<(Ticket, ReservationId)> {
+            let at = rng.below(self.running.len().max(1) as u64) as usize;
+            self.running.iter().nth(at).map(|(ticket, sent)| (*ticket, sent.0))
+        }
+    }
+
+    fn keys(session: u64, blocks: u64) -> Vec<BlockKey> {
+        (0..blocks).map(|at| BlockKey(Rng::new(session << 20 | at).next_u64())).collect()
+    }
+
+    /// Sessions that are too many for the KV, clients that go away, endpoints that come and go:
+    /// every request ends once, in one way, and nothing stays booked.
+    #[test]
+    fn nothing_is_lost_or_booked_twice_while_sessions_wait() {
+        for seed in 0..4 {
+            let mut rng = Rng::new(seed);
+            let mut config = BrainConfig::default();
+            config.flow.sessions.age_s = 20.0;
+            config.flow.sessions.patience_s = 40.0;
+            let brain = Brain::new(config).unwrap();
+            let mut caller = Caller::default();
+            let mut now = Time::ZERO;
+            let mut joined = 0;
+            let mut endpoints: Vec<EndpointId> = Vec::new();
+            let mut turns = vec![0_u64; SESSIONS as usize];
+            let mut arrived = 0;
+            for step in 0..12_000 {
+                now = now + Duration::from_millis(rng.below(60));
+                if endpoints.len() < 3 || rng.below(3_000) == 0 {
+                    joined += 1;
+                    let mut spec = EndpointSpec::new(format!("http://{joined}"), "");
+                    spec.capacity =
+                        Capacity { kv_blocks: 600, block_size: 16, ..Capacity::default() };
+                    let actions = brain.step(now, Input::Join(spec)).unwrap();
+                    endpoints.extend(actions.iter().filter_map(|action| match action {
+                        Action::Joined(id) => Some(*id),
+                        _ => None,
+                    }));
+                    caller.hear(None, actions);
+                }
+                match rng.below(1_000) {
+                    0..450 if caller.running.len() + caller.waiting.len() < SESSIONS as usize => {
+                        let session = rng.below(SESSIONS);
+                        let busy = caller.waiting.values().any(|other| *other == session)
+                            || caller.running.values().any(|it| it.2 == session);
+                        if busy {
+                            continue;
+                        }
+                        turns[session as usize] += 1;
+                        let keys = keys(session, 30 + 2 * turns[session as usize].min(60));
+                        let request = Request {
+                            prompt_tokens: keys.len() as u32 * 16,
+                            block_tokens: 16,
+                            session_id: Some(session.to_string()),
+                            hold_ms: 60_000 + rng.below(60_000),
+                            ..Request::default()
+                        };
+                        let mut matches = Matches::new();
+                        brain.matches(now, &keys, &mut matches);
+                        arrived += 1;
+                        let action = brain.decide(now, &request, &keys, &matches, &[]);
+                        caller.hear(Some(session), vec![action]);
+                    }
+                    0..800 => {
+                        if let Some((ticket, reservation)) = caller.any(&mut rng) {
+                            caller.hear(None, brain.first_token(now, reservation));
+                            caller.hear(None, brain.finished(now, reservation, 20));
+                            caller.running.remove(&ticket);
+                            caller.answered += 1;
+                        }
+                    }
+                    800..830 => {
+                        let held = caller.waiting.keys().next().copied();
+                        if let Some(ticket) = held.or_else(|| caller.any(&mut rng).map(|it| it.0)) {
+                            caller.cancelled += u64::from(caller.waiting.remove(&ticket).is_some());
+                            caller.hear(None, brain.cancelled(now, ticket));
+                        }
+                    }
+                    830 if endpoints.len() > 2 => {
+                        let gone = endpoints.remove(rng.below(3) as usize % endpoints.len());
+                        let change = if step % 2 == 0 {
+                            Input::Leave(gone)
+                        } else {
+                            Input::Change(gone, EndpointChange::Drain)
+                        };
+                        caller.hear(None, brain.step(now, change).unwrap());
+                    }
+                    _ => caller.hear(None, brain.tick(now)),
+                }
+                let stats = brain.stats();
+                assert_eq!(stats.holding_now, caller.waiting.len() as u64);
+            }
+            assert!(caller.longest_queue > 5, "they wait: {}", caller.longest_queue);
+            while let Some((ticket, reservation)) = caller.any(&mut rng) {
+                caller.hear(None, brain.finished(now, reservation, 5));
+                caller.running.remove(&ticket);
+                caller.answered += 1;
+            }
+            now = now + Duration::from_secs(200);
+            caller.hear(None, brain.tick(now));
+            while let Some((ticket, reservation)) = caller.any(&mut rng) {
+                caller.hear(None, brain.finished(now, reservation, 5));
+                caller.running.remove(&ticket);
+                caller.answered += 1;
+            }
+            assert!(caller.waiting.is_empty());
+            assert_eq!(arrived, caller.answered + caller.turned_away + caller.cancelled);
+            assert!(brain.own_totals().is_empty(), "nothing stays booked");
+        }
+    }
+}

@@ -12,6 +12,8 @@ pub struct Step<K = BlockKey> {
     pub ended: Time,
     /// How long it took, milliseconds.
     pub duration_ms: f64,
+    /// How many steps it was, of which all but the last only decoded: more than 1 for a run.
+    pub steps: u32,
     /// Prompt tokens computed.
     pub prefill_tokens: u32,
     /// Requests that decoded.
@@ -40,6 +42,7 @@ impl<K> Default for Step<K> {
             started: Time::ZERO,
             ended: Time::ZERO,
             duration_ms: 0.0,
+            steps: 1,
             prefill_tokens: 0,
             decode_requests: 0,
             host_tokens: 0,

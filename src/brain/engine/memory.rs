@@ -42,6 +42,11 @@ impl<K: BlockIdentity> Memory<K> {
         self.cache.free_blocks()
     }
 
+    /// Whether residency changed since the last report.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     pub(super) fn swap_changes(&mut self, with: &mut Vec<KvChange<K>>) {
         std::mem::swap(&mut self.changes, with);
     }

@@ -38,6 +38,8 @@ pub struct EngineModel<K = BlockKey> {
     known: HashSet<RequestId, BuildHasherDefault<KeyHasher>>,
     /// The step in flight.
     flight: Option<Flight>,
+    /// Memory for its ends.
+    ends: Vec<Time>,
     now: Time,
     counters: Counters,
 }
@@ -57,6 +59,8 @@ pub struct Planned {
 #[derive(Debug, Clone)]
 struct Flight {
     planned: Planned,
+    /// When each of its steps ends, where it is a run of several.
+    ends: Vec<Time>,
     work: Work,
     admitted: Vec<Admission>,
     preempted: Vec<RequestId>,
@@ -159,6 +163,7 @@ impl<K: BlockIdentity> EngineModel<K> {
             running: Vec::new(),
             known: HashSet::default(),
             flight: None,
+            ends: Vec::new(),
             now: Time::ZERO,
             counters: Counters::default(),
         })
@@ -175,6 +180,15 @@ impl<K: BlockIdentity> EngineModel<K> {
     /// # Errors
     /// [`SubmitError`]; the engine is as it was.
     pub fn submit(&mut self, request: EngineRequest<K>) -> Result<(), SubmitError> {
+        self.submit_at(Time::ZERO, request)
+    }
+
+    /// As [`submit`](Self::submit), of a caller that begins [runs](Self::begin_run): one in flight ends
+    /// with the step that runs at `now`, so that the request is admitted as if there was none.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; the engine is as it was.
+    pub fn submit_at(&mut self, now: Time, request: EngineRequest<K>) -> Result<(), SubmitError> {
         let id = request.id;
         if request.prompt_tokens == 0 {
             return Err(SubmitError::EmptyPrompt(id));
@@ -191,6 +205,7 @@ impl<K: BlockIdentity> EngineModel<K> {
             return Err(SubmitError::DuplicateId(id));
         }
         let (block_size, cache_output) = (self.config.block_size, self.config.cache_output);
+        self.cut_run(now);
         self.waiting.push_back(Sequence::new(request, block_size, cache_output));
         Ok(())
     }
@@ -225,6 +240,13 @@ impl<K: BlockIdentity> EngineModel<K> {
     /// Begins a step at `now`; `None` when there is nothing to do. While a step is in flight, says
     /// which.
     pub fn begin_step(&mut self, now: Time) -> Option<Planned> {
+        self.begin_run(now, 1)
+    }
+
+    /// As [`begin_step`](Self::begin_step), but where everything decodes and nothing can happen but
+    /// more of it, up to `most` steps at once: to the first that finishes a request or fills a block.
+    /// Requests are [submitted](Self::submit_at) meanwhile as in a step; an abort waits for its end.
+    pub fn begin_run(&mut self, now: Time, most: u32) -> Option<Planned> {
         if let Some(flight) = &self.flight {
             return Some(flight.planned);
         }
@@ -238,27 +260,75 @@ impl<K: BlockIdentity> EngineModel<K> {
         if self.running.is_empty() {
             return None;
         }
-        let duration_ms = self.config.profile.step_ms(
-            u64::from(work.prefill_tokens),
-            work.prefill_pairs,
-            u64::from(work.decode_requests),
-            work.context_tokens,
-        ) + self.config.host_ms_per_token * f64::from(work.host_tokens);
-        let duration = Duration::from_nanos((duration_ms * 1e6) as u64);
-        let planned = Planned { started: self.now, ends: self.now + duration, duration_ms };
-        self.flight = Some(Flight { planned, work, admitted, preempted });
+        let is_steady = self.waiting.is_empty()
+            && work.prefill_tokens == 0
+            && preempted.is_empty()
+            && admitted.is_empty()
+            // What made room is news, and not to wait for the end of a run.
+            && !self.memory.has_changes();
+        let steps = if is_steady { self.steady_steps().min(most).max(1) } else { 1 };
+        let mut ends = std::mem::take(&mut self.ends);
+        ends.clear();
+        let mut planned = Planned { started: self.now, ends: self.now, duration_ms: 0.0 };
+        let mut context_tokens = work.context_tokens;
+        for _ in 0..steps {
+            let duration_ms = self.config.profile.step_ms(
+                u64::from(work.prefill_tokens),
+                work.prefill_pairs,
+                u64::from(work.decode_requests),
+                context_tokens,
+            ) + self.config.host_ms_per_token * f64::from(work.host_tokens);
+            planned.duration_ms += duration_ms;
+            planned.ends = planned.ends + Duration::from_nanos((duration_ms * 1e6) as u64);
+            context_tokens += u64::from(work.decode_requests);
+            ends.push(planned.ends);
+        }
+        self.flight = Some(Flight { planned, ends, work, admitted, preempted });
         Some(planned)
+    }
+
+    /// Steps until a request that decodes finishes or fills its last block.
+    fn steady_steps(&self) -> u32 {
+        let steps = self.running.iter().map(|sequence| {
+            let room = sequence.blocks.len() as u32 * self.config.block_size;
+            (sequence.final_tokens - sequence.tokens).min(room - sequence.computed)
+        });
+        steps.min().unwrap_or(1)
+    }
+
+    /// The step, or run of steps, in flight.
+    #[must_use]
+    pub fn planned(&self) -> Option<Planned> {
+        self.flight.as_ref().map(|flight| flight.planned)
+    }
+
+    /// A run in flight ends with the step that runs at `now`.
+    fn cut_run(&mut self, now: Time) {
+        if let Some(flight) = &mut self.flight
+            && flight.ends.len() > 1
+        {
+            let steps = flight.ends.partition_point(|end| *end < now) + 1;
+            flight.ends.truncate(steps);
+            if let Some(last) = flight.ends.last() {
+                flight.planned.ends = *last;
+                let nanos = last.since(flight.planned.started).as_nanos();
+                flight.planned.duration_ms = nanos as f64 / 1e6;
+            }
+        }
     }
 
     /// Ends the step in flight into `step`, whose memory is reused; `false`, with an empty `step`,
     /// when none is.
     pub fn finish_step(&mut self, step: &mut Step<K>) -> bool {
         step.clear();
-        let Some(Flight { planned, work, admitted, preempted }) = self.flight.take() else {
+        let Some(Flight { planned, ends, work, admitted, preempted }) = self.flight.take() else {
             return false;
         };
+        let steps = ends.len() as u32;
+        self.ends = ends;
         self.now = self.now.max(planned.ends);
-        self.counters.steps += 1;
+        self.counters.steps += u64::from(steps);
+        step.steps = steps;
         step.started = planned.started;
         step.ended = planned.ends;
         step.duration_ms = planned.duration_ms;
@@ -268,7 +338,7 @@ impl<K: BlockIdentity> EngineModel<K> {
         step.admitted = admitted;
         step.preempted = preempted;
         let mut running = std::mem::take(&mut self.running);
-        running.retain_mut(|sequence| self.end_of_step(sequence, step));
+        running.retain_mut(|sequence| self.end_of_step(sequence, steps, step));
         self.running = running;
         self.memory.swap_changes(&mut step.changes);
         true
@@ -380,8 +450,12 @@ impl<K: BlockIdentity> EngineModel<K> {
     }
 
     /// What the end of a step does to one request; `false` when it leaves.
-    fn end_of_step(&mut self, sequence: &mut Sequence<K>, step: &mut Step<K>) -> bool {
-        sequence.computed += std::mem::take(&mut sequence.scheduled);
+    fn end_of_step(&mut self, sequence: &mut Sequence<K>, steps: u32, step: &mut Step<K>) -> bool {
+        // All but the last step of a run decoded a token, and nothing else.
+        let before = steps - 1;
+        sequence.tokens += before;
+        self.counters.generated_tokens += u64::from(before);
+        sequence.computed += before + std::mem::take(&mut sequence.scheduled);
         self.memory.publish(sequence);
         if sequence.aborted {
             self.counters.aborted_requests += 1;

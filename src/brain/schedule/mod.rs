@@ -53,7 +53,7 @@ pub use param::{Param, Params};
 pub use profile::{builtin_profile, builtin_profiles};
 pub use reasons::Reasons;
 pub use registry::Family;
-pub use request::{ForeignScore, Request, Slo};
+pub use request::{Ask, ForeignScore, Request, Slo};
 pub use scheduler::{Choice, ScheduleCounters, Scheduler};
 pub use scorer::builtin_scorers;
 

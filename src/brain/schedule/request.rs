@@ -1,7 +1,7 @@
 //! What scheduling needs to know about a request, besides its block keys.
 
-use crate::EndpointId;
 use crate::fleet::Topology;
+use crate::{BlockKey, EndpointId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -36,6 +36,22 @@ pub struct Request {
     pub origin: Topology,
     /// How long it may be held when no endpoint can take it, in milliseconds; 0 is not at all.
     pub hold_ms: u64,
+}
+
+/// What is asked for: a request, and the keys of its prompt's full blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The request.
+    pub request: &'a Request,
+    /// The keys, in order; none where only its size is known.
+    pub keys: &'a [BlockKey],
+}
+
+impl<'a> From<&'a Request> for Ask<'a> {
+    /// One of whose prompt only the size is known.
+    fn from(request: &'a Request) -> Self {
+        Self { request, keys: &[] }
+    }
 }
 
 /// Latency objectives, in milliseconds.

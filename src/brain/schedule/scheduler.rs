@@ -10,13 +10,13 @@ use super::profile::{builtin_profile, builtin_profiles};
 use super::reasons::{Reasons, add_weighted};
 use super::rows::Rows;
 use super::scorer::{Degraded, NEUTRAL, foreign_column};
-use super::{ForeignScore, NoCandidate, Request, ScheduleError};
+use super::{Ask, ForeignScore, NoCandidate, Request, ScheduleError};
 use crate::fleet::Fleet;
 use crate::index::{MatchSource, Matches};
 use crate::lanes::vectorised;
 use crate::predict::{Predictor, Prefill};
 use crate::rng::Rng;
-use crate::{BlockKey, EndpointId, Slot, Time};
+use crate::{EndpointId, Slot, Time};
 use std::sync::Arc;
 
 /// Where a request should go, before anything is booked.
@@ -147,14 +147,13 @@ impl Scheduler {
     pub fn features(
         &mut self,
         now: Time,
-        request: &Request,
-        keys: &[BlockKey],
+        ask: Ask<'_>,
         fleet: &Fleet,
         predictor: &Predictor,
         matches: &Matches,
     ) -> Result<Features, NoCandidate> {
-        self.start(request, fleet, matches)?;
-        let inputs = Inputs { now, request, keys, fleet, predictor, foreign: &[] };
+        self.start(ask.request, fleet, matches)?;
+        let inputs = Inputs { now, ask, fleet, predictor, foreign: &[] };
         let rows = &self.scratch.rows;
         Ok(rows.features(&inputs.over(rows)))
     }
@@ -167,15 +166,15 @@ impl Scheduler {
     pub fn choose(
         &mut self,
         now: Time,
-        request: &Request,
-        keys: &[BlockKey],
+        ask: Ask<'_>,
         fleet: &Fleet,
         predictor: &Predictor,
         matches: &Matches,
         foreign: &[ForeignScore],
     ) -> Result<Choice, NoCandidate> {
-        let eligible = self.start(request, fleet, matches)?;
-        let inputs = Inputs { now, request, keys, fleet, predictor, foreign };
+        let request = ask.request;
+        let eligible = self.start(ask.request, fleet, matches)?;
+        let inputs = Inputs { now, ask, fleet, predictor, foreign };
         let mut reasons = Reasons::new(&self.profile.names);
         self.run_filters(&inputs, &eligible, &mut reasons)?;
         self.run_scorers(&inputs, &mut reasons);
@@ -213,15 +212,14 @@ impl Scheduler {
     pub fn explain(
         &mut self,
         now: Time,
-        request: &Request,
-        keys: &[BlockKey],
+        ask: Ask<'_>,
         fleet: &Fleet,
         predictor: &Predictor,
         matches: &Matches,
         foreign: &[ForeignScore],
     ) -> Result<Choice, NoCandidate> {
         let (rng, counters) = (self.rng.clone(), self.counters);
-        let choice = self.choose(now, request, keys, fleet, predictor, matches, foreign);
+        let choice = self.choose(now, ask, fleet, predictor, matches, foreign);
         (self.rng, self.counters) = (rng, counters);
         choice
     }
@@ -377,8 +375,7 @@ impl Sum<'_> {
 /// The arguments of a decision that its steps share.
 struct Inputs<'a> {
     now: Time,
-    request: &'a Request,
-    keys: &'a [BlockKey],
+    ask: Ask<'a>,
     fleet: &'a Fleet,
     predictor: &'a Predictor,
     foreign: &'a [ForeignScore],
@@ -386,7 +383,7 @@ struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     fn over(&self, features: &'a Rows) -> Context<'a> {
-        let Self { now, request, keys, fleet, predictor, foreign } = *self;
+        let Self { now, ask: Ask { request, keys }, fleet, predictor, foreign } = *self;
         Context { now, request, keys, fleet, predictor, features, foreign }
     }
 }

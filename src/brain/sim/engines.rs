@@ -18,6 +18,8 @@ pub(super) struct News {
 pub(super) struct Engine {
     pub(super) model: EngineModel,
     pub(super) is_stepping: bool,
+    /// When its step ends, as the events say.
+    pub(super) announced: Option<Time>,
     /// For each router, what it does not know yet, oldest first.
     pub(super) unread: Vec<VecDeque<News>>,
     samples: Samples,
@@ -32,6 +34,7 @@ impl Engine {
         Ok(Self {
             model: EngineModel::new(config)?,
             is_stepping: false,
+            announced: None,
             unread: vec![VecDeque::new(); routers],
             samples,
         })

@@ -68,12 +68,6 @@ impl Router {
         })
     }
 
-    /// The engine behind an endpoint.
-    pub(super) fn engine_of(&self, endpoint: EndpointId) -> usize {
-        // Engines joined in order, and nobody else did.
-        endpoint.slot.index()
-    }
-
     /// Takes in everything that has reached it by `now`.
     pub(super) fn catch_up(&mut self, now: Time, lag_nanos: u64, engines: &mut [Engine]) {
         for (at, engine) in engines.iter_mut().enumerate() {

@@ -39,6 +39,9 @@ pub enum SimError {
     Nobody(&'static str),
 }
 
+/// Most steps that an engine decodes between two events: bounds what a submission cuts.
+const MOST_STEPS: u32 = 256;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// A request of the workload comes.
@@ -325,7 +328,8 @@ impl<'a> Sim<'a> {
     }
 
     fn send(&mut self, router: usize, row: u32, decision: &Decision) -> Result<(), SimError> {
-        let at = self.routers[router].engine_of(decision.endpoint);
+        // Engines joined in order, and nobody else did.
+        let at = decision.endpoint.slot.index();
         let it = &mut self.rows[row as usize];
         it.engine = at as u32;
         it.sent_ms = self.now.as_millis_f64();
@@ -339,16 +343,21 @@ impl<'a> Sim<'a> {
         self.sent[row as usize] =
             Some(Sent { router: router as u32, reservation: decision.reservation });
         engine.before_change(self.now);
-        let submitted = engine.model.submit(EngineRequest {
-            id: RequestId(row.into()),
-            prompt_tokens: prompt.prompt_tokens,
-            output_tokens: prompt.output_tokens,
-            keys: self.workload.keys(prompt).to_vec(),
-        });
+        let submitted = engine.model.submit_at(
+            self.now,
+            EngineRequest {
+                id: RequestId(row.into()),
+                prompt_tokens: prompt.prompt_tokens,
+                output_tokens: prompt.output_tokens,
+                keys: self.workload.keys(prompt).to_vec(),
+            },
+        );
         if submitted.is_err() {
             return self.refused(row);
         }
-        if !engine.is_stepping {
+        if engine.is_stepping {
+            self.step_ends_at(at);
+        } else {
             self.begin_step(at);
         }
         Ok(())
@@ -366,14 +375,28 @@ impl<'a> Sim<'a> {
 
     fn begin_step(&mut self, at: usize) {
         let engine = &mut self.engines[at];
-        let planned = engine.model.begin_step(self.now);
-        engine.is_stepping = planned.is_some();
-        if let Some(planned) = planned {
-            self.at(planned.ends, Event::StepEnds { engine: at as u32 });
+        engine.is_stepping = engine.model.begin_run(self.now, MOST_STEPS).is_some();
+        engine.announced = None;
+        self.step_ends_at(at);
+    }
+
+    /// An engine's step ends when the model says so now. An event of an earlier plan comes too late or
+    /// finds that nothing ends.
+    fn step_ends_at(&mut self, at: usize) {
+        let engine = &mut self.engines[at];
+        let ends = engine.model.planned().map(|planned| planned.ends);
+        if engine.announced != ends {
+            engine.announced = ends;
+            if let Some(ends) = ends {
+                self.at(ends, Event::StepEnds { engine: at as u32 });
+            }
         }
     }
 
     fn step_ends(&mut self, at: usize) -> Result<(), SimError> {
+        if self.engines[at].announced != Some(self.now) {
+            return Ok(());
+        }
         let mut step = std::mem::take(&mut self.step);
         self.engines[at].finish_step(self.now, &mut step);
         let now_ms = self.now.as_millis_f64();
@@ -433,7 +456,7 @@ impl<'a> Sim<'a> {
 
     fn exchange(&mut self) -> Result<(), SimError> {
         let now = self.now;
-        let totals: Vec<_> = self.routers.iter_mut().map(|router| router.totals()).collect();
+        let totals: Vec<_> = self.routers.iter_mut().map(Router::totals).collect();
         for router in 0..self.routers.len() {
             for told in totals.iter().enumerate().filter(|(by, _)| *by != router) {
                 self.tell(router, Input::PeerTotals(told.1.clone()))?;

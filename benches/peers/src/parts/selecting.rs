@@ -105,7 +105,9 @@ impl OurFleet {
     fn choose(&mut self) {
         let Self { scheduler, fleet, predictor, matches, request } = self;
         let (request, matches) = black_box((request, matches));
-        black_box(scheduler.choose(Time::ZERO, request, &[], fleet, predictor, matches, &[]).unwrap());
+        black_box(
+            scheduler.choose(Time::ZERO, request.into(), fleet, predictor, matches, &[]).unwrap(),
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod naive;
 mod properties;
+mod runs;
 
 use super::{
     Admission, EngineConfig, EngineConfigError, EngineModel, EngineRequest, KvChange, RequestId,

@@ -105,7 +105,7 @@ impl World {
         request: &Request,
         foreign: &[ForeignScore],
     ) -> Result<Choice, NoCandidate> {
-        scheduler.choose(NOW, request, &[], &self.fleet, &self.predictor, &self.matches, foreign)
+        scheduler.choose(NOW, request.into(), &self.fleet, &self.predictor, &self.matches, foreign)
     }
 
     /// The scores that a fresh scheduler of one scorer gives.

@@ -203,7 +203,7 @@ fn session_affinity() {
     let session = |name: &str| Request { session_id: Some(name.into()), ..prompt(100) };
     let totals = |scheduler: &mut Scheduler, now: Time, request: &Request| {
         let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
-        let choice = scheduler.choose(now, request, &[], fleet, predictor, matches, &[]).unwrap();
+        let choice = scheduler.choose(now, request.into(), fleet, predictor, matches, &[]).unwrap();
         (choice.clone(), choice.explanation().totals)
     };
 

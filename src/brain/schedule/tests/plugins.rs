@@ -262,7 +262,7 @@ fn stale_signals_make_scores_neutral() {
         let mut scheduler = Scheduler::new(&config, 7).unwrap();
         let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
         let choice =
-            scheduler.choose(later, &request, &[], fleet, predictor, matches, &[]).unwrap();
+            scheduler.choose(later, (&request).into(), fleet, predictor, matches, &[]).unwrap();
         let scores = &choice.explanation().scores[0].values;
         assert_eq!(scores[0].to_bits(), scores[1].to_bits(), "{}", plugin.name);
         assert_eq!(scores[0].to_bits(), scores[2].to_bits(), "{}", plugin.name);
@@ -276,8 +276,9 @@ fn stale_signals_remove_nobody() {
     for plugin in FILTERS.iter().filter(|plugin| plugin.name != "encode-filter") {
         let mut scheduler = Scheduler::new(&inline(filtered_by(plugin.name)), 7).unwrap();
         let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
-        let choice =
-            scheduler.choose(later, &prompt(1_600), &[], fleet, predictor, matches, &[]).unwrap();
+        let choice = scheduler
+            .choose(later, (&prompt(1_600)).into(), fleet, predictor, matches, &[])
+            .unwrap();
         assert_eq!(choice.explanation().candidates, world.ids, "{}", plugin.name);
     }
 }

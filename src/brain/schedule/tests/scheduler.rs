@@ -232,9 +232,9 @@ fn a_dry_run_changes_nothing() {
             let request = Request { session_id: Some(format!("s{}", number % 5)), ..prompt(100) };
             let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
             let dry =
-                explained.explain(NOW, &request, &[], fleet, predictor, matches, &[]).unwrap();
+                explained.explain(NOW, (&request).into(), fleet, predictor, matches, &[]).unwrap();
             let again =
-                explained.explain(NOW, &request, &[], fleet, predictor, matches, &[]).unwrap();
+                explained.explain(NOW, (&request).into(), fleet, predictor, matches, &[]).unwrap();
             let real = world.choose(&mut explained, &request).unwrap();
             let expected = world.choose(&mut plain, &request).unwrap();
             assert_eq!((&dry, &again, &real), (&expected, &expected, &expected), "{name}");
@@ -409,7 +409,8 @@ fn features_name_what_is_known_and_what_is_not() {
     let mut scheduler = scheduler("default");
     let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
 
-    let features = scheduler.features(NOW, &prompt(165), &[], fleet, predictor, matches).unwrap();
+    let features =
+        scheduler.features(NOW, (&prompt(165)).into(), fleet, predictor, matches).unwrap();
 
     assert_eq!(features.ids(), world.ids);
     assert_eq!(features.values().len(), Feature::COUNT * 2);
@@ -499,7 +500,7 @@ fn time_before_the_first_sample_is_no_trouble() {
     let (fleet, predictor, matches) = (&world.fleet, &world.predictor, &world.matches);
 
     let choice =
-        scheduler.choose(Time::ZERO, &prompt(10), &[], fleet, predictor, matches, &[]).unwrap();
+        scheduler.choose(Time::ZERO, (&prompt(10)).into(), fleet, predictor, matches, &[]).unwrap();
 
     assert_ne!(choice.endpoint, world.ids[2]);
 }

@@ -8,11 +8,12 @@
 //!      + interference * own_prefill * n             n requests in flight wait while it prefills
 //!      + eviction * reuse * youth * own_tokens      what it pushes out of the cache
 //!      + kv_wait * max(0, kv_demand - 0.7 * kv_capacity)            waiting for KV to be freed
+//!      + miss_ms * objectives that will be missed because of it     see `misses`
 //! score = (least cost + 1) / (cost + 1)
 //! ```
 //!
 //! with `own_tokens` the uncached ones plus, of those cached on a lower tier, the share that loading
-//! them costs (1 - tier weight), and the last two terms at the endpoint's prefill time a token. A
+//! them costs (1 - tier weight), and the two terms before the last at the endpoint's prefill time a token. A
 //! prefill of its own is at the learned rates, without the base cost of a step.
 //!
 //! - *Queue*: booked tokens, so a burst does not herd and lag of the metrics does no harm; plus
@@ -32,13 +33,16 @@
 //!   the context of all that is in flight there, this request included, at the share of distinct
 //!   blocks that the fleet reports (prefixes in common are held once).
 //!
+//! - *Misses* price the objectives of everybody in flight there and of the newcomer; where nobody
+//!   has any, or there are no latency models, nothing is added.
+//!
 //! Inputs: predicted time to first token, uncached and matched tokens by tier, booked load, reported
 //! queue and KV usage, booked context, KV capacity. It remembers the turnover of each endpoint and
 //! two running means.
-//! Defaults: `interference` 0.1, `eviction` 10, `kv_wait` 1, `churn_window_s` 60, `tier_weights` as
+//! Defaults: `interference` 0.1, `eviction` 10, `kv_wait` 1, `miss_ms` 20,000, `churn_window_s` 60, `tier_weights` as
 //! `prefix-cache-scorer`.
-//! Limits: an endpoint of unknown capacity pays for no eviction and no KV wait; time per output
-//! token counts only through interference.
+//! Limits: an endpoint of unknown capacity pays for no eviction and no KV wait. What other routers have
+//! in flight is in its queue where it reports one, but their objectives are not known.
 //!
 //! NOTE(perf): tried on simulated chats and shared prefixes, with KV for 0.2 to 4 times the working
 //! set. Pricing whole batches, `(queue + own) * (1 + n)`, and counting decodes beside the queue,
@@ -120,7 +124,7 @@ impl Default for Params {
             interference: 0.1,
             eviction: 10.0,
             kv_wait: 1.0,
-            miss_ms: 10_000.0,
+            miss_ms: 20_000.0,
             churn_window_s: 60.0,
             tier_weights: TierWeights::default(),
         }

@@ -249,7 +249,7 @@ impl Simulation {
         let time = Time::from_nanos(now);
         let choice = self
             .scheduler
-            .choose(time, &request, &[], &self.fleet, &self.predictor, &self.matches, &[])
+            .choose(time, (&request).into(), &self.fleet, &self.predictor, &self.matches, &[])
             .unwrap();
         let booking = Booking {
             ticket: Ticket(self.in_flight.len() as u64),

@@ -33,6 +33,7 @@ pub use crate::fleet::{EndpointChange, PeerLoad, PeerTotals};
 
 use crate::Time;
 use crate::fleet::FleetError;
+use crate::flow::FlowError;
 use crate::index::{IndexError, Residency};
 use crate::predict::PredictError;
 use crate::schedule::ScheduleError;
@@ -46,6 +47,9 @@ pub enum BrainError {
     /// The fleet did.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// The holding of requests did.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
     /// The index did.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -81,6 +85,7 @@ impl Brain {
     /// [`BrainError`] where a part of the configuration cannot be.
     pub fn new(config: BrainConfig) -> Result<Self, BrainError> {
         config.fleet.validate()?;
+        config.flow.validate()?;
         let residency = Residency::new(config.index.clone(), config.block_size)?;
         let state = Mutex::new(State::new(&config)?);
         Ok(Self { config, residency, state })

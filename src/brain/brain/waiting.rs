@@ -226,6 +226,20 @@ mod tests {
         (0..blocks).map(|at| BlockKey(Rng::new(session << 20 | at).next_u64())).collect()
     }
 
+    #[test]
+    fn settings_that_cannot_work_are_refused_by_name() {
+        let refusal = |set: fn(&mut crate::flow::SessionConfig)| {
+            let mut config = BrainConfig::default();
+            set(&mut config.flow.sessions);
+            Brain::new(config).err().expect("refused").to_string()
+        };
+        let message = refusal(|it| it.quantum_s = 0.0);
+        assert!(message.contains("flow.sessions.quantum_s = 0"), "{message}");
+        let message = refusal(|it| it.patience_s = 1.0);
+        assert!(message.contains("patience_s = 1") && message.contains("300"), "{message}");
+        assert!(refusal(|it| it.tight_share = f64::NAN).contains("tight_share"));
+    }
+
     /// Sessions that are too many for the KV, clients that go away, endpoints that come and go:
     /// every request ends once, in one way, and nothing stays booked.
     #[test]

@@ -25,6 +25,40 @@ impl Default for FlowConfig {
     }
 }
 
+/// A setting that cannot be.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("flow.sessions.{field} = {value} cannot work: use {low} to {high}")]
+pub struct FlowError {
+    field: &'static str,
+    value: f64,
+    low: f64,
+    high: f64,
+}
+
+impl FlowConfig {
+    /// # Errors
+    /// [`FlowError`] names the setting.
+    pub fn validate(&self) -> Result<(), FlowError> {
+        let it = &self.sessions;
+        let day_s = 86_400.0;
+        for (field, value, low, high) in [
+            ("tight_share", it.tight_share, 0.01, 100.0),
+            ("loose_share", it.loose_share, 0.0, it.tight_share),
+            ("fill_share", it.fill_share, 0.01, 100.0),
+            ("overflow_share", it.overflow_share, 0.01, 100.0),
+            ("short_first", it.short_first, 0.0, 8.0),
+            ("age_s", it.age_s, 0.0, day_s),
+            ("patience_s", it.patience_s, it.age_s, day_s),
+            ("quantum_s", it.quantum_s, 0.001, day_s),
+        ] {
+            if !(low..=high).contains(&value) {
+                return Err(FlowError { field, value, low, high });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What becomes of a request at the end of its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -12,7 +12,7 @@ mod config;
 mod holding;
 mod sessions;
 
-pub use config::{FlowConfig, WhenHeldTooLong};
+pub use config::{FlowConfig, FlowError, WhenHeldTooLong};
 pub use holding::{Attempt, Held, HoldRefused, Holding, RefusedWhy};
 pub use sessions::SessionConfig;
 pub(crate) use sessions::{Admission, Home, SessionId, Sessions, Waiter};

@@ -106,7 +106,9 @@ impl OurFleet {
         let Self { scheduler, fleet, predictor, matches, request } = self;
         let (request, matches) = black_box((request, matches));
         black_box(
-            scheduler.choose(Time::ZERO, request.into(), fleet, predictor, matches, &[]).unwrap(),
+            scheduler
+                .choose(Time::ZERO, (&*request).into(), fleet, predictor, matches, &[])
+                .unwrap(),
         );
     }
 }

@@ -20,6 +20,7 @@ pub use protocol::{Answer, Arrive, Engine, Event, Init, Worker};
 
 use llmd_brain::brain::{Action, Brain, BrainConfig, BrainError, Input};
 use llmd_brain::fleet::{Capacity, EndpointSpec, KvSource, MetricsSample};
+use llmd_brain::flow::WhenHeldTooLong;
 use llmd_brain::index::Matches;
 use llmd_brain::predict::EngineProfile;
 use llmd_brain::schedule::{Decision, Request, Slo};
@@ -92,12 +93,6 @@ struct Block {
     parent: Option<u64>,
 }
 
-/// A request that was sent.
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    reservation: ReservationId,
-}
-
 /// The brain, by the protocol's names.
 pub struct Policy {
     brain: Brain,
@@ -105,7 +100,7 @@ pub struct Policy {
     request: Request,
     holds: bool,
     blocks: HashMap<u64, Block>,
-    sent: HashMap<u64, Sent>,
+    sent: HashMap<u64, ReservationId>,
     held: HashMap<Ticket, u64>,
     matches: Matches,
     keys: Vec<BlockKey>,
@@ -147,6 +142,8 @@ impl Policy {
         let mut config = config.clone();
         config.block_size = init.block;
         config.fleet.lease_ms = LEASE_MS;
+        // The protocol cannot take back a `hold`.
+        config.flow.when_held_too_long = WhenHeldTooLong::Dispatch;
         config.fleet.max_endpoints = config.fleet.max_endpoints.max(init.n as usize);
         let brain = Brain::new(config)?;
         let Engine { pf_fixed, pf_tok, pf_attn, dc_fixed, dc_seq, dc_kv } = init.engine;
@@ -209,16 +206,16 @@ impl Policy {
             Event::Arrive(arrive) => self.arrive(&arrive).map(Some),
             Event::First { id, t, .. } => {
                 let now = self.time(t)?;
-                let sent = self.sent.get(&id).ok_or(PolicyError::Request(id))?;
-                let actions = self.brain.first_token(now, sent.reservation);
+                let sent = *self.sent.get(&id).ok_or(PolicyError::Request(id))?;
+                let actions = self.brain.first_token(now, sent);
                 Ok(self.go(actions))
             }
             Event::Done { id, t, .. } => {
                 let now = self.time(t)?;
                 let sent = self.sent.remove(&id).ok_or(PolicyError::Request(id))?;
                 // The protocol does not tell how long the answer was.
-                let tokens = self.brain.generated_by(now, sent.reservation);
-                let actions = self.brain.finished(now, sent.reservation, tokens);
+                let tokens = self.brain.generated_by(now, sent);
+                let actions = self.brain.finished(now, sent, tokens);
                 Ok(self.go(actions))
             }
             Event::Tick { t } => {
@@ -231,6 +228,9 @@ impl Policy {
 
     fn stored(&mut self, w: u32, ids: &[u64]) -> Result<(), PolicyError> {
         let worker = self.worker(w)?;
+        if let Some(unknown) = ids.iter().find(|id| !self.blocks.contains_key(id)) {
+            return Err(PolicyError::Block(*unknown));
+        }
         let mut at = 0;
         while at < ids.len() {
             let first = *self.blocks.get(&ids[at]).ok_or(PolicyError::Block(ids[at]))?;
@@ -305,7 +305,7 @@ impl Policy {
     }
 
     fn send(&mut self, id: u64, decision: &Decision) -> u32 {
-        self.sent.insert(id, Sent { reservation: decision.reservation });
+        self.sent.insert(id, decision.reservation);
         // Workers joined in order, and nobody else did.
         decision.endpoint.slot.0
     }

@@ -44,9 +44,11 @@ impl Waiting {
     }
 }
 
-/// The session that a request names.
+/// The session that a request names, if it may be held: nothing is kept of others, for whom it could
+/// change nothing.
 pub(super) fn session_of(request: &Request) -> Option<SessionId> {
-    request.session_id.as_ref().map(|name| SessionId(xxh3_64(name.as_bytes())))
+    let name = request.session_id.as_ref().filter(|_| request.hold_ms > 0)?;
+    Some(SessionId(xxh3_64(name.as_bytes())))
 }
 
 /// A request that was sent.
@@ -370,7 +372,7 @@ impl State {
     ) -> Result<(), BrainError> {
         if let Some(held) = self.holding.cancel(ticket) {
             if let Some(session) = session_of(&held.payload.request) {
-                self.sessions.given_up(session, ticket);
+                self.sessions.given_up(now, session, ticket);
             }
             self.stats.cancelled += 1;
             return Ok(());

@@ -28,10 +28,10 @@ impl State {
         }
         let prompt_tokens = request.prompt_tokens;
         let waiter = Waiter { ticket, session, keys, prompt_tokens, since: now };
-        let admission = if self.sessions.is_of_sessions() && request.hold_ms > 0 {
+        let admission = if self.sessions.is_of_sessions() && session.is_some() {
             self.admission(now, &waiter)
         } else {
-            self.sessions.judge(now);
+            self.sessions.forget_past(now);
             Admission::Anywhere
         };
         let placed = match admission {
@@ -50,7 +50,7 @@ impl State {
         match (&action, session) {
             // At once: it may be worth more than others that wait.
             (Action::Hold(_), Some(_)) => self.asks_at = Some(now),
-            (Action::Reject { .. }, Some(session)) => self.sessions.given_up(session, ticket),
+            (Action::Reject { .. }, Some(session)) => self.sessions.given_up(now, session, ticket),
             _ => {}
         }
         action
@@ -109,7 +109,7 @@ impl State {
                 actions.push(Action::Release(Box::new(decision)));
             }
         }
-        let waits_for_room = holding.iter().any(|held| held.payload.request.session_id.is_some());
+        let waits_for_room = holding.iter().any(|held| session_of(&held.payload.request).is_some());
         self.holding = holding;
         if waits_for_room && self.sessions.is_of_sessions() {
             self.asks_at = Some(now + ASKED_EVERY);
@@ -131,7 +131,7 @@ impl State {
             return Action::Release(Box::new(decision));
         }
         if let Some(session) = session_of(request) {
-            self.sessions.given_up(session, ticket);
+            self.sessions.given_up(now, session, ticket);
         }
         self.stats.rejected += 1;
         Action::Reject { ticket, why: RejectReason::HoldExpired(request.hold_ms) }

@@ -53,6 +53,11 @@ impl Default for Detector {
 }
 
 impl Detector {
+    /// Whether an answer has been judged.
+    pub(super) fn is_mature(now: Time, ended: Time) -> bool {
+        now.since(ended) >= MATURE
+    }
+
     pub(super) fn answered(&mut self, now: Time, id: SessionId) {
         self.young.push_back((now, id));
     }
@@ -81,7 +86,7 @@ impl Detector {
     pub(super) fn mature(&mut self, now: Time) -> Vec<(Time, SessionId)> {
         let mut judged = Vec::new();
         while let Some(&(ended, id)) = self.young.front()
-            && now.since(ended) >= MATURE
+            && Self::is_mature(now, ended)
         {
             self.young.pop_front();
             judged.push((ended, id));

@@ -191,8 +191,14 @@ impl Sessions {
         self.config.admission && self.detector.is_of_sessions()
     }
 
+    /// Forgets sessions that are over: their homes have room again.
+    pub(crate) fn forget_past(&mut self, now: Time) {
+        self.judge(now);
+        self.drop_silent(now);
+    }
+
     /// Judges old answers, and forgets sessions without a home that did not come back.
-    pub(crate) fn judge(&mut self, now: Time) {
+    fn judge(&mut self, now: Time) {
         for (ended, id) in self.detector.mature(now) {
             let is_over = |it: &Session| {
                 it.home.is_none() && it.in_flight == 0 && it.held == 0 && it.last_end == Some(ended)
@@ -223,11 +229,15 @@ impl Sessions {
     }
 
     /// A request of a session no longer waits, and was not placed.
-    pub(crate) fn given_up(&mut self, id: SessionId, ticket: Ticket) {
-        if let Some(session) = self.known.get_mut(&id) {
-            session.held = session.held.saturating_sub(1);
-        }
+    pub(crate) fn given_up(&mut self, now: Time, id: SessionId, ticket: Ticket) {
         self.requeued.remove(&ticket);
+        let Some(session) = self.known.get_mut(&id) else { return };
+        session.held = session.held.saturating_sub(1);
+        // With an answer that is still to be judged, or a home, it is forgotten there.
+        let is_over = session.home.is_none() && session.in_flight == 0 && session.held == 0;
+        if is_over && session.last_end.is_none_or(|ended| Detector::is_mature(now, ended)) {
+            self.known.remove(&id);
+        }
     }
 
     /// A request of a session was sent to an endpoint, which is its home from now on.
@@ -289,8 +299,7 @@ impl Sessions {
     /// Brings everything up to `now`: who is over, whether the fleet is tight, and for whom a home is
     /// reserved.
     pub(crate) fn update(&mut self, now: Time, homes: &[Home], waiting: &[Waiter<'_>]) {
-        self.judge(now);
-        self.drop_silent(now);
+        self.forget_past(now);
         let capacity: f64 = homes.iter().map(|(_, capacity)| capacity).sum();
         let resident: f64 = homes.iter().map(|(home, _)| self.footprint(*home)).sum();
         let asked = waiting.iter().filter(|it| self.home_of(it).is_none());

@@ -44,15 +44,81 @@ fn mistakes_name_the_line_and_the_remedy() {
     }
 }
 
-/// A fleet of whatever is decided, as lines.
+/// The same fleet, driven without the protocol.
+struct InProcess {
+    brain: Brain,
+    ids: Vec<EndpointId>,
+    sent: HashMap<u64, ReservationId>,
+}
+
+impl InProcess {
+    fn new(seed: u64) -> Self {
+        let mut config = BrainConfig { seed, block_size: 16, ..BrainConfig::default() };
+        config.fleet.lease_ms = LEASE_MS;
+        let brain = Brain::new(config).unwrap();
+        let steps = [3.52, 0.05025, 1.6e-6, 15.28, 0.0259, 4.26e-5];
+        let mut ids = Vec::new();
+        for number in 0..8 {
+            let mut spec = EndpointSpec::new(format!("http://{number}"), "");
+            spec.kv_source = KvSource::Events;
+            spec.capacity = Capacity {
+                kv_blocks: 60_000 / 16,
+                block_size: 16,
+                max_running_requests: 256,
+                max_batch_tokens: 8_192,
+                ..Capacity::default()
+            };
+            let profile = EngineProfile::custom(steps, 60_000, 0);
+            spec.labels.insert("engine-profile".to_owned(), profile.label());
+            let joined = brain.step(Time::ZERO, Input::Join(spec)).unwrap();
+            let Action::Joined(id) = joined[0] else { panic!("it joins") };
+            ids.push(id);
+        }
+        Self { brain, ids, sent: HashMap::new() }
+    }
+
+    /// Prompts have keys of their own making here: equal blocks are equal, and that is all.
+    fn arrive(&mut self, it: &Arrive) -> u32 {
+        let keys: Vec<BlockKey> = it.ids.iter().map(|id| BlockKey(id << 17 | 5)).collect();
+        let now = Time::from_millis_f64(it.t);
+        let request = Request {
+            prompt_tokens: it.len,
+            block_tokens: 16,
+            slo: Slo { ttft_ms: Some(1_000.0), tpot_ms: Some(60.0) },
+            session_id: it.sess.map(|session| session.to_string()),
+            ..Request::default()
+        };
+        let mut matches = Matches::new();
+        self.brain.matches(now, &keys, &mut matches);
+        let action = self.brain.decide(now, &request, &keys, &matches, &[]);
+        let decision = action.decision().unwrap();
+        self.sent.insert(it.id, decision.reservation);
+        let at = self.ids.iter().position(|id| *id == decision.endpoint).unwrap();
+        let names: Vec<EngineHash> = keys.iter().map(|key| EngineHash(key.0)).collect();
+        self.brain.residency().store(self.ids[at], None, &names, &keys);
+        at as u32
+    }
+
+    fn hear(&mut self, event: &Event) {
+        match *event {
+            Event::First { id, t, .. } => {
+                self.brain.first_token(Time::from_millis_f64(t), self.sent[&id]);
+            }
+            Event::Done { id, t, .. } => {
+                let (now, sent) = (Time::from_millis_f64(t), self.sent[&id]);
+                self.brain.finished(now, sent, self.brain.generated_by(now, sent));
+            }
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn ten_thousand_decisions_are_those_of_the_brain_in_process() {
     let mut rng = Rng::new(5);
-    let through = |seed: u64| {
-        let Event::Init(init) = serde_json::from_str(&init(false)).unwrap() else { unreachable!() };
-        Policy::new(&BrainConfig { seed, ..BrainConfig::default() }, &init).unwrap()
-    };
-    let (mut lines, mut inside) = (through(9), through(9));
+    let Event::Init(init) = serde_json::from_str(&init(false)).unwrap() else { unreachable!() };
+    let mut lines = Policy::new(&BrainConfig { seed: 9, ..BrainConfig::default() }, &init).unwrap();
+    let mut inside = InProcess::new(9);
     let mut running: Vec<(u64, u32, bool)> = Vec::new();
     let mut t = 0.0;
     let mut decided = 0;
@@ -83,17 +149,15 @@ fn ten_thousand_decisions_are_those_of_the_brain_in_process() {
                 })
             }
         };
-        // One goes through text and back, the other does not.
         let text = serde_json::to_string(&event).unwrap();
-        let written = lines.take(serde_json::from_str(&text).unwrap()).unwrap();
-        let direct = inside.take(event.clone()).unwrap();
-        assert_eq!(written, direct);
-        if let (Event::Arrive(it), Some(Answer::Worker { w })) = (event, direct) {
+        let answer = lines.take(serde_json::from_str(&text).unwrap()).unwrap();
+        inside.hear(&event);
+        if let Event::Arrive(it) = event {
+            let w = inside.arrive(&it);
+            assert_eq!(answer, Some(Answer::Worker { w }), "decision {decided}");
             decided += 1;
             running.push((it.id, w, false));
-            for policy in [&mut lines, &mut inside] {
-                policy.take(Event::Stored { w, ids: it.ids.clone() }).unwrap();
-            }
+            lines.take(Event::Stored { w, ids: it.ids }).unwrap();
         }
     }
 }

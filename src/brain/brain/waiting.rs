@@ -3,7 +3,7 @@
 use super::answers::IndexAnswers;
 use super::state::{Routed, State, Waiting, session_of};
 use super::{Action, RejectReason};
-use crate::flow::{Admission, Home, Waiter, WhenHeldTooLong};
+use crate::flow::{Admission, Attempt, Home, Waiter, WhenHeldTooLong};
 use crate::schedule::{ForeignScore, Request};
 use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
 use std::time::Duration;
@@ -87,28 +87,24 @@ impl State {
         // The queue is taken out while its requests are placed, which needs the rest of the state.
         let mut holding = std::mem::take(&mut self.holding);
         let homes = self.homes();
-        let open = holding.iter().filter(|held| held.deadline > now);
-        let mut waiting: Vec<Waiter<'_>> = open.map(Waiting::waiter).collect();
+        let mut waiting: Vec<Waiter<'_>> = holding.iter().map(Waiting::waiter).collect();
         self.sessions.update(now, &homes, &waiting);
         if self.sessions.is_tight() {
             self.sessions.order(now, &mut waiting);
         }
         let tickets: Vec<Ticket> = waiting.iter().map(|it| it.ticket).collect();
-        for ticket in tickets {
-            let Some(held) = holding.get(ticket) else { continue };
-            let Waiting { request, keys } = &held.payload;
+        let placed = holding.pop_in_order(now, &tickets, |held| {
+            let (ticket, Waiting { request, keys }) = (held.ticket, &held.payload);
             let placed = match self.sessions.admit(now, &Waiting::waiter(held), &homes) {
                 Admission::Anywhere => self.place(now, ticket, request, keys, &[], answers),
                 Admission::Among(homes) => {
                     self.place(now, ticket, &among(request, homes), keys, &[], answers)
                 }
-                Admission::Wait => continue,
+                Admission::Wait => return Attempt::Keep,
             };
-            if let Ok(decision) = placed {
-                holding.cancel(ticket);
-                actions.push(Action::Release(Box::new(decision)));
-            }
-        }
+            placed.map_or(Attempt::Keep, Attempt::Placed)
+        });
+        actions.extend(placed.into_iter().map(|(_, decision)| Action::Release(Box::new(decision))));
         let waits_for_room = holding.iter().any(|held| session_of(&held.payload.request).is_some());
         self.holding = holding;
         if waits_for_room && self.sessions.is_of_sessions() {

@@ -142,15 +142,26 @@ impl<T> Holding<T> {
     pub fn pop_ready<R>(
         &mut self,
         now: Time,
+        place: impl FnMut(&Held<T>) -> Attempt<R>,
+    ) -> Vec<(Held<T>, R)> {
+        let order: Vec<Ticket> = self.queue.values().map(|held| held.ticket).collect();
+        self.pop_in_order(now, &order, place)
+    }
+
+    /// As [`pop_ready`](Self::pop_ready), in an order of the caller's; who is not in it is not asked.
+    pub fn pop_in_order<R>(
+        &mut self,
+        now: Time,
+        order: &[Ticket],
         mut place: impl FnMut(&Held<T>) -> Attempt<R>,
     ) -> Vec<(Held<T>, R)> {
         let mut placed = Vec::new();
-        for (&at, held) in &self.queue {
-            if held.deadline <= now {
+        for at in order.iter().filter_map(|ticket| self.by_ticket.get(ticket)) {
+            let Some(held) = self.queue.get(at).filter(|held| held.deadline > now) else {
                 continue;
-            }
+            };
             match place(held) {
-                Attempt::Placed(result) => placed.push((at, result)),
+                Attempt::Placed(result) => placed.push((*at, result)),
                 Attempt::Keep => {}
                 Attempt::Stop => break,
             }
@@ -181,12 +192,6 @@ impl<T> Holding<T> {
     pub fn cancel(&mut self, ticket: Ticket) -> Option<Held<T>> {
         let at = *self.by_ticket.get(&ticket)?;
         self.remove(at)
-    }
-
-    /// A request that waits.
-    #[must_use]
-    pub fn get(&self, ticket: Ticket) -> Option<&Held<T>> {
-        self.queue.get(self.by_ticket.get(&ticket)?)
     }
 
     /// Whether a request waits.

@@ -17,8 +17,7 @@ pub(super) struct News {
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) model: EngineModel,
-    pub(super) is_stepping: bool,
-    /// When its step ends, as the events say.
+    /// When its step ends, as the events say; `None` while it is idle.
     pub(super) announced: Option<Time>,
     /// For each router, what it does not know yet, oldest first.
     pub(super) unread: Vec<VecDeque<News>>,
@@ -33,7 +32,6 @@ impl Engine {
     ) -> Result<Self, EngineConfigError> {
         Ok(Self {
             model: EngineModel::new(config)?,
-            is_stepping: false,
             announced: None,
             unread: vec![VecDeque::new(); routers],
             samples,

@@ -355,7 +355,7 @@ impl<'a> Sim<'a> {
         if submitted.is_err() {
             return self.refused(row);
         }
-        if engine.is_stepping {
+        if engine.announced.is_some() {
             self.step_ends_at(at);
         } else {
             self.begin_step(at);
@@ -375,7 +375,7 @@ impl<'a> Sim<'a> {
 
     fn begin_step(&mut self, at: usize) {
         let engine = &mut self.engines[at];
-        engine.is_stepping = engine.model.begin_run(self.now, MOST_STEPS).is_some();
+        engine.model.begin_run(self.now, MOST_STEPS);
         engine.announced = None;
         self.step_ends_at(at);
     }

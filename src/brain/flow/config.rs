@@ -43,6 +43,7 @@ impl FlowConfig {
         let day_s = 86_400.0;
         for (field, value, low, high) in [
             ("tight_share", it.tight_share, 0.01, 100.0),
+            ("demand_window_s", it.demand_window_s, 0.001, day_s),
             ("loose_share", it.loose_share, 0.0, it.tight_share),
             ("fill_share", it.fill_share, 0.01, 100.0),
             ("overflow_share", it.overflow_share, 0.01, 100.0),

@@ -14,7 +14,9 @@ pub fn capacity_requests_per_s(workload: &Workload, world: &World) -> Result<f64
     flood.arrivals = Arrivals::at_rate(rate, 0.0);
     flood.routers = 1;
     flood.hold_ms = 0;
+    // A load is a share of what the fleet can do by itself.
     flood.outages.clear();
+    flood.shared_cache = false;
     let outcome = run(workload, &flood)?;
     let first = outcome.rows.first().map_or(0.0, |row| row.arrived_ms);
     Ok(outcome.rows.len() as f64 / ((outcome.ended_ms - first) / 1e3).max(1e-9))

@@ -51,6 +51,9 @@ pub(super) struct SimArgs {
     /// Time that a closed loop is played, seconds.
     #[arg(long, default_value_t = 3_600.0)]
     horizon_s: f64,
+    /// Pauses between the turns of a session are cut to this.
+    #[arg(long, default_value_t = 60.0)]
+    think_cap_s: f64,
     /// How late KV events and metrics come.
     #[arg(long, default_value_t = 10.0)]
     lag_ms: f64,
@@ -140,8 +143,8 @@ impl SimArgs {
         world.routers = self.routers;
         world.exchange_interval_ms = self.exchange_ms;
         world.hold_ms = (self.max_hold_s * 1e3) as u64;
-        if let Arrivals::Closed { horizon_s, .. } = &mut world.arrivals {
-            *horizon_s = self.horizon_s;
+        if let Arrivals::Closed { horizon_s, think_cap_s, .. } = &mut world.arrivals {
+            (*horizon_s, *think_cap_s) = (self.horizon_s, self.think_cap_s);
             world.warmup_share = 0.15;
         }
         if !self.source.is_open_loop() {

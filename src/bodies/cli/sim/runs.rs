@@ -28,19 +28,22 @@ enum Figures {
 pub(super) enum Question {
     /// One run's figures.
     Run,
-    /// The highest rate with this share within the objectives, up to twice this capacity.
+    /// The highest rate with this share within the objectives, up to some times this capacity.
     Goodput { attainment: f64, capacity_requests_per_s: f64 },
 }
 
-/// Rates that a goodput is told apart from: a 64th of the capacity.
-const HALVINGS: u32 = 7;
+/// Highest load at which a goodput is looked for: prefixes in common raise it over what a flood under
+/// least-request completes.
+const MOST_LOAD: f64 = 4.0;
+/// To a 64th of the capacity.
+const HALVINGS: u32 = 8;
 
 impl Question {
     fn answer(self, workload: &Workload, world: &World) -> Result<Figures, CommandError> {
         match self {
             Self::Run => Ok(Figures::Run(run(workload, world)?.summary())),
             Self::Goodput { attainment, capacity_requests_per_s: capacity } => {
-                let most = 2.0 * capacity;
+                let most = MOST_LOAD * capacity;
                 let rate = goodput_requests_per_s(workload, world, attainment, most, HALVINGS)?;
                 Ok(Figures::Goodput {
                     attainment,

@@ -20,8 +20,8 @@ pub struct World {
     pub outage_notice_ms: f64,
     /// How long a client waits after a broken connection before it asks its router again, milliseconds.
     pub retry_ms: f64,
-    /// Whether every engine finds what any of them computed, at no cost, and routers know it: a bound
-    /// that no routing passes.
+    /// Whether every engine finds what any of them computed, at no cost, and routers know it: the bound
+    /// of what hits can bring. How a policy shares out the load still matters.
     pub shared_cache: bool,
     /// How late KV events reach a router, milliseconds.
     pub kv_lag_ms: f64,

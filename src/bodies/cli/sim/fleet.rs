@@ -23,8 +23,8 @@ pub(super) struct FleetArgs {
     /// Host tier behind each KV cache, as a multiple of it.
     #[arg(long, default_value_t = 0.0)]
     host_tier: f64,
-    /// Every engine finds what any has computed, for nothing, and the routers know: a bound that no
-    /// routing passes.
+    /// Every engine finds what any has computed, for nothing, and the routers know: the bound of what
+    /// hits can bring.
     #[arg(long)]
     shared_cache: bool,
     /// Steps last a random factor longer, of mean 1, whose logarithm has this standard deviation.

@@ -135,13 +135,17 @@ bench-peers-lint:
 	cargo clippy -q --release --manifest-path benches/peers/Cargo.toml --all-targets -- -D warnings
 	cargo test -q --release --manifest-path benches/peers/Cargo.toml
 
-# The public traces that `make bench-sched` plays.
+# The public traces that the benches of policies play.
 TRACES ?= ../shared/traces
 
-.PHONY: bench-sched
+.PHONY: bench-sched bench-sched-workloads
 bench-sched:
 	cargo build -q --release -p llmd-bodies
 	$(PYTHON) benches/sched.py target/release/llmd-sched $(TRACES) $(ARGS)
+
+bench-sched-workloads:
+	cargo build -q --release -p llmd-bodies
+	$(PYTHON) benches/sched_workloads.py target/release/llmd-sched $(TRACES) $(ARGS)
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

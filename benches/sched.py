@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import resource
-import subprocess
 from pathlib import Path
+
+from sim_runs import Runs, against_best, cpu_s, of, simulate
 
 RIVALS = [
     "round-robin",
@@ -35,53 +34,20 @@ RIVALS = [
 ]
 # Rivals that were never near the best at sessions cost the most time there.
 SESSION_RIVALS = ["session-hash", "sglang", "llm-d-precise", "mooncake", "lmetric", "min-ttft"]
-# Two-sided 95 % points of Student's t, by degrees of freedom.
-STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 9: 2.26}
-
-Runs = dict[str, dict[int, dict[str, float]]]
-
-
-def simulate(binary: Path, arguments: list[str]) -> Runs:
-    """Runs the simulator; the summaries by policy and seed."""
-    command = [str(binary), "sim", "--json", *arguments]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    runs: Runs = {}
-    for line in output.splitlines():
-        run = json.loads(line)
-        runs.setdefault(run["policy"], {})[run["seed"]] = run
-    return runs
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def of(runs: dict[int, dict[str, float]], figure: str) -> list[float]:
-    return [runs[seed][figure] for seed in sorted(runs)]
 
 
 def compare(name: str, ours: dict[int, dict[str, float]], rivals: Runs) -> float:
     """Prints and returns the ratio of in-SLO requests to the best rival's."""
-    best = max(rivals, key=lambda policy: mean(of(rivals[policy], "in_slo")))
-    pairs = zip(of(ours, "in_slo"), of(rivals[best], "in_slo"), strict=True)
-    ratios = [mine / max(theirs, 1.0) for mine, theirs in pairs]
-    spread = math.sqrt(sum((it - mean(ratios)) ** 2 for it in ratios) / max(len(ratios) - 1, 1))
-    margin = STUDENT.get(len(ratios) - 1, 1.96) * spread / math.sqrt(len(ratios))
-    tails = [mean(of(runs, "ttft_p99_ms")) / 1e3 for runs in (ours, rivals[best])]
+    found = against_best(ours, rivals)
+    slo, tails = found.means("slo_attainment"), found.means("ttft_p99_ms")
     print(
-        f"{name:12} {mean(ratios):6.3f} +- {margin:.3f} over {best:22}"
-        f" SLO {100 * mean(of(ours, 'slo_attainment')):5.2f} %"
-        f" against {100 * mean(of(rivals[best], 'slo_attainment')):5.2f} %,"
-        f" p99 TTFT {tails[0]:.1f} against {tails[1]:.1f} s,"
+        f"{name:12} {found.ratio:6.3f} +- {found.margin:.3f} over {found.rival:22}"
+        f" SLO {100 * slo[0]:5.2f} % against {100 * slo[1]:5.2f} %,"
+        f" p99 TTFT {tails[0] / 1e3:.1f} against {tails[1] / 1e3:.1f} s,"
         f" longest wait {max(of(ours, 'longest_wait_ms')) / 1e3:.0f} s",
         flush=True,
     )
-    return round(mean(ratios), 4)
-
-
-def cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return round(found.ratio, 4)
 
 
 def requests_per_s(binary: Path, trace: Path) -> float:

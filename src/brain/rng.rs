@@ -30,6 +30,12 @@ impl Rng {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
+    /// Normal with mean 0 and deviation 1, by Box and Muller (1958); of each pair the first alone.
+    pub fn next_normal(&mut self) -> f64 {
+        let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.next_f64()));
+        radius * libm::cos(std::f64::consts::TAU * self.next_f64())
+    }
+
     /// Uniform in `0..bound` by Lemire's multiply-shift; 0 for a bound of 0. The bias, at most
     /// `bound / 2^64`, is far below what any caller could see.
     pub fn below(&mut self, bound: u64) -> u64 {

@@ -1,4 +1,5 @@
 use crate::predict::EngineProfile;
+use crate::rng::Rng;
 
 /// What an engine can hold and how fast it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,11 @@ pub struct EngineConfig {
     pub host_blocks: u32,
     /// What loading from the host tier adds to a step, for each token, milliseconds.
     pub host_ms_per_token: f64,
+    /// How much steps differ from what the profile says: each lasts a factor longer whose logarithm
+    /// has this standard deviation and whose mean is 1; 0 for none.
+    pub step_jitter: f64,
+    /// What those factors follow from, with the number of the step.
+    pub jitter_seed: u64,
 }
 
 /// Bytes a millisecond that a host link moves to the GPU: PCIe 5.0 x16 as achieved.
@@ -48,7 +54,21 @@ impl EngineConfig {
             cache_output: true,
             host_blocks: 0,
             host_ms_per_token: profile.kv_bytes_per_token as f64 / HOST_LINK_BYTES_PER_MS,
+            step_jitter: 0.0,
+            jitter_seed: 0,
         }
+    }
+
+    /// By how much step number `step` lasts longer than the profile says.
+    pub(super) fn jitter(&self, step: u64) -> f64 {
+        if self.step_jitter == 0.0 {
+            return 1.0;
+        }
+        // By the step's number, and not from one generator: a run that is cut draws no more than its
+        // steps.
+        let mut rng = Rng::new(Rng::new(self.jitter_seed).next_u64() ^ step);
+        let deviation = self.step_jitter;
+        libm::exp(deviation * rng.next_normal() - deviation * deviation / 2.0)
     }
 
     /// Most tokens that one request can ever occupy.
@@ -75,9 +95,15 @@ impl EngineConfig {
         if !self.host_ms_per_token.is_finite() || self.host_ms_per_token < 0.0 {
             return Err(EngineConfigError::HostCost(self.host_ms_per_token));
         }
+        if !(0.0..=MOST_JITTER).contains(&self.step_jitter) {
+            return Err(EngineConfigError::Jitter(self.step_jitter));
+        }
         Ok(())
     }
 }
+
+/// Largest spread of a step's duration: one step in six lasts more than 1.6 times the median.
+const MOST_JITTER: f64 = 0.5;
 
 /// Most blocks of a tier: 2^28 blocks of bookkeeping take about 10 GiB.
 const MAX_BLOCKS: u32 = 1 << 28;
@@ -102,4 +128,7 @@ pub enum EngineConfigError {
         "host_ms_per_token = {0} is not a time: use a finite number of milliseconds, 0 or more"
     )]
     HostCost(f64),
+    /// A spread that is none.
+    #[error("step_jitter = {0} is out of range: use 0 to {MOST_JITTER}")]
+    Jitter(f64),
 }

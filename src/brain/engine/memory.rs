@@ -4,15 +4,18 @@
 use super::host_tier::{HostTier, Inserted};
 use super::kv_cache::{BlockIndex, KvCache};
 use super::sequence::Sequence;
+use super::shared_cache::SharedCache;
 use super::{BlockIdentity, EngineConfig, KvChange};
 
 #[derive(Debug, Clone)]
 pub(super) struct Memory<K> {
     cache: KvCache<K>,
     host: Option<HostTier<K>>,
+    shared: Option<SharedCache<K>>,
     block_size: u32,
     changes: Vec<KvChange<K>>,
-    /// Scratch of `reserve`: where each block of the hit lies; `None` is the host tier.
+    /// Scratch of `reserve`: where each block of the hit lies; `None` is the host tier or the shared
+    /// cache.
     found: Vec<Option<BlockIndex>>,
 }
 
@@ -28,10 +31,20 @@ impl<K: BlockIdentity> Memory<K> {
         Self {
             cache: KvCache::new(config.kv_blocks),
             host: (config.host_blocks > 0).then(|| HostTier::new(config.host_blocks)),
+            shared: None,
             block_size: config.block_size,
             changes: Vec::new(),
             found: Vec::new(),
         }
+    }
+
+    pub(super) fn share(&mut self, cache: SharedCache<K>) {
+        self.shared = Some(cache);
+    }
+
+    /// One that holds nothing, with the same neighbours.
+    pub(super) fn renewed(&self, config: &EngineConfig) -> Self {
+        Self { shared: self.shared.clone(), ..Self::new(config) }
     }
 
     pub(super) fn total_blocks(&self) -> u32 {
@@ -64,7 +77,9 @@ impl<K: BlockIdentity> Memory<K> {
             if let Some(block) = found {
                 cached += 1;
                 evictable += u32::from(self.cache.is_free(block));
-            } else if !self.host.as_ref().is_some_and(|host| host.contains(key)) {
+            } else if !self.host.as_ref().is_some_and(|host| host.contains(key))
+                && !self.shared.as_ref().is_some_and(|shared| shared.contains(key))
+            {
                 break;
             }
             self.found.push(found);
@@ -169,6 +184,9 @@ impl<K: BlockIdentity> Memory<K> {
         else {
             return;
         };
+        if let Some(shared) = &self.shared {
+            shared.extend(keys);
+        }
         self.changes.push(KvChange::Stored {
             request: sequence.id,
             first_block: from,

@@ -29,12 +29,16 @@ mod lru;
 mod memory;
 mod model;
 mod sequence;
+mod shared_cache;
+mod submit_error;
 #[cfg(test)]
 mod tests;
 
 pub use config::{EngineConfig, EngineConfigError};
 pub use event::{Admission, KvChange, Step};
-pub use model::{Counters, EngineModel, Load, Planned, SubmitError};
+pub use model::{Counters, EngineModel, Load, Planned};
+pub use shared_cache::SharedCache;
+pub use submit_error::SubmitError;
 
 use crate::BlockKey;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,10 @@
 use super::kv_cache::KeyHasher;
 use super::memory::Memory;
 use super::sequence::Sequence;
+use super::shared_cache::SharedCache;
 use super::{
     Admission, BlockIdentity, EngineConfig, EngineConfigError, EngineRequest, RequestId, Step,
+    SubmitError,
 };
 use crate::{BlockKey, Time};
 use serde::{Deserialize, Serialize};
@@ -122,33 +124,6 @@ impl Load {
     }
 }
 
-/// Why a request cannot be queued.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// Nothing to compute.
-    #[error("request {}: the prompt is empty: give at least one token", .0.0)]
-    EmptyPrompt(RequestId),
-    /// Nothing to generate.
-    #[error("request {}: output_tokens is 0: an engine generates at least one token", .0.0)]
-    EmptyOutput(RequestId),
-    /// Two requests of one name.
-    #[error("request {} is in the engine already: give each request its own id", .0.0)]
-    DuplicateId(RequestId),
-    /// It would never end.
-    #[error(
-        "request {}: {tokens} tokens do not fit the KV cache of {kv_tokens} tokens: shorten the \
-         request or raise kv_blocks", id.0
-    )]
-    TooLong {
-        /// Which.
-        id: RequestId,
-        /// Prompt and output.
-        tokens: u64,
-        /// What there is.
-        kv_tokens: u64,
-    },
-}
-
 impl<K: BlockIdentity> EngineModel<K> {
     /// An idle engine with nothing cached.
     ///
@@ -167,6 +142,13 @@ impl<K: BlockIdentity> EngineModel<K> {
             now: Time::ZERO,
             counters: Counters::default(),
         })
+    }
+
+    /// The same engine behind a cache that others share too: what any of them computed is found.
+    #[must_use]
+    pub fn sharing(mut self, cache: SharedCache<K>) -> Self {
+        self.memory.share(cache);
+        self
     }
 
     /// What it was made from.
@@ -271,13 +253,14 @@ impl<K: BlockIdentity> EngineModel<K> {
         ends.clear();
         let mut planned = Planned { started: self.now, ends: self.now, duration_ms: 0.0 };
         let mut context_tokens = work.context_tokens;
-        for _ in 0..steps {
-            let duration_ms = self.config.profile.step_ms(
-                u64::from(work.prefill_tokens),
-                work.prefill_pairs,
-                u64::from(work.decode_requests),
-                context_tokens,
-            ) + self.config.host_ms_per_token * f64::from(work.host_tokens);
+        for step in 0..steps {
+            let duration_ms = self.config.jitter(self.counters.steps + u64::from(step))
+                * (self.config.profile.step_ms(
+                    u64::from(work.prefill_tokens),
+                    work.prefill_pairs,
+                    u64::from(work.decode_requests),
+                    context_tokens,
+                ) + self.config.host_ms_per_token * f64::from(work.host_tokens));
             planned.duration_ms += duration_ms;
             planned.ends = planned.ends + Duration::from_nanos((duration_ms * 1e6) as u64);
             context_tokens += u64::from(work.decode_requests);
@@ -342,6 +325,20 @@ impl<K: BlockIdentity> EngineModel<K> {
         self.running = running;
         self.memory.swap_changes(&mut step.changes);
         true
+    }
+
+    /// The engine dies, and another begins in its place: everything queued, running and cached is gone,
+    /// and nothing is reported of it. Returns what was in it; the totals go on.
+    pub fn crash(&mut self) -> Vec<RequestId> {
+        let lost: Vec<RequestId> =
+            self.running.iter().chain(&self.waiting).map(|sequence| sequence.id).collect();
+        self.counters.aborted_requests += lost.len() as u64;
+        self.memory = self.memory.renewed(&self.config);
+        self.running.clear();
+        self.waiting.clear();
+        self.known.clear();
+        self.flight = None;
+        lost
     }
 
     /// A whole step: for callers whose time is virtual.

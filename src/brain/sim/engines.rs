@@ -2,7 +2,7 @@
 
 use crate::Time;
 use crate::engine::KvChange;
-use crate::engine::{EngineConfig, EngineConfigError, EngineModel, Load, Step};
+use crate::engine::{EngineConfig, EngineConfigError, EngineModel, Load, SharedCache, Step};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -19,6 +19,8 @@ pub(super) struct Engine {
     pub(super) model: EngineModel,
     /// When its step ends, as the events say; `None` while it is idle.
     pub(super) announced: Option<Time>,
+    /// Whether it is alive.
+    pub(super) is_up: bool,
     /// For each router, what it does not know yet, oldest first.
     pub(super) unread: Vec<VecDeque<News>>,
     samples: Samples,
@@ -29,10 +31,16 @@ impl Engine {
         config: EngineConfig,
         routers: usize,
         samples: Samples,
+        shared: Option<SharedCache>,
     ) -> Result<Self, EngineConfigError> {
+        let model = EngineModel::new(config)?;
         Ok(Self {
-            model: EngineModel::new(config)?,
+            model: match shared {
+                Some(shared) => model.sharing(shared),
+                None => model,
+            },
             announced: None,
+            is_up: true,
             unread: vec![VecDeque::new(); routers],
             samples,
         })
@@ -55,8 +63,19 @@ impl Engine {
         self.samples.until(now, self.model.load());
     }
 
+    /// It begins anew, and its events say so.
+    pub(super) fn is_empty_now(&mut self, now: Time) {
+        let changes: Rc<[KvChange]> = Rc::new([KvChange::Cleared]);
+        for unread in &mut self.unread {
+            unread.push_back(News { at: now, changes: Rc::clone(&changes) });
+        }
+    }
+
     /// The newest sample that a reader has at `now`, where there is one.
     pub(super) fn sample(&mut self, now: Time) -> Option<(Time, Load)> {
+        if !self.is_up {
+            return None;
+        }
         self.samples.until(now, self.model.load());
         self.samples.newest(now)
     }

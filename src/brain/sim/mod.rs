@@ -2,8 +2,8 @@
 //! engines, results out.
 //!
 //! A [`Workload`] is who asks for what and when, a [`World`] the fleet that answers: engines by
-//! [`crate::engine`], routers (each a whole [`crate::brain::Brain`]), and what lies between them, which is
-//! lag. [`run`] plays one in the other and returns a row for each request ([`Outcome`]), of which
+//! [`crate::engine`] that may die and join, routers (each a whole [`crate::brain::Brain`]), and what lies
+//! between them, which is lag. [`run`] plays one in the other and returns a row for each request ([`Outcome`]), of which
 //! [`Outcome::summary`] makes figures.
 //!
 //! Guaranteed: nothing here scores or chooses; equal workloads, worlds and seeds give equal rows.
@@ -11,6 +11,10 @@
 
 mod arrivals;
 mod engines;
+mod error;
+mod generate;
+mod loads;
+mod outage;
 mod outcome;
 mod routers;
 mod run;
@@ -23,10 +27,14 @@ mod workload;
 mod world;
 
 pub use arrivals::Arrivals;
+pub use error::SimError;
+pub use generate::{Agents, Chats, Gaps, GenerateError, Lognormal, PrefixModel};
+pub use loads::{capacity_requests_per_s, goodput_requests_per_s};
+pub use outage::Outage;
 pub use outcome::{Fate, Outcome, Row};
-pub use run::{SimError, capacity_requests_per_s, run};
-pub use summary::Summary;
+pub use run::run;
+pub use summary::{LONG_PROMPT_TOKENS, Summary};
 pub use toolmix::toolmix;
-pub use trace::{TraceError, agent_sessions, mooncake, prompt_sessions};
+pub use trace::{TraceError, agent_sessions, azure, mooncake, prompt_sessions};
 pub use workload::{Prompt, Workload};
 pub use world::{SloRule, World};

@@ -10,7 +10,7 @@ pub enum Fate {
     Served,
     /// The router refused it.
     Rejected,
-    /// The engine refused it: it fits no KV cache. Not counted.
+    /// The engine refused it: it does not fit its KV cache. Not counted where it fits nobody's.
     Refused,
     /// It was still waiting or running at the end.
     Unserved,
@@ -55,6 +55,8 @@ pub struct Row {
     pub predicted_ttft_ms: f64,
     /// Time per output token that it expected; NaN where it had no model.
     pub predicted_tpot_ms: f64,
+    /// How often its connection broke, because an engine died.
+    pub retries: u32,
 }
 
 impl Row {

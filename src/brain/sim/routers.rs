@@ -17,7 +17,13 @@ const LEASE_MS: u64 = 24 * 3_600_000;
 pub(super) struct Router {
     pub(super) brain: Brain,
     number: usize,
+    /// Of each engine, who it is in this brain, and whether it is there now.
     ids: Vec<EndpointId>,
+    is_member: Vec<bool>,
+    /// Of each slot, which engine has it.
+    engine_of: Vec<u32>,
+    specs: Vec<EndpointSpec>,
+    shared_cache: bool,
     /// The sample of each engine that it was told last.
     told: Vec<Time>,
     matches: Matches,
@@ -40,9 +46,11 @@ impl Router {
         config.fleet.router = format!("router-{number}");
         let brain = Brain::new(config)?;
         let mut ids = Vec::with_capacity(world.engines.len());
-        for (at, engine) in world.engines.iter().enumerate() {
-            let joined =
-                brain.step(Time::ZERO, Input::Join(spec(at, engine, world.profiles_known)))?;
+        let specs: Vec<EndpointSpec> = (world.engines.iter().enumerate())
+            .map(|(at, engine)| spec(at, engine, world.profiles_known))
+            .collect();
+        for spec in &specs {
+            let joined = brain.step(Time::ZERO, Input::Join(spec.clone()))?;
             ids.extend(joined.iter().filter_map(|action| match action {
                 Action::Joined(id) => Some(*id),
                 _ => None,
@@ -58,6 +66,11 @@ impl Router {
             brain,
             number,
             told: vec![Time::ZERO; ids.len()],
+            is_member: vec![true; ids.len()],
+            // Engines join in order, and nobody else does.
+            engine_of: (0..ids.len() as u32).collect(),
+            specs,
+            shared_cache: world.shared_cache,
             ids,
             matches: Matches::new(),
             request,
@@ -76,7 +89,11 @@ impl Router {
             while let Some(news) = unread.front()
                 && news.at.as_nanos() + lag_nanos <= now.as_nanos()
             {
-                apply(&self.brain, id, &news.changes, &mut self.names);
+                if self.shared_cache {
+                    shared(&self.brain, &self.ids, &news.changes, &mut self.names);
+                } else {
+                    apply(&self.brain, id, &news.changes, &mut self.names);
+                }
                 unread.pop_front();
             }
             if let Some((sampled, load)) = engine.sample(now)
@@ -104,6 +121,34 @@ impl Router {
         let _ = std::fmt::Write::write_fmt(name, format_args!("{session}"));
         self.brain.matches(now, keys, &mut self.matches);
         self.brain.decide(now, &self.request, keys, &self.matches, &[])
+    }
+
+    /// Which engine an endpoint is.
+    pub(super) fn engine(&self, id: EndpointId) -> usize {
+        self.engine_of[id.slot.index()] as usize
+    }
+
+    /// Whether an engine is an endpoint of this router's.
+    pub(super) fn knows(&self, engine: usize) -> bool {
+        self.is_member[engine]
+    }
+
+    /// An engine is no longer one; returns who it was.
+    pub(super) fn lose(&mut self, engine: usize) -> Option<EndpointId> {
+        std::mem::replace(&mut self.is_member[engine], false).then_some(self.ids[engine])
+    }
+
+    /// What an engine says of itself when it joins.
+    pub(super) fn spec(&self, engine: usize) -> EndpointSpec {
+        self.specs[engine].clone()
+    }
+
+    /// An engine joined.
+    pub(super) fn gain(&mut self, engine: usize, id: EndpointId) {
+        self.is_member[engine] = true;
+        self.ids[engine] = id;
+        self.engine_of.resize(self.engine_of.len().max(id.slot.index() + 1), 0);
+        self.engine_of[id.slot.index()] = engine as u32;
     }
 
     /// What this router tells its peers.
@@ -140,6 +185,15 @@ fn page(load: Load) -> MetricsSample {
         running_requests: Some(load.running_requests.into()),
         kv_usage: Some(load.kv_usage()),
         ..MetricsSample::default()
+    }
+}
+
+/// What an engine computed, all have from now on.
+fn shared(brain: &Brain, ids: &[EndpointId], changes: &[KvChange], names: &mut Vec<EngineHash>) {
+    for change in changes {
+        if let KvChange::Stored { .. } = change {
+            ids.iter().for_each(|id| apply(brain, *id, std::slice::from_ref(change), names));
+        }
     }
 }
 

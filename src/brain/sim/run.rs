@@ -1,43 +1,19 @@
 //! The loop: events in order of time, of equal times in the order in which they were made.
 
+mod outages;
+
 use super::engines::{Engine, Samples};
 use super::outcome::{Fate, Outcome, Row};
 use super::routers::Router;
-use super::{Arrivals, Workload, World};
-use crate::brain::{Action, BrainError, Input};
-use crate::engine::{EngineConfigError, EngineRequest, RequestId, Step};
+use super::{Arrivals, SimError, Workload, World};
+use crate::brain::{Action, Input};
+use crate::engine::{EngineConfig, EngineRequest, RequestId, SharedCache, Step};
+use crate::predict::EngineProfile;
 use crate::rng::Rng;
 use crate::schedule::Decision;
-use crate::{ReservationId, Time};
+use crate::{ReservationId, Ticket, Time};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-
-/// Why a world cannot be played.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum SimError {
-    /// An engine cannot be.
-    #[error(transparent)]
-    Engine(#[from] EngineConfigError),
-    /// A router's settings cannot be.
-    #[error(transparent)]
-    Brain(#[from] BrainError),
-    /// An engine cuts prompts differently.
-    #[error(
-        "engine {engine} has blocks of {engine_block} tokens, the workload of {block_size}: give the \
-         engine that block_size"
-    )]
-    BlockSize {
-        /// Which engine.
-        engine: usize,
-        /// Its block size.
-        engine_block: u32,
-        /// The workload's.
-        block_size: u32,
-    },
-    /// Nobody serves, or nobody routes.
-    #[error("the world has no {0}: give it at least one")]
-    Nobody(&'static str),
-}
 
 /// Most steps that an engine decodes between two events: bounds what a submission cuts.
 const MOST_STEPS: u32 = 256;
@@ -52,11 +28,19 @@ enum Event {
     Wake { router: u32 },
     /// Routers tell each other their loads.
     Exchange,
+    /// A client whose connection broke asks again.
+    Retry { row: u32 },
+    /// An engine dies.
+    Fail { engine: u32 },
+    /// Routers learn that.
+    Notice { engine: u32 },
+    /// It is back.
+    Return { engine: u32 },
 }
 
 impl Event {
     fn is_work(self) -> bool {
-        matches!(self, Self::Arrive { .. } | Self::StepEnds { .. })
+        matches!(self, Self::Arrive { .. } | Self::StepEnds { .. } | Self::Retry { .. })
     }
 }
 
@@ -66,32 +50,17 @@ impl Event {
 /// [`SimError`] where they do not fit together.
 pub fn run(workload: &Workload, world: &World) -> Result<Outcome, SimError> {
     let mut sim = Sim::new(workload, world)?;
+    sim.plan_outages()?;
     sim.start();
     sim.play()?;
     Ok(sim.outcome())
-}
-
-/// Requests a second that the engines complete when all of a workload comes at once (in a thousandth
-/// of its time) and goes to whoever has the fewest: what a load of 1 means.
-///
-/// # Errors
-/// As [`run`].
-pub fn capacity_requests_per_s(workload: &Workload, world: &World) -> Result<f64, SimError> {
-    let span_ms = workload.prompts().iter().map(|it| it.at_ms).fold(0.0, f64::max).max(1.0);
-    let rate = workload.prompts().len() as f64 / (span_ms / 1e3) * 1e3;
-    let mut flood = world.clone().with_policy("least-request");
-    flood.arrivals = Arrivals::at_rate(rate, 0.0);
-    flood.routers = 1;
-    flood.hold_ms = 0;
-    let outcome = run(workload, &flood)?;
-    let first = outcome.rows.first().map_or(0.0, |row| row.arrived_ms);
-    Ok(outcome.rows.len() as f64 / ((outcome.ended_ms - first) / 1e3).max(1e-9))
 }
 
 /// Where a request is, while an engine has it.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     router: u32,
+    ticket: Ticket,
     reservation: ReservationId,
 }
 
@@ -99,6 +68,8 @@ struct Sim<'a> {
     workload: &'a Workload,
     world: &'a World,
     engines: Vec<Engine>,
+    /// The kinds of engines.
+    profiles: Vec<EngineProfile>,
     routers: Vec<Router>,
     events: BinaryHeap<Reverse<(Time, u64, Event)>>,
     events_made: u64,
@@ -126,19 +97,29 @@ impl<'a> Sim<'a> {
         }
         let (routers, block_size) = (world.routers as usize, workload.block_size());
         let samples = Samples::new(nanos(world.metrics_interval_ms), nanos(world.metrics_lag_ms));
-        let mut engines = Vec::with_capacity(world.engines.len());
+        let shared = world.shared_cache.then(SharedCache::default);
+        let (mut engines, mut profiles) = (Vec::with_capacity(world.engines.len()), Vec::new());
         for (engine, config) in world.engines.iter().enumerate() {
             if config.block_size != block_size {
                 let engine_block = config.block_size;
                 return Err(SimError::BlockSize { engine, engine_block, block_size });
             }
-            engines.push(Engine::new(config.clone(), routers, samples.clone())?);
+            let mut config = config.clone();
+            config.jitter_seed = world.seed.wrapping_add(engine as u64);
+            if !profiles.contains(&config.profile) {
+                profiles.push(config.profile);
+            }
+            if shared.is_some() {
+                config.host_ms_per_token = 0.0;
+            }
+            engines.push(Engine::new(config, routers, samples.clone(), shared.clone())?);
         }
         let routers = (0..routers).map(|number| Router::new(world, block_size, number));
         Ok(Self {
             workload,
             world,
             engines,
+            profiles,
             routers: routers.collect::<Result<_, _>>()?,
             events: BinaryHeap::new(),
             events_made: 0,
@@ -241,6 +222,10 @@ impl<'a> Sim<'a> {
                     self.tell(router as usize, Input::Tick)?;
                 }
                 Event::Exchange => self.exchange()?,
+                Event::Retry { row } => self.ask(row)?,
+                Event::Fail { engine } => self.fail(engine)?,
+                Event::Notice { engine } => self.notice(engine)?,
+                Event::Return { engine } => self.return_(engine)?,
             }
         }
         Ok(())
@@ -248,7 +233,6 @@ impl<'a> Sim<'a> {
 
     fn arrive(&mut self, prompt: u32, session: u32) -> Result<(), SimError> {
         let row = self.rows.len() as u32;
-        let router = row as usize % self.routers.len();
         let it = &self.workload.prompts()[prompt as usize];
         self.rows.push(Row {
             prompt,
@@ -260,7 +244,7 @@ impl<'a> Sim<'a> {
             sent_ms: f64::NAN,
             first_token_ms: f64::NAN,
             finished_ms: f64::NAN,
-            ttft_limit_ms: 0.0,
+            ttft_limit_ms: self.world.slo.ttft_limit_ms(&self.profiles, it.prompt_tokens),
             tpot_limit_ms: self.world.slo.tpot_ms,
             prompt_tokens: it.prompt_tokens,
             output_tokens: it.output_tokens,
@@ -269,8 +253,17 @@ impl<'a> Sim<'a> {
             matched_tokens: 0,
             predicted_ttft_ms: f64::NAN,
             predicted_tpot_ms: f64::NAN,
+            retries: 0,
         });
         self.sent.push(None);
+        self.ask(row)
+    }
+
+    /// A request asks its router for a place.
+    fn ask(&mut self, row: u32) -> Result<(), SimError> {
+        let router = row as usize % self.routers.len();
+        let Row { prompt, session, .. } = self.rows[row as usize];
+        let it = &self.workload.prompts()[prompt as usize];
         let (now, lag) = (self.now, self.kv_lag_nanos);
         self.routers[router].catch_up(now, lag, &mut self.engines);
         let keys = self.workload.keys(it);
@@ -328,8 +321,7 @@ impl<'a> Sim<'a> {
     }
 
     fn send(&mut self, router: usize, row: u32, decision: &Decision) -> Result<(), SimError> {
-        // Engines joined in order, and nobody else did.
-        let at = decision.endpoint.slot.index();
+        let at = self.routers[router].engine(decision.endpoint);
         let it = &mut self.rows[row as usize];
         it.engine = at as u32;
         it.sent_ms = self.now.as_millis_f64();
@@ -337,11 +329,15 @@ impl<'a> Sim<'a> {
         it.predicted_ttft_ms = decision.predicted.ttft_ms.unwrap_or(f64::NAN);
         it.predicted_tpot_ms = decision.predicted.tpot_ms.unwrap_or(f64::NAN);
         let engine = &mut self.engines[at];
-        it.ttft_limit_ms =
-            self.world.slo.ttft_limit_ms(&engine.model.config().profile, it.prompt_tokens);
         let prompt = &self.workload.prompts()[it.prompt as usize];
-        self.sent[row as usize] =
-            Some(Sent { router: router as u32, reservation: decision.reservation });
+        self.sent[row as usize] = Some(Sent {
+            router: router as u32,
+            ticket: decision.ticket,
+            reservation: decision.reservation,
+        });
+        if !engine.is_up {
+            return self.broken(row);
+        }
         engine.before_change(self.now);
         let submitted = engine.model.submit_at(
             self.now,
@@ -469,12 +465,12 @@ impl<'a> Sim<'a> {
 
     fn outcome(mut self) -> Outcome {
         let warmup = (self.rows.len() as f64 * self.world.warmup_share) as usize;
+        let most_tokens = self.world.engines.iter().map(EngineConfig::kv_tokens).max();
         for (number, row) in self.rows.iter_mut().enumerate() {
-            row.is_counted = number >= warmup && row.fate != Fate::Refused;
-        }
-        let profile = self.world.engines[0].profile;
-        for row in self.rows.iter_mut().filter(|row| row.sent_ms.is_nan()) {
-            row.ttft_limit_ms = self.world.slo.ttft_limit_ms(&profile, row.prompt_tokens);
+            // Who refuses what another could have served was the wrong choice.
+            let tokens = u64::from(row.prompt_tokens) + u64::from(row.output_tokens) - 1;
+            let fits = Some(tokens) <= most_tokens;
+            row.is_counted = number >= warmup && (row.fate != Fate::Refused || fits);
         }
         Outcome {
             engines: self.engines.iter().map(|engine| *engine.model.counters()).collect(),

@@ -3,6 +3,9 @@
 use super::{Fate, Outcome, Row};
 use serde::Serialize;
 
+/// A prompt with more is a long one: policies differ in whether they give those up for the others.
+pub const LONG_PROMPT_TOKENS: u32 = 20_000;
+
 /// Figures over the rows that are counted. Percentiles are of served requests, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
@@ -16,6 +19,10 @@ pub struct Summary {
     pub slo_attainment: f64,
     /// The same a second of the time in which those requests came.
     pub goodput_requests_per_s: f64,
+    /// Requests counted whose prompts are longer than [`LONG_PROMPT_TOKENS`].
+    pub long_prompts: u64,
+    /// Share of those that were served within their objectives; 1 where there are none.
+    pub slo_attainment_long_prompts: f64,
     /// Prompt tokens found on the GPU, of all prompt tokens served.
     pub hit_ratio: f64,
     /// The same, host tier included.
@@ -40,6 +47,8 @@ pub struct Summary {
     pub imbalance: f64,
     /// Running requests that were sent back to the queue, warm-up included.
     pub preemptions: u64,
+    /// Connections that broke because an engine died, warm-up included.
+    pub retries: u64,
     /// Jain's index of the sessions' shares of requests in SLO: 1 where all fare alike.
     pub fairness: f64,
     /// A million tokens (prompt and output) of requests in SLO, at what the replicas cost.
@@ -52,6 +61,8 @@ impl Summary {
         let served: Vec<&Row> =
             counted.iter().filter(|row| row.fate == Fate::Served).copied().collect();
         let in_slo = served.iter().filter(|row| row.is_in_slo()).count() as u64;
+        let long: Vec<&&Row> =
+            counted.iter().filter(|row| row.prompt_tokens > LONG_PROMPT_TOKENS).collect();
         let sum =
             |of: fn(&Row) -> u32| served.iter().map(|row| u64::from(of(row))).sum::<u64>() as f64;
         let prompts = sum(|row| row.prompt_tokens).max(1.0);
@@ -77,6 +88,11 @@ impl Summary {
             served: served.len() as u64,
             in_slo,
             slo_attainment: in_slo as f64 / counted.len().max(1) as f64,
+            long_prompts: long.len() as u64,
+            slo_attainment_long_prompts: match long.len() {
+                0 => 1.0,
+                all => long.iter().filter(|row| row.is_in_slo()).count() as f64 / all as f64,
+            },
             goodput_requests_per_s: in_slo as f64 / span_s,
             hit_ratio: hits / prompts,
             hit_ratio_with_host: (hits + sum(|row| row.host_hit_tokens)) / prompts,
@@ -92,6 +108,7 @@ impl Summary {
             tpot_mape: mape(served.iter().map(|row| (row.predicted_tpot_ms, row.tpot_ms()))),
             imbalance: imbalance(outcome),
             preemptions: outcome.engines.iter().map(|engine| engine.preemptions).sum(),
+            retries: outcome.rows.iter().map(|row| u64::from(row.retries)).sum(),
             fairness: fairness(&counted),
             usd_per_million_tokens: usd * 1e6 / (in_slo_tokens.max(1) as f64),
         }

@@ -65,9 +65,6 @@ fn tool_key(kind: u64, owner: u64, at: u64) -> BlockKey {
     BlockKey(Rng::new(kind << 60 | owner << 20 | at).next_u64())
 }
 
-/// By Box and Muller.
 fn lognormal(rng: &mut Rng, mean: f64, deviation: f64) -> f64 {
-    let radius = libm::sqrt(-2.0 * libm::log(1.0 - rng.next_f64()));
-    let normal = radius * libm::cos(std::f64::consts::TAU * rng.next_f64());
-    libm::exp(mean + deviation * normal)
+    libm::exp(mean + deviation * rng.next_normal())
 }

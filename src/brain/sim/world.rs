@@ -1,6 +1,6 @@
 //! What requests meet.
 
-use super::Arrivals;
+use super::{Arrivals, Outage};
 use crate::brain::BrainConfig;
 use crate::engine::EngineConfig;
 use crate::predict::EngineProfile;
@@ -14,6 +14,15 @@ pub struct World {
     pub brain: BrainConfig,
     /// Routers that share nothing but the engines' events; requests go to them in turns.
     pub routers: u32,
+    /// Engines that die, and those that join later.
+    pub outages: Vec<Outage>,
+    /// How long a router does not know that an engine died, milliseconds.
+    pub outage_notice_ms: f64,
+    /// How long a client waits after a broken connection before it asks its router again, milliseconds.
+    pub retry_ms: f64,
+    /// Whether every engine finds what any of them computed, at no cost, and routers know it: the bound
+    /// of what hits can bring. How a policy shares out the load still matters.
+    pub shared_cache: bool,
     /// How late KV events reach a router, milliseconds.
     pub kv_lag_ms: f64,
     /// How late metrics reach it, milliseconds, after they were sampled.
@@ -46,6 +55,10 @@ impl World {
         Self {
             engines: vec![engine; count],
             brain: BrainConfig::default(),
+            outages: Vec::new(),
+            outage_notice_ms: 1_000.0,
+            retry_ms: 100.0,
+            shared_cache: false,
             routers: 1,
             kv_lag_ms: 10.0,
             metrics_lag_ms: 0.0,
@@ -87,10 +100,11 @@ impl Default for SloRule {
 }
 
 impl SloRule {
-    /// Time to first token that a prompt may take, milliseconds.
+    /// Time to first token that a prompt may take in a fleet of such engines, milliseconds: what is
+    /// asked is the same wherever a request goes, and the slowest engine can do it.
     #[must_use]
-    pub fn ttft_limit_ms(&self, profile: &EngineProfile, prompt_tokens: u32) -> f64 {
-        let isolated = profile.prefill_ms(u64::from(prompt_tokens), 0);
-        self.ttft_ms.max(self.isolated_factor * isolated)
+    pub fn ttft_limit_ms(&self, fleet: &[EngineProfile], prompt_tokens: u32) -> f64 {
+        let alone = fleet.iter().map(|it| it.prefill_ms(u64::from(prompt_tokens), 0));
+        self.ttft_ms.max(self.isolated_factor * alone.fold(0.0, f64::max))
     }
 }

@@ -1,5 +1,6 @@
 //! What the engine does, rule by rule; `properties` then compares it with a naive engine.
 
+mod faults;
 mod naive;
 mod properties;
 mod runs;

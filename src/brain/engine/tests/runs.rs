@@ -9,9 +9,10 @@ use std::time::Duration;
 /// When each request had its first and its last token, and each block left.
 type Told = Vec<(Time, &'static str, u64)>;
 
-fn play(arrivals: &[(u64, u32, u32)], most: u32) -> Told {
+fn play(arrivals: &[(u64, u32, u32)], most: u32, step_jitter: f64) -> Told {
     let mut config = EngineConfig::new(*EngineProfile::named("llama-3.1-8b_h100_tp1").unwrap());
     config.kv_blocks = 120;
+    config.step_jitter = step_jitter;
     let mut engine = EngineModel::new(config).unwrap();
     let (mut told, mut step, mut now) = (Told::new(), Step::default(), Time::ZERO);
     let mut coming = arrivals.iter().enumerate().peekable();
@@ -55,12 +56,13 @@ proptest! {
     #[test]
     fn a_run_is_its_steps(
         arrivals in prop::collection::vec((0_u64..400_000, 1_u32..600, 1_u32..90), 1..12),
+        step_jitter in prop::sample::select(vec![0.0, 0.2]),
     ) {
         let changed = |told: Told| -> Told {
             told.into_iter().filter(|(_, what, count)| *what != "changes" || *count > 0).collect()
         };
-        let one_by_one = changed(play(&arrivals, 1));
-        prop_assert_eq!(&changed(play(&arrivals, 256)), &one_by_one);
-        prop_assert_eq!(&changed(play(&arrivals, 3)), &one_by_one);
+        let one_by_one = changed(play(&arrivals, 1, step_jitter));
+        prop_assert_eq!(&changed(play(&arrivals, 256, step_jitter)), &one_by_one);
+        prop_assert_eq!(&changed(play(&arrivals, 3, step_jitter)), &one_by_one);
     }
 }

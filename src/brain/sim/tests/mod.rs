@@ -1,5 +1,9 @@
 //! The simulator on small worlds whose outcome is known.
 
+mod generated;
+mod loads;
+mod outages;
+
 use super::*;
 use crate::BlockKey;
 use crate::engine::EngineConfig;

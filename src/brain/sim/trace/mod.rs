@@ -1,18 +1,21 @@
 //! Public traces, as text, to workloads.
 
+mod azure;
 mod mooncake;
 mod sessions;
 
+pub use azure::azure;
 pub use mooncake::mooncake;
 pub use sessions::{agent_sessions, prompt_sessions};
 
+use super::GenerateError;
 use crate::BlockKey;
 
 /// Why a trace could not be read.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TraceError {
     /// A line that is not what the format says.
-    #[error("line {line} of the trace: {why}: give the {format} format, one JSON object a line")]
+    #[error("line {line} of the trace: {why}: give the format of {format}")]
     Line {
         /// Counted from 1.
         line: usize,
@@ -22,12 +25,15 @@ pub enum TraceError {
         format: &'static str,
     },
     /// Nothing in it.
-    #[error("the trace has no request: give the {0} format, one JSON object a line")]
+    #[error("the trace has no request: give the format of {0}")]
     Empty(&'static str),
+    /// Prefixes cannot be made up as asked.
+    #[error(transparent)]
+    Prefixes(#[from] GenerateError),
 }
 
 /// The key of a block that a trace gives a number, in a scope of its own where numbers are local.
-fn key(scope: u64, id: u64) -> BlockKey {
+pub(super) fn key(scope: u64, id: u64) -> BlockKey {
     let mixed =
         (id ^ scope.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_add(0x1234_5678_9ABC_DEF1);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

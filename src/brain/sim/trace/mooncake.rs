@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 /// Tokens of a block in these traces.
 const BLOCK_TOKENS: u32 = 512;
-const FORMAT: &str = "Mooncake";
+const FORMAT: &str = "Mooncake, one JSON object a line";
 
 #[derive(Deserialize)]
 struct Line {

@@ -4,8 +4,8 @@ use super::{TraceError, key, lines};
 use crate::sim::Workload;
 use serde::Deserialize;
 
-const RANGES: &str = "kv-cache-tester session";
-const IDS: &str = "LMCache agent session";
+const RANGES: &str = "kv-cache-tester sessions, one JSON object a line";
+const IDS: &str = "LMCache agent sessions, one JSON object a line";
 
 #[derive(Deserialize)]
 struct Session<R> {

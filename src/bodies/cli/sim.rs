@@ -1,6 +1,7 @@
 //! `llmd-sched sim`.
 
 use super::CommandError;
+use crate::telemetry::decision_log;
 use clap::{Args, ValueEnum};
 use llmd_brain::brain::BrainConfig;
 use llmd_brain::engine::EngineConfig;
@@ -102,6 +103,8 @@ enum Format {
     AgentSessions,
     /// LMCache's sessions: a closed loop.
     PromptSessions,
+    /// What `Router(record=...)` wrote: an open loop.
+    DecisionLog,
 }
 
 /// One run.
@@ -122,14 +125,7 @@ impl SimArgs {
         if let Some(unknown) = unknown {
             return Err(format!("policy {unknown:?} is unknown: use {}", known.join(", ")).into());
         }
-        let text = std::fs::read_to_string(&self.trace)
-            .map_err(|why| format!("{}: {why}", self.trace.display()))?;
-        let workload = match self.format {
-            Format::Mooncake => mooncake(&text)?,
-            Format::Toolmix => toolmix(&mooncake(&text)?, 1),
-            Format::AgentSessions => agent_sessions(&text)?,
-            Format::PromptSessions => prompt_sessions(&text)?,
-        };
+        let workload = self.workload()?;
         let world = self.world(&workload, &config)?;
         let jobs: Vec<(&String, u64)> = self
             .policies
@@ -141,6 +137,22 @@ impl SimArgs {
             print_table(&ran);
         }
         Ok(())
+    }
+
+    fn workload(&self) -> Result<Workload, CommandError> {
+        let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", self.trace.display());
+        let text = || std::fs::read_to_string(&self.trace).map_err(|why| failed(&why));
+        Ok(match self.format {
+            Format::Mooncake => mooncake(&text()?)?,
+            Format::Toolmix => toolmix(&mooncake(&text()?)?, 1),
+            Format::AgentSessions => agent_sessions(&text()?)?,
+            Format::PromptSessions => prompt_sessions(&text()?)?,
+            Format::DecisionLog => {
+                let read = decision_log::workload(&self.trace, None).map_err(|why| failed(&why))?;
+                eprintln!("{read}");
+                read.workload
+            }
+        })
     }
 
     fn brain_config(&self) -> Result<BrainConfig, CommandError> {
@@ -155,11 +167,7 @@ impl SimArgs {
             let known: Vec<&str> = EngineProfile::names().collect();
             format!("profile {:?} is unknown: use {}", self.profile, known.join(", "))
         })?;
-        let mut engine = EngineConfig::new(profile);
-        engine.block_size = workload.block_size();
-        engine.kv_blocks = u32::try_from(profile.kv_tokens / u64::from(engine.block_size))?;
-        // Traces have no ids for what is generated until it comes back in a prompt.
-        engine.cache_output = false;
+        let mut engine = EngineConfig::of_trace(profile, workload.block_size());
         engine.host_blocks = (self.host_tier * f64::from(engine.kv_blocks)) as u32;
         let mut world = World::new(engine, self.replicas, Arrivals::closed(self.sessions));
         world.brain = config.clone();
@@ -174,7 +182,7 @@ impl SimArgs {
         world.hold_ms = (self.max_hold_s * 1e3) as u64;
         world.usd_per_replica_hour = self.usd_per_replica_hour;
         match (self.format, &mut world.arrivals) {
-            (Format::Mooncake | Format::Toolmix, arrivals) => {
+            (Format::Mooncake | Format::Toolmix | Format::DecisionLog, arrivals) => {
                 let rate = match self.rate {
                     Some(rate) => rate,
                     None => {

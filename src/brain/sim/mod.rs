@@ -27,6 +27,6 @@ pub use outcome::{Fate, Outcome, Row};
 pub use run::{SimError, capacity_requests_per_s, run};
 pub use summary::Summary;
 pub use toolmix::toolmix;
-pub use trace::{TraceError, agent_sessions, mooncake, prompt_sessions};
+pub use trace::{DecisionLogTrace, LogGaps, TraceError, agent_sessions, mooncake, prompt_sessions};
 pub use workload::{Prompt, Workload};
 pub use world::{SloRule, World};

@@ -1,5 +1,7 @@
 //! The simulator on small worlds whose outcome is known.
 
+mod decision_log;
+
 use super::*;
 use crate::BlockKey;
 use crate::engine::EngineConfig;

@@ -1,8 +1,10 @@
 //! Public traces, as text, to workloads.
 
+mod decision_log;
 mod mooncake;
 mod sessions;
 
+pub use decision_log::{DecisionLogTrace, LogGaps};
 pub use mooncake::mooncake;
 pub use sessions::{agent_sessions, prompt_sessions};
 
@@ -24,6 +26,15 @@ pub enum TraceError {
     /// Nothing in it.
     #[error("the trace has no request: give the {0} format, one JSON object a line")]
     Empty(&'static str),
+    /// A decision log of a router that nobody asked.
+    #[error("the decision log has no request: record a router while it routes")]
+    NoRequest,
+    /// A decision log of requests whose ends nobody told.
+    #[error(
+        "no request of the decision log finished, so that nothing says how much they generate: say how \
+         many output tokens to assume"
+    )]
+    NoOutput,
 }
 
 /// The key of a block that a trace gives a number, in a scope of its own where numbers are local.

@@ -1,7 +1,7 @@
 """A sweep on threads, and on processes that get a copy of the workload: CPU seconds of each.
 
-CPU time, since wall time on a shared machine says little: threads contend for one allocator, processes
-start Python and copy the workload. Prints a line BENCH {json} last.
+CPU time, since wall time on a shared machine says little. Threads contend for one allocator,
+processes start Python and copy the workload. Prints a line BENCH {json} last.
 """
 
 from __future__ import annotations

@@ -1135,6 +1135,14 @@ def simulate(workload: Workload, world: Mapping[str, Any], config: ConfigSource)
     Returns ``summary``, ``rows``, ``engines`` and ``ended_ms``. Raises :class:`ConfigError`.
     """
 
+def builtin_policies() -> list[str]:
+    """Names of the policies that need no configuration, ``default`` among them.
+
+    >>> from llmd_sched.sim import builtin_policies
+    >>> {"round-robin", "lmetric", "default"} <= set(builtin_policies())
+    True
+    """
+
 def capacity_requests_per_s(workload: Workload, world: Mapping[str, Any]) -> float:
     """Requests a second that a world completes when all of a workload comes at once: what
     :func:`llmd_sched.sim.capacity` calls. Raises :class:`ConfigError`.

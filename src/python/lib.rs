@@ -83,7 +83,7 @@ mod _core {
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]
-    use crate::sim::{Workload, capacity_requests_per_s, simulate};
+    use crate::sim::{Workload, builtin_policies, capacity_requests_per_s, simulate};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_a_log_is_the_workload_that_was_asked(tmp_path: Path) -> None:
         "lost_entries": 0,
         "complete": True,
     }
+    assert pickle.loads(pickle.dumps(workload)) == workload
     other = sim.run(workload, sim.World(replicas=2, warmup_share=0.0).at_rate(5.0), "lmetric")
     assert other.summary.served == 60
 

@@ -107,6 +107,11 @@ def test_a_policy_is_a_name_a_mapping_or_a_file(tmp_path: Path) -> None:
     assert named != sim.run(prompts(), world(), "default").summary
 
 
+@pytest.mark.parametrize("policy", sim.builtin_policies())
+def test_every_policy_serves_everything(policy: str) -> None:
+    assert sim.run(prompts(120), world(), policy).summary.served == 120
+
+
 def test_the_command_line_comes_to_the_same_figures(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     lines = [
@@ -164,7 +169,9 @@ def test_a_workload_pickles_as_its_arrays() -> None:
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(workload, protocol=5, buffer_callback=buffers.append)
     assert len(buffers) == 6, "columns go out of band"
-    assert pickle.loads(pickled, buffers=buffers) == workload
+    again = pickle.loads(pickled, buffers=buffers)
+    assert again == workload
+    assert (again.keys == workload.keys).all()
     assert workload != prompts(30, seed=1)
 
 

@@ -74,6 +74,14 @@ def test_without_ray_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch
         sim.sweep(prompts(2), world(), ray=True)
 
 
+def test_without_pyarrow_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'llmd-sched\[arrow\]'"):
+        sim.run(prompts(2), world()).to_arrow()
+    with pytest.raises(MissingDependencyError):
+        sim.sweep(prompts(2), world()).to_arrow()
+
+
 def test_ray_is_imported_only_for_ray() -> None:
     code = "import sys, llmd_sched.sim; assert not {'ray', 'pyarrow', 'tqdm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -23,7 +23,7 @@ Modelled: vLLM's scheduler and prefix cache, with step times fitted to published
 modelled: the network, tokenizers, failures of engines.
 """
 
-from llmd_sched._core import Workload
+from llmd_sched._core import Workload, builtin_policies
 from llmd_sched.sim._result import FATES, Result, Summary
 from llmd_sched.sim._run import Policy, capacity, run
 from llmd_sched.sim._sweep import sweep
@@ -42,6 +42,7 @@ __all__ = [
     "Table",
     "Workload",
     "World",
+    "builtin_policies",
     "capacity",
     "run",
     "sweep",

@@ -25,7 +25,7 @@ def table_of(
         import pyarrow as pa
     except ImportError as absent:
         raise MissingDependencyError(
-            "an Arrow table needs pyarrow: pip install pyarrow, or use the numpy columns"
+            "this needs pyarrow: pip install 'llmd-sched[arrow]', or use the numpy columns"
         ) from absent
     arrays = {}
     for name, column in columns.items():

@@ -34,15 +34,17 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
             shared = ray.put(workload)
             references = [task.remote(case, shared) for case in cases]
             unfinished = references
-            while unfinished:
-                finished, unfinished = ray.wait(unfinished)
-                try:
+            try:
+                while unfinished:
+                    finished, unfinished = ray.wait(unfinished)
                     ray.get(finished)
-                except ray.exceptions.RayTaskError as failed:
-                    for reference in unfinished:
-                        ray.cancel(reference)
+                    one_more()
+            except BaseException as failed:
+                for reference in unfinished:
+                    ray.cancel(reference)
+                if isinstance(failed, ray.exceptions.RayTaskError):
                     raise failed.cause from None
-                one_more()
+                raise
             rows: list[dict[str, Any]] = ray.get(references)
             return rows
         finally:

@@ -28,8 +28,8 @@ def run(
 ) -> Result:
     """Plays a workload in a world under a policy, without the GIL.
 
-    ``policy`` is a built-in name (an unknown one is refused with the list of them), or whatever
-    configures a :class:`~llmd_sched.Router`; ``seed`` overrides the world's. Raises
+    ``policy`` is one of :func:`builtin_policies`, or whatever configures a
+    :class:`~llmd_sched.Router`; ``seed`` overrides the world's. Raises
     :class:`~llmd_sched.ConfigError` for a world or a policy that cannot be, or that does not fit
     the workload.
 

@@ -6,5 +6,5 @@ mod run;
 mod workload;
 mod world;
 
-pub use run::{capacity_requests_per_s, simulate};
+pub use run::{builtin_policies, capacity_requests_per_s, simulate};
 pub use workload::Workload;

@@ -29,6 +29,12 @@ pub fn simulate<'py>(
     Ok(found)
 }
 
+#[doc = stub_doc!("builtin_policies")]
+#[pyfunction]
+pub fn builtin_policies() -> Vec<&'static str> {
+    llmd_brain::schedule::builtin_profiles().collect()
+}
+
 #[doc = stub_doc!("capacity_requests_per_s")]
 #[pyfunction]
 pub fn capacity_requests_per_s(

@@ -13,7 +13,6 @@ use std::path::PathBuf;
 
 #[doc = stub_doc!("Workload")]
 #[pyclass(module = "llmd_sched.sim", frozen, eq)]
-#[derive(PartialEq)]
 pub struct Workload {
     pub(super) inner: sim::Workload,
     /// Whether its times are pauses.
@@ -21,8 +20,15 @@ pub struct Workload {
     log: Option<Log>,
 }
 
+/// By what is asked, wherever it was read.
+impl PartialEq for Workload {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner == other.inner && self.is_closed_loop == other.is_closed_loop
+    }
+}
+
 /// How well the log that it was read from tells it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Serialize)]
 struct Log {
     #[serde(flatten)]
     gaps: LogGaps,
@@ -257,7 +263,7 @@ impl Workload {
         self.inner.prompts().len()
     }
 
-    /// Pickled as its arrays, which a pickler that shares memory does not copy.
+    /// Pickled as its arrays, out of band where the pickler can (protocol 5); unpickling copies them.
     fn __getnewargs_ex__<'py>(
         &self,
         py: Python<'py>,

@@ -6,6 +6,8 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -57,6 +59,20 @@ def test_equal_seeds_give_equal_rows_and_others_do_not() -> None:
     for name, column in first.items():
         np.testing.assert_array_equal(column, again[name])
     assert not np.array_equal(first["arrived_ms"], other["arrived_ms"])
+
+
+def test_a_run_holds_no_gil() -> None:
+    workload, started = prompts(20_000), threading.Event()
+    interval_s = sys.getswitchinterval()
+    # Nobody is made to give the GIL up: whoever wakes up here was given it.
+    sys.setswitchinterval(1e6)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(lambda: (started.set(), sim.run(workload, world(), "random")))
+            started.wait()
+            assert not running.done()
+    finally:
+        sys.setswitchinterval(interval_s)
 
 
 def test_a_request_alone_takes_what_the_formula_says() -> None:

@@ -51,6 +51,12 @@ impl EngineConfig {
         }
     }
 
+    /// Most tokens that one request can ever occupy.
+    #[must_use]
+    pub fn kv_tokens(&self) -> u64 {
+        u64::from(self.kv_blocks) * u64::from(self.block_size)
+    }
+
     /// One for a public trace whose blocks have so many tokens: as [`new`](Self::new), but output is
     /// not cached, because traces have no ids for it until it comes back in a prompt.
     #[must_use]
@@ -62,12 +68,6 @@ impl EngineConfig {
             cache_output: false,
             ..Self::new(profile)
         }
-    }
-
-    /// Most tokens that one request can ever occupy.
-    #[must_use]
-    pub fn kv_tokens(&self) -> u64 {
-        u64::from(self.kv_blocks) * u64::from(self.block_size)
     }
 
     pub(super) fn validate(&self) -> Result<(), EngineConfigError> {

@@ -39,6 +39,7 @@ from llmd_sched._errors import (
     EngineError,
     KvTimeoutError,
     LlmdError,
+    MissingDependencyError,
     NoEndpointError,
     PromptError,
     ReplayError,
@@ -46,6 +47,7 @@ from llmd_sched._errors import (
     ScoreError,
     SnapshotError,
     UnknownEndpointError,
+    WorkloadError,
 )
 from llmd_sched._remote import RemoteRouter, attach
 from llmd_sched._types import (
@@ -83,6 +85,7 @@ __all__ = [
     "LlmdError",
     "MatchSourceName",
     "Matches",
+    "MissingDependencyError",
     "NoEndpointError",
     "PromptError",
     "PromptKeys",
@@ -100,6 +103,7 @@ __all__ = [
     "Tokens",
     "Topology",
     "UnknownEndpointError",
+    "WorkloadError",
     "__version__",
     "attach",
     "block_keys",

@@ -65,3 +65,11 @@ class RouterClosedError(LlmdError, RuntimeError):
 
 class SnapshotError(LlmdError, ValueError):
     """A saved index that cannot be loaded: damaged, of another version or block size."""
+
+
+class WorkloadError(LlmdError, ValueError):
+    """A workload or trace that cannot be simulated: empty, damaged or out of range."""
+
+
+class MissingDependencyError(LlmdError, ImportError):
+    """A package that llmd-sched does not bring along is needed for this; the message says how."""

@@ -1,12 +1,14 @@
 //! Rust's errors as the exceptions of `llmd_sched._errors`.
 
 use llmd_bodies::router::{RouterError, SnapshotError as snapshot};
+use llmd_bodies::telemetry::decision_log::LogError;
 use llmd_brain::brain::{BrainError, RejectReason};
 use llmd_brain::fleet::FleetError;
 use llmd_brain::prompt;
 use pyo3::exceptions::PyOSError;
 use pyo3::{PyErr, import_exception};
 use std::io;
+use std::path::Path;
 
 import_exception!(llmd_sched._errors, ConfigError);
 import_exception!(llmd_sched._errors, EndpointError);
@@ -19,6 +21,7 @@ import_exception!(llmd_sched._errors, RouterClosedError);
 import_exception!(llmd_sched._errors, ScoreError);
 import_exception!(llmd_sched._errors, SnapshotError);
 import_exception!(llmd_sched._errors, UnknownEndpointError);
+import_exception!(llmd_sched._errors, WorkloadError);
 
 /// What a router refused, for Python.
 pub fn router(error: RouterError) -> PyErr {
@@ -63,8 +66,18 @@ pub fn prompt(error: &prompt::PromptError) -> PyErr {
     PromptError::new_err(error.to_string())
 }
 
+/// A decision log that cannot be read, or has nothing to simulate.
+pub fn log(path: &Path, error: LogError) -> PyErr {
+    let message = format!("{}: {error}", path.display());
+    match error {
+        LogError::Io(source) => os(&source, message),
+        LogError::Workload(_) => WorkloadError::new_err(message),
+        _ => ReplayError::new_err(message),
+    }
+}
+
 /// What the system refused: the subclass of `OSError` that its number means.
-fn os(error: &io::Error, message: String) -> PyErr {
+pub fn os(error: &io::Error, message: String) -> PyErr {
     match error.raw_os_error() {
         Some(number) => PyOSError::new_err((number, message)),
         None => PyOSError::new_err(message),

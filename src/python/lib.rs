@@ -45,6 +45,7 @@ mod replay;
 mod request;
 mod router;
 mod scorers;
+mod sim;
 mod tokens;
 mod waiting;
 
@@ -81,6 +82,8 @@ mod _core {
     use crate::request::explain_body;
     #[pymodule_export]
     use crate::router::Router;
+    #[pymodule_export]
+    use crate::sim::{Workload, builtin_policies, capacity_requests_per_s, simulate};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

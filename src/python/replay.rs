@@ -1,8 +1,7 @@
 //! `replay` and `ReplayReport`: a decision log run again.
 
-use crate::errors::ReplayError;
-use llmd_bodies::telemetry::decision_log::{self, FileReplay, LogError};
-use pyo3::exceptions::PyOSError;
+use crate::errors;
+use llmd_bodies::telemetry::decision_log::{self, FileReplay};
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
@@ -68,14 +67,7 @@ impl ReplayReport {
 #[doc = stub_doc!("replay")]
 #[pyfunction]
 pub fn replay(py: Python<'_>, path: PathBuf) -> PyResult<ReplayReport> {
-    py.detach(|| decision_log::replay(&path)).map(ReplayReport).map_err(|error| {
-        let message = format!("{}: {error}", path.display());
-        match error {
-            LogError::Io(source) => match source.raw_os_error() {
-                Some(number) => PyOSError::new_err((number, message)),
-                None => PyOSError::new_err(message),
-            },
-            _ => ReplayError::new_err(message),
-        }
-    })
+    py.detach(|| decision_log::replay(&path))
+        .map(ReplayReport)
+        .map_err(|error| errors::log(&path, error))
 }

@@ -146,7 +146,7 @@ impl Router {
 }
 
 /// The tree of values of a mapping, or in a file.
-fn read(config: &Bound<'_, PyAny>) -> PyResult<Value> {
+pub(crate) fn read(config: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(path) = config.extract::<PathBuf>() {
         return router::read_file(&path).map_err(|error| errors::router(error.into()));
     }

@@ -1,11 +1,18 @@
-"""What the tests of the Python API share."""
+"""What the tests of the Python API share.
+
+LLMD_REQUIRE is a comma-separated list of what must not be missing: with `ray` in it, an absent Ray
+fails the tests that want one instead of skipping them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from llmd_sched import Router
+
+OBJECT_STORE_BYTES = 128 << 20
 
 
 @pytest.fixture
@@ -15,3 +22,24 @@ def router() -> Iterator[Router]:
         router.add_endpoint("http://a", model="m")
         router.add_endpoint("http://b", model="m")
         yield router
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """The address of a small Ray cluster, which this process is connected to."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as absent:
+        if "ray" in os.environ.get("LLMD_REQUIRE", "").split(","):
+            pytest.fail(f"LLMD_REQUIRE names ray, but there is none: {absent}", pytrace=False)
+        pytest.skip(f"no Ray: {absent}")
+    context = ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+    )
+    yield context.address_info["gcs_address"]
+    ray.shutdown()

@@ -6,12 +6,15 @@ import doctest
 
 import llmd_sched
 import pytest
-from llmd_sched import _core, _remote
+from llmd_sched import _core, _remote, sim
 from stub import declarations
 
 DOCSTRINGS = {
     "llmd_sched": llmd_sched.__doc__,
     "attach": _remote.attach.__doc__,
+    "sim": sim.__doc__,
+    **{f"sim.{name}": getattr(sim, name).__doc__ for name in sim.__all__ if name != "Workload"},
+    "sim.World.at_rate": sim.World.at_rate.__doc__,
     **{it.qualified_name: it.at_runtime(_core).__doc__ for it in declarations()},
 }
 EXAMPLES = [
@@ -31,3 +34,4 @@ def test_example(example: doctest.DocTest) -> None:
 def test_the_main_classes_have_examples() -> None:
     shown = {test.name for test in EXAMPLES}
     assert {"llmd_sched", "Router", "Router.route", "Decision", "Explanation"} <= shown
+    assert {"sim", "sim.run", "sim.sweep", "sim.World", "sim.Table", "Workload"} <= shown

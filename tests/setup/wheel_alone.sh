@@ -40,6 +40,12 @@ router = llmd_sched.Router()
 router.add_endpoint("http://127.0.0.1:1", model="m")
 decision = router.route(list(range(64)), model="m")
 print("wheel alone:", decision)
+
+from llmd_sched import sim
+
+workload = sim.Workload(range(8), [640] * 8, [8] * 8, keys=[[1, 2]] * 8)
+served = sim.run(workload, sim.World(replicas=2, warmup_share=0.0)).summary.served
+assert served == 8, f"{served} of 8 simulated requests were served"
 PY
 venv/bin/llmd-sched --version
 echo "wheel: $size_bytes bytes, installs with: $installed"

@@ -77,6 +77,19 @@ impl EngineConfig {
         u64::from(self.kv_blocks) * u64::from(self.block_size)
     }
 
+    /// One for a public trace whose blocks have so many tokens: as [`new`](Self::new), but output is
+    /// not cached, because traces have no ids for it until it comes back in a prompt.
+    #[must_use]
+    pub fn of_trace(profile: EngineProfile, block_size: u32) -> Self {
+        let kv_blocks = profile.kv_tokens / u64::from(block_size.max(1));
+        Self {
+            block_size,
+            kv_blocks: u32::try_from(kv_blocks).unwrap_or(u32::MAX),
+            cache_output: false,
+            ..Self::new(profile)
+        }
+    }
+
     pub(super) fn validate(&self) -> Result<(), EngineConfigError> {
         for (name, value, max) in [
             ("block_size", self.block_size, crate::prompt::MAX_BLOCK_TOKENS),

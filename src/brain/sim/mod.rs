@@ -35,6 +35,8 @@ pub use outcome::{Fate, Outcome, Row};
 pub use run::run;
 pub use summary::{LONG_PROMPT_TOKENS, Summary};
 pub use toolmix::toolmix;
-pub use trace::{TraceError, agent_sessions, azure, mooncake, prompt_sessions};
+pub use trace::{
+    DecisionLogTrace, LogGaps, TraceError, agent_sessions, azure, mooncake, prompt_sessions,
+};
 pub use workload::{Prompt, Workload};
 pub use world::{SloRule, World};

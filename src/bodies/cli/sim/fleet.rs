@@ -66,11 +66,7 @@ impl FleetArgs {
                 let known: Vec<&str> = EngineProfile::names().collect();
                 format!("profile {name:?} is unknown: use {}", known.join(", "))
             })?;
-            let mut engine = EngineConfig::new(profile);
-            engine.block_size = block_size;
-            engine.kv_blocks = u32::try_from(profile.kv_tokens / u64::from(block_size.max(1)))?;
-            // Traces have no ids for what is generated until it comes back in a prompt.
-            engine.cache_output = false;
+            let mut engine = EngineConfig::of_trace(profile, block_size);
             engine.host_blocks = (self.host_tier * f64::from(engine.kv_blocks)) as u32;
             engine.step_jitter = self.step_jitter;
             engines.extend(std::iter::repeat_n(engine, count));

@@ -1,6 +1,7 @@
 //! Where the simulated requests come from, from the command line.
 
 use super::CommandError;
+use crate::telemetry::decision_log;
 use clap::{Args, ValueEnum};
 use llmd_brain::sim::{
     Agents, Chats, Lognormal, PrefixModel, Workload, agent_sessions, azure, mooncake,
@@ -62,6 +63,8 @@ enum Format {
     AgentSessions,
     /// LMCache's sessions: a closed loop.
     PromptSessions,
+    /// What `Router(record=...)` wrote: an open loop.
+    DecisionLog,
     /// Generated conversations: an open loop.
     Chats,
     /// Generated agents: a closed loop.
@@ -73,12 +76,14 @@ enum Format {
 pub(super) struct Source<'a> {
     args: &'a SourceArgs,
     text: String,
+    /// Of a decision log, which is no text.
+    logged: Option<Workload>,
 }
 
 impl SourceArgs {
     /// Whether requests come when they come, answered or not.
     pub(super) fn is_open_loop(&self) -> bool {
-        matches!(self.format, Format::Mooncake | Format::Toolmix | Format::Azure | Format::Chats)
+        !matches!(self.format, Format::AgentSessions | Format::PromptSessions | Format::Agents)
     }
 
     /// How much later each request comes at most where nobody says: Mooncake's times are rounded.
@@ -88,14 +93,22 @@ impl SourceArgs {
 
     /// Reads the trace.
     pub(super) fn open(&self) -> Result<Source<'_>, CommandError> {
-        let text = match (&self.trace, self.format) {
-            (_, Format::Chats | Format::Agents) => String::new(),
-            (Some(path), _) => {
-                std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?
-            }
-            (None, _) => return Err("this format is of a trace: give one with --trace".into()),
+        let mut source = Source { args: self, text: String::new(), logged: None };
+        if matches!(self.format, Format::Chats | Format::Agents) {
+            return Ok(source);
+        }
+        let Some(path) = &self.trace else {
+            return Err("this format is of a trace: give one with --trace".into());
         };
-        Ok(Source { args: self, text })
+        let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+        if self.format == Format::DecisionLog {
+            let read = decision_log::workload(path, None).map_err(|why| failed(&why))?;
+            eprintln!("{read}");
+            source.logged = Some(read.workload);
+        } else {
+            source.text = std::fs::read_to_string(path).map_err(|why| failed(&why))?;
+        }
+        Ok(source)
     }
 }
 
@@ -106,9 +119,12 @@ impl Source<'_> {
     }
 
     pub(super) fn workload(&self, seed: u64) -> Result<Workload, CommandError> {
+        if let Some(logged) = &self.logged {
+            return Ok(logged.clone());
+        }
         let (text, made) = (&self.text, &self.args.generate);
         Ok(match self.args.format {
-            Format::Mooncake => mooncake(text)?,
+            Format::Mooncake | Format::DecisionLog => mooncake(text)?,
             Format::Toolmix => toolmix(&mooncake(text)?, 1),
             Format::Azure => {
                 azure(text, &made.prefixes(PrefixModel::default()), made.block_size, seed)?

@@ -6,15 +6,18 @@
 //! last where the router was closed in order; a file without one was cut off, and is read up to
 //! its last whole frame.
 //!
-//! [`DecisionLog`] writes from a thread of its own. [`replay`] reads.
+//! [`DecisionLog`] writes from a thread of its own. [`replay`] makes its decisions again, and
+//! [`workload`] takes out what was asked, for a simulation.
 
 mod reader;
+mod workload;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 pub use reader::{FileReplay, LogError, LogReader, Next, replay};
+pub use workload::{LoggedWorkload, workload};
 pub use writer::{DecisionLog, LogStats};
 
 use llmd_brain::brain::LogEntry;

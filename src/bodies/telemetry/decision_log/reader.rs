@@ -2,6 +2,7 @@
 
 use super::{FORMAT, Frame, Header, MAGIC, MAX_FRAME_BYTES};
 use llmd_brain::brain::{BrainConfig, BrainError, LogEntry, Replay, ReplayReport};
+use llmd_brain::sim::TraceError;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -32,6 +33,9 @@ pub enum LogError {
     /// A brain cannot be made of that configuration.
     #[error(transparent)]
     Brain(#[from] BrainError),
+    /// Nothing in it can be simulated.
+    #[error(transparent)]
+    Workload(#[from] TraceError),
 }
 
 /// What comes next in a log.

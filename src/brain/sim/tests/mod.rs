@@ -1,5 +1,6 @@
 //! The simulator on small worlds whose outcome is known.
 
+mod decision_log;
 mod generated;
 mod loads;
 mod outages;

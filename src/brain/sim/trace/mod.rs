@@ -1,10 +1,12 @@
 //! Public traces, as text, to workloads.
 
 mod azure;
+mod decision_log;
 mod mooncake;
 mod sessions;
 
 pub use azure::azure;
+pub use decision_log::{DecisionLogTrace, LogGaps};
 pub use mooncake::mooncake;
 pub use sessions::{agent_sessions, prompt_sessions};
 
@@ -30,6 +32,15 @@ pub enum TraceError {
     /// Prefixes cannot be made up as asked.
     #[error(transparent)]
     Prefixes(#[from] GenerateError),
+    /// A decision log of a router that nobody asked.
+    #[error("the decision log has no request: record a router while it routes")]
+    NoRequest,
+    /// A decision log of requests whose ends nobody told.
+    #[error(
+        "no request of the decision log finished, so that nothing says how much they generate: say how \
+         many output tokens to assume"
+    )]
+    NoOutput,
 }
 
 /// The key of a block that a trace gives a number, in a scope of its own where numbers are local.

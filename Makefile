@@ -143,6 +143,11 @@ bench-sched:
 	cargo build -q --release -p llmd-bodies
 	$(PYTHON) benches/sched.py target/release/llmd-sched $(TRACES) $(ARGS)
 
+.PHONY: bench-flow
+bench-flow:
+	cargo build -q --release -p llmd-bodies
+	$(PYTHON) benches/flow.py target/release/llmd-sched $(TRACES) $(ARGS)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

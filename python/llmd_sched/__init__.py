@@ -30,6 +30,7 @@ from llmd_sched._core import (
     __version__,
     block_keys,
     replay,
+    request_options,
     text_block_keys,
     vllm_block_hashes,
 )
@@ -53,6 +54,7 @@ from llmd_sched._types import (
     ConfigSource,
     EndpointRef,
     HashAlgorithm,
+    HeaderOptions,
     HealthName,
     MatchSourceName,
     PromptOptions,
@@ -76,6 +78,7 @@ __all__ = [
     "Features",
     "FilterStep",
     "HashAlgorithm",
+    "HeaderOptions",
     "HealthName",
     "KvPosition",
     "KvTimeoutError",
@@ -104,6 +107,7 @@ __all__ = [
     "attach",
     "block_keys",
     "replay",
+    "request_options",
     "text_block_keys",
     "vllm_block_hashes",
 ]

@@ -7,10 +7,11 @@ use llmd_brain::engine::EngineConfig;
 use llmd_brain::predict::EngineProfile;
 use llmd_brain::schedule::builtin_profiles;
 use llmd_brain::sim::{
-    Arrivals, Summary, Workload, World, agent_sessions, capacity_requests_per_s, mooncake,
-    prompt_sessions, run, toolmix,
+    Arrivals, Summary, TwoTenants, Workload, World, agent_sessions, capacity_requests_per_s,
+    mooncake, prompt_sessions, run, toolmix,
 };
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,9 +20,9 @@ use std::sync::{Mutex, PoisonError};
 /// Options of `llmd-sched sim`.
 #[derive(Debug, Args)]
 pub(super) struct SimArgs {
-    /// The trace.
-    #[arg(long)]
-    trace: PathBuf,
+    /// The trace; none where the format makes its own.
+    #[arg(long, required_unless_present = "flood")]
+    trace: Option<PathBuf>,
     /// What it is written in.
     #[arg(long, value_enum)]
     format: Format,
@@ -50,6 +51,10 @@ pub(super) struct SimArgs {
     /// Rate of an open loop, requests a second.
     #[arg(long)]
     rate: Option<f64>,
+    /// With two-tenants: times that the second asks as often as the first, whose load is `--load`; 0
+    /// leaves the first alone.
+    #[arg(long)]
+    flood: Option<f64>,
     /// Each request of an open loop comes up to so much later, at the trace's own speed.
     #[arg(long, default_value_t = 3_000.0)]
     jitter_ms: f64,
@@ -102,6 +107,8 @@ enum Format {
     AgentSessions,
     /// LMCache's sessions: a closed loop.
     PromptSessions,
+    /// No trace: two tenants of short requests, one of whom floods; an open loop.
+    TwoTenants,
 }
 
 /// One run.
@@ -111,6 +118,9 @@ struct Ran {
     seed: u64,
     #[serde(flatten)]
     summary: Summary,
+    /// Of each tenant, where there are any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tenants: BTreeMap<u32, Summary>,
 }
 
 impl SimArgs {
@@ -122,14 +132,7 @@ impl SimArgs {
         if let Some(unknown) = unknown {
             return Err(format!("policy {unknown:?} is unknown: use {}", known.join(", ")).into());
         }
-        let text = std::fs::read_to_string(&self.trace)
-            .map_err(|why| format!("{}: {why}", self.trace.display()))?;
-        let workload = match self.format {
-            Format::Mooncake => mooncake(&text)?,
-            Format::Toolmix => toolmix(&mooncake(&text)?, 1),
-            Format::AgentSessions => agent_sessions(&text)?,
-            Format::PromptSessions => prompt_sessions(&text)?,
-        };
+        let workload = self.workload()?;
         let world = self.world(&workload, &config)?;
         let jobs: Vec<(&String, u64)> = self
             .policies
@@ -141,6 +144,38 @@ impl SimArgs {
             print_table(&ran);
         }
         Ok(())
+    }
+
+    fn workload(&self) -> Result<Workload, CommandError> {
+        if self.format == Format::TwoTenants {
+            return self.two_tenants();
+        }
+        let path = self.trace.as_ref().ok_or("give --trace: only two-tenants needs none")?;
+        let text =
+            std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
+        Ok(match self.format {
+            Format::Mooncake => mooncake(&text)?,
+            Format::Toolmix => toolmix(&mooncake(&text)?, 1),
+            Format::AgentSessions => agent_sessions(&text)?,
+            Format::PromptSessions => prompt_sessions(&text)?,
+            Format::TwoTenants => self.two_tenants()?,
+        })
+    }
+
+    /// The first asks for `--load` of what the fleet completes of its requests.
+    fn two_tenants(&self) -> Result<Workload, CommandError> {
+        let flood = self.flood.ok_or("give --flood with two-tenants")?;
+        let alone = TwoTenants { quiet_per_s: 10.0, flood: 0.0, seconds: 120.0, seed: 0 };
+        let quiet_per_s = match self.rate {
+            Some(rate) => rate,
+            None => {
+                let sample = alone.workload();
+                let world = self.world(&sample, &BrainConfig::default())?;
+                self.load * capacity_requests_per_s(&sample, &world)?
+            }
+        };
+        let asked = TwoTenants { quiet_per_s, flood, seconds: self.horizon_s, seed: 1 };
+        Ok(asked.workload())
     }
 
     fn brain_config(&self) -> Result<BrainConfig, CommandError> {
@@ -186,6 +221,9 @@ impl SimArgs {
                 };
                 world.arrivals = Arrivals::at_rate(rate, self.jitter_ms);
             }
+            (Format::TwoTenants, arrivals) => {
+                *arrivals = Arrivals::Open { requests_per_s: None, jitter_ms: self.jitter_ms };
+            }
             (_, Arrivals::Closed { horizon_s, .. }) => {
                 *horizon_s = self.horizon_s;
                 world.warmup_share = 0.15;
@@ -214,7 +252,11 @@ fn play(
             world.seed = seed;
             match run(workload, &world) {
                 Ok(outcome) => {
-                    let it = Ran { policy: policy.clone(), seed, summary: outcome.summary() };
+                    let tenants: BTreeSet<u32> = outcome.rows.iter().map(|it| it.tenant).collect();
+                    let named = tenants.into_iter().filter(|tenant| *tenant > 0);
+                    let tenants = named.map(|it| (it, outcome.summary_of(it))).collect();
+                    let summary = outcome.summary();
+                    let it = Ran { policy: policy.clone(), seed, summary, tenants };
                     let so_far = done.fetch_add(1, Ordering::Relaxed) + 1;
                     eprint!("\r{so_far} of {} runs", jobs.len());
                     if as_json && let Ok(line) = serde_json::to_string(&it) {
@@ -260,21 +302,31 @@ fn print_table(ran: &[Ran]) {
         "$/M tok"
     );
     for runs in ran.chunk_by(|one, other| one.policy == other.policy) {
-        let mean = |of: fn(&Summary) -> f64| {
-            runs.iter().map(|it| of(&it.summary)).sum::<f64>() / runs.len() as f64
-        };
-        println!(
-            "{:24} {:6.2} {:6.2} {:10.3} {:9.0} {:9.0} {:8.1} {:8.1} {:9.0} {:9.3}",
-            runs[0].policy,
-            mean(|it| it.slo_attainment * 100.0),
-            mean(|it| it.hit_ratio_with_host * 100.0),
-            mean(|it| it.goodput_requests_per_s),
-            mean(|it| it.ttft_p50_ms),
-            mean(|it| it.ttft_p99_ms),
-            mean(|it| it.tpot_p50_ms),
-            mean(|it| it.tpot_p99_ms),
-            mean(|it| it.longest_wait_ms / 1e3),
-            mean(|it| it.usd_per_million_tokens),
-        );
+        print_row(&runs[0].policy, runs.iter().map(|it| &it.summary));
+        for tenant in runs[0].tenants.keys() {
+            let of_tenant = runs.iter().filter_map(|it| it.tenants.get(tenant));
+            print_row(&format!("  tenant {tenant}"), of_tenant);
+        }
     }
+}
+
+/// A row of means.
+fn print_row<'a>(name: &str, runs: impl Iterator<Item = &'a Summary>) {
+    let runs: Vec<&Summary> = runs.collect();
+    let mean = |of: fn(&Summary) -> f64| {
+        runs.iter().map(|it| of(it)).sum::<f64>() / runs.len().max(1) as f64
+    };
+    println!(
+        "{:24} {:6.2} {:6.2} {:10.3} {:9.0} {:9.0} {:8.1} {:8.1} {:9.0} {:9.3}",
+        name,
+        mean(|it| it.slo_attainment * 100.0),
+        mean(|it| it.hit_ratio_with_host * 100.0),
+        mean(|it| it.goodput_requests_per_s),
+        mean(|it| it.ttft_p50_ms),
+        mean(|it| it.ttft_p99_ms),
+        mean(|it| it.tpot_p50_ms),
+        mean(|it| it.tpot_p99_ms),
+        mean(|it| it.longest_wait_ms / 1e3),
+        mean(|it| it.usd_per_million_tokens),
+    );
 }

@@ -15,6 +15,7 @@ mod outcome;
 mod routers;
 mod run;
 mod summary;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod toolmix;
@@ -26,6 +27,7 @@ pub use arrivals::Arrivals;
 pub use outcome::{Fate, Outcome, Row};
 pub use run::{SimError, capacity_requests_per_s, run};
 pub use summary::Summary;
+pub use tenants::{FLOODING, QUIET, TwoTenants};
 pub use toolmix::toolmix;
 pub use trace::{TraceError, agent_sessions, mooncake, prompt_sessions};
 pub use workload::{Prompt, Workload};

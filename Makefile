@@ -147,6 +147,11 @@ bench-sched-workloads:
 	cargo build -q --release -p llmd-bodies
 	$(PYTHON) benches/sched_workloads.py target/release/llmd-sched $(TRACES) $(ARGS)
 
+.PHONY: bench-flow
+bench-flow:
+	cargo build -q --release -p llmd-bodies
+	$(PYTHON) benches/flow.py target/release/llmd-sched $(TRACES) $(ARGS)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

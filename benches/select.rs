@@ -97,6 +97,7 @@ impl World {
             predicted_ttft_ms: None,
             predicted_tpot_ms: None,
             objective_tpot_ms: None,
+            expected_output_tokens: None,
         };
         self.fleet.book(self.now, endpoint, &booking).ok()
     }

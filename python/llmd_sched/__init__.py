@@ -30,6 +30,7 @@ from llmd_sched._core import (
     __version__,
     block_keys,
     replay,
+    request_options,
     text_block_keys,
     vllm_block_hashes,
 )
@@ -55,6 +56,7 @@ from llmd_sched._types import (
     ConfigSource,
     EndpointRef,
     HashAlgorithm,
+    HeaderOptions,
     HealthName,
     MatchSourceName,
     PromptOptions,
@@ -78,6 +80,7 @@ __all__ = [
     "Features",
     "FilterStep",
     "HashAlgorithm",
+    "HeaderOptions",
     "HealthName",
     "KvPosition",
     "KvTimeoutError",
@@ -108,6 +111,7 @@ __all__ = [
     "attach",
     "block_keys",
     "replay",
+    "request_options",
     "text_block_keys",
     "vllm_block_hashes",
 ]

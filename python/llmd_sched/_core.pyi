@@ -4,7 +4,7 @@ The docstrings here are the ones that ``help()`` shows; they are compiled in fro
 """
 
 from asyncio import Future
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, final
@@ -18,6 +18,7 @@ from llmd_sched._types import (
     ConfigSource,
     EndpointRef,
     HashAlgorithm,
+    HeaderOptions,
     HealthName,
     MatchSourceName,
     PromptOptions,
@@ -230,6 +231,36 @@ class Router:
         Where an endpoint can take the request now, the future is done already. Cancelling it
         withdraws the request. Raises as :meth:`route` does: at once for a mistake of the caller,
         from the ``await`` where a held request is turned away.
+        """
+
+    def acquire(
+        self,
+        tokens: Tokens | PromptKeys | None = None,
+        *,
+        text: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Coroutine[Any, Any, Decision]:
+        """Waits for a place, up to 60 s where ``hold_ms`` is not given: ``await`` it.
+
+        Requests that may wait are let go in the order that ``flow.turns`` says (see
+        ``docs/flow.md``): by priority, tenants fairly, and only while an endpoint has room. Use the
+        decision with ``async with``, or report to it as with any other. Cancelling the task that
+        awaits it withdraws the request, at whatever moment; with a future of :meth:`route_async`
+        there is one, between its result and the task's next step, at which the decision is lost.
+
+        Raises :class:`NoEndpointError`, whose ``status`` says whether others are in the way (429,
+        with ``retry_after_ms``) or nobody can serve it (503), and :class:`UnknownEndpointError`
+        where its endpoint left before the task ran; otherwise as :meth:`route` does.
+
+        >>> import asyncio
+        >>> from llmd_sched import Router
+        >>> router = Router()
+        >>> _ = router.add_endpoint("http://10.0.0.1:8000")
+        >>> async def main():
+        ...     async with await router.acquire(range(64), tenant="a", priority=1) as decision:
+        ...         return decision.address  # send the request there
+        >>> asyncio.run(main())
+        'http://10.0.0.1:8000'
         """
 
     def route_many(
@@ -639,6 +670,13 @@ class Decision:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+    def __aenter__(self) -> Future[Self]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Future[None]: ...
 
 @final
 class PromptKeys:
@@ -1146,6 +1184,29 @@ def builtin_policies() -> list[str]:
 def capacity_requests_per_s(workload: Workload, world: Mapping[str, Any]) -> float:
     """Requests a second that a world completes when all of a workload comes at once: what
     :func:`llmd_sched.sim.capacity` calls. Raises :class:`ConfigError`.
+    """
+
+def request_options(
+    headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
+) -> HeaderOptions:
+    """What a request's HTTP headers say about it, as options of :meth:`Router.route`.
+
+    ``headers`` is a mapping or pairs of names and values, as ASGI gives them; names are of any
+    case, other headers are passed over, and an empty value says nothing.
+
+    - ``x-slo-ttft-ms``, ``x-slo-tpot-ms`` (llm-d's): ``ttft_slo_ms``, ``tpot_slo_ms``.
+    - ``x-session-id`` (llm-d's, Ray Serve's): ``session_id``.
+    - ``x-tenant``, or else ``x-gateway-inference-fairness-id``: ``tenant``.
+    - ``x-priority``: ``priority``, an integer.
+    - ``x-deadline-ms``: ``deadline_ms``, from 1 on.
+    - ``x-max-hold-ms``: ``hold_ms``.
+    - ``x-expected-output-tokens``: ``expected_output_tokens``, from 1 on.
+
+    Raises :class:`PromptError`, naming the header, its value and what it may say.
+
+    >>> from llmd_sched import request_options
+    >>> request_options({"X-SLO-TTFT-ms": "250", "x-tenant": "a", "Accept": "*/*"})
+    {'ttft_slo_ms': 250.0, 'tenant': 'a'}
     """
 
 def explain_body(

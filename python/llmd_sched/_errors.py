@@ -30,17 +30,30 @@ class NoEndpointError(LlmdError):
     """No endpoint can serve the request now; the message says what ruled them out.
 
     ``reason`` is one of ``"empty-fleet"``, ``"no-candidate"``, ``"not-booked"`` (too many
-    reservations), ``"not-held"`` (too many held requests), ``"hold-expired"`` and ``"closed"``.
+    reservations), ``"saturated"`` (every endpoint has enough to do), ``"no-room"`` (for its
+    session), ``"not-held"`` (too many held requests), ``"shed"`` (for a more important one),
+    ``"hold-expired"``, ``"deadline-passed"`` and ``"closed"``.
+
+    ``retry_after_ms`` is given where others are in its way, and says when it may have more luck;
+    ``status`` is the HTTP status to answer with: 429 with it, 503 without.
     """
 
     reason: str
+    retry_after_ms: int | None
 
-    def __init__(self, message: str, reason: str = "no-candidate") -> None:
+    def __init__(
+        self, message: str, reason: str = "no-candidate", retry_after_ms: int | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.retry_after_ms = retry_after_ms
 
-    def __reduce__(self) -> tuple[type["NoEndpointError"], tuple[str, str]]:
-        return type(self), (str(self), self.reason)
+    @property
+    def status(self) -> int:
+        return 503 if self.retry_after_ms is None else 429
+
+    def __reduce__(self) -> tuple[type["NoEndpointError"], tuple[str, str, int | None]]:
+        return type(self), (str(self), self.reason, self.retry_after_ms)
 
 
 class ScoreError(LlmdError, ValueError):

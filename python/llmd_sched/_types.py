@@ -95,6 +95,10 @@ class RequestOptions(PromptOptions, total=False):
     - ``required_labels``: only endpoints with these labels.
     - ``origin``: where the client or the data stands, for topology scoring.
     - ``hold_ms``: how long to wait where no endpoint can take it now; default 0, not at all.
+    - ``tenant``: who pays for it: tenants share what there is fairly (see ``docs/flow.md``).
+    - ``deadline_ms``: when its whole answer is due, counted from this call: it is held no longer.
+    - ``expected_output_tokens``: how long its answer will be, where that is known; otherwise the
+      mean of recent ones.
     """
 
     session_id: str | None
@@ -106,3 +110,20 @@ class RequestOptions(PromptOptions, total=False):
     required_labels: Mapping[str, str]
     origin: Topology
     hold_ms: int
+    tenant: str | None
+    deadline_ms: int | None
+    expected_output_tokens: int | None
+
+
+class HeaderOptions(TypedDict, total=False):
+    """The options of a request that its HTTP headers may give, see
+    :func:`~llmd_sched.request_options`."""
+
+    session_id: str
+    priority: int
+    ttft_slo_ms: float
+    tpot_slo_ms: float
+    hold_ms: int
+    tenant: str
+    deadline_ms: int
+    expected_output_tokens: int

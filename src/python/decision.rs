@@ -2,6 +2,7 @@
 
 use crate::endpoint::{self, Endpoint};
 use crate::explanation::Explanation;
+use crate::waiting;
 use llmd_bodies::router::{EndpointDocument, LiveRouter, Placed};
 use llmd_brain::index::MatchSource;
 use llmd_brain::schedule::{self, Phase};
@@ -202,6 +203,23 @@ impl Decision {
         };
     }
 
+    fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        done(py, slf)
+    }
+
+    #[pyo3(signature = (exc_type, exc, traceback))]
+    fn __aexit__<'py>(
+        &self,
+        py: Python<'py>,
+        exc_type: Option<&Bound<'_, PyAny>>,
+        exc: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.__exit__(exc_type, exc, traceback);
+        done(py, py.None())
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "Decision({:?}, dp_rank={}, matched_tokens={}/{}, match_source='{}', reservation={})",
@@ -214,6 +232,13 @@ impl Decision {
         )
         .replace('"', "'")
     }
+}
+
+/// An awaitable that is done.
+fn done<'py>(py: Python<'py>, value: impl IntoPyObject<'py>) -> PyResult<Bound<'py, PyAny>> {
+    let future = waiting::future(py)?;
+    future.call_method1("set_result", (value,))?;
+    Ok(future)
 }
 
 #[doc = stub_doc!("Leg")]

@@ -2,7 +2,7 @@
 
 use llmd_bodies::router::{RouterError, SnapshotError as snapshot};
 use llmd_bodies::telemetry::decision_log::LogError;
-use llmd_brain::brain::{BrainError, RejectReason};
+use llmd_brain::brain::{BrainError, RejectReason, Rejected};
 use llmd_brain::fleet::FleetError;
 use llmd_brain::prompt;
 use pyo3::exceptions::PyOSError;
@@ -29,7 +29,7 @@ pub fn router(error: RouterError) -> PyErr {
     match error {
         RouterError::Closed => RouterClosedError::new_err(message),
         RouterError::Prompt(_) | RouterError::OnePrompt => PromptError::new_err(message),
-        RouterError::Rejected(reason) => rejected(&reason),
+        RouterError::Rejected(it) => rejected(&it),
         RouterError::UnknownEndpoint(_)
         | RouterError::AmbiguousAddress { .. }
         | RouterError::Brain(BrainError::Fleet(FleetError::Unknown(_))) => {
@@ -49,16 +49,19 @@ pub fn router(error: RouterError) -> PyErr {
 }
 
 /// Nobody can serve a request.
-pub fn rejected(reason: &RejectReason) -> PyErr {
-    let word = match reason {
+pub fn rejected(it: &Rejected) -> PyErr {
+    let word = match it.why {
         RejectReason::EmptyFleet => "empty-fleet",
         RejectReason::NoCandidate(_) => "no-candidate",
         RejectReason::NoRoom => "no-room",
         RejectReason::HoldExpired(_) => "hold-expired",
         RejectReason::NotBooked(_) => "not-booked",
         RejectReason::NotHeld(_) => "not-held",
+        RejectReason::Saturated => "saturated",
+        RejectReason::DeadlinePassed(_) => "deadline-passed",
+        RejectReason::Shed(_) => "shed",
     };
-    NoEndpointError::new_err((reason.to_string(), word))
+    NoEndpointError::new_err((it.to_string(), word, it.retry_after_ms))
 }
 
 /// A prompt that cannot be.

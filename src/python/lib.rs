@@ -35,6 +35,7 @@ mod features;
 mod fleet;
 mod fork;
 mod given;
+mod headers;
 mod json;
 mod kv;
 mod matches;
@@ -68,6 +69,8 @@ mod _core {
     use crate::features::Features;
     #[pymodule_export]
     use crate::fork::{_after_fork, _before_fork};
+    #[pymodule_export]
+    use crate::headers::request_options;
     #[pymodule_export]
     use crate::kv::KvPosition;
     #[pymodule_export]

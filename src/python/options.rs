@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyString};
 use std::collections::BTreeMap;
 
 const PROMPT_OPTIONS: [&str; 4] = ["model", "lora", "cache_salt", "multimodal"];
-const REQUEST_OPTIONS: [&str; 9] = [
+const REQUEST_OPTIONS: [&str; 12] = [
     "session_id",
     "priority",
     "ttft_slo_ms",
@@ -22,6 +22,9 @@ const REQUEST_OPTIONS: [&str; 9] = [
     "required_labels",
     "origin",
     "hold_ms",
+    "tenant",
+    "deadline_ms",
+    "expected_output_tokens",
 ];
 
 /// Options of a prompt, read.
@@ -75,6 +78,21 @@ impl Options {
             "required_labels" => request.required_labels = labels(name, value)?,
             "origin" => request.origin = topology(name, value)?,
             "hold_ms" => request.hold_ms = read(name, value, "milliseconds, an integer from 0 on")?,
+            "tenant" => request.tenant = text_or_none(name, value)?,
+            "deadline_ms" => {
+                let expected = "milliseconds, an integer from 1 on, or None";
+                request.deadline_ms = read(name, value, expected)?;
+                if request.deadline_ms == Some(0) {
+                    return Err(bad(name, value, expected));
+                }
+            }
+            "expected_output_tokens" => {
+                let expected = "1 to 4294967295, or None";
+                request.expected_output_tokens = read(name, value, expected)?;
+                if request.expected_output_tokens == Some(0) {
+                    return Err(bad(name, value, expected));
+                }
+            }
             _ => return Ok(false),
         }
         Ok(true)

@@ -131,6 +131,19 @@ impl Router {
         })
     }
 
+    #[doc = stub_doc!("Router.acquire")]
+    #[pyo3(signature = (tokens=None, *, text=None, **options))]
+    fn acquire<'py>(
+        slf: Bound<'py, Self>,
+        tokens: Option<Bound<'py, PyAny>>,
+        text: Option<Bound<'py, PyAny>>,
+        options: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let options = options.unwrap_or_else(|| PyDict::new(py));
+        py.import("llmd_sched._acquire")?.call_method1("acquire", (slf, tokens, text, options))
+    }
+
     #[doc = stub_doc!("Router.route_many")]
     #[pyo3(signature = (prompts, offsets=None, **options))]
     fn route_many<'py>(
@@ -259,6 +272,7 @@ pub fn explain_body<'py>(
         priority: request.priority,
         slo: request.slo,
         max_output_tokens: request.max_output_tokens,
+        expected_output_tokens: request.expected_output_tokens,
         allowed: allowed.map(|names| names.iter().map(ToString::to_string).collect()),
         required_labels: request.required_labels,
         origin: request.origin,
@@ -272,9 +286,9 @@ pub fn explain_body<'py>(
 fn at_position(py: Python<'_>, position: usize, error: PyErr) -> PyErr {
     let value = error.value(py);
     let message = format!("prompt {position}: {value}");
-    let same = match value.getattr("reason") {
-        Ok(reason) => value.get_type().call1((message, reason)),
-        Err(_) => value.get_type().call1((message,)),
+    let same = match (value.getattr("reason"), value.getattr("retry_after_ms")) {
+        (Ok(reason), Ok(after_ms)) => value.get_type().call1((message, reason, after_ms)),
+        _ => value.get_type().call1((message,)),
     };
     match same {
         Ok(same) => {

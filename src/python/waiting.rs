@@ -45,7 +45,7 @@ pub fn wait(py: Python<'_>, live: &Arc<LiveRouter>, ticket: Ticket) -> PyResult<
 fn placed(live: &LiveRouter, outcome: Outcome) -> PyResult<Placed> {
     match outcome {
         Outcome::Placed(decision) => live.placed(decision).map_err(errors::router),
-        Outcome::Rejected(reason) => Err(errors::rejected(&reason)),
+        Outcome::Rejected(it) => Err(errors::rejected(&it)),
         Outcome::Closed => {
             Err(NoEndpointError::new_err(("the router was closed while it held this", "closed")))
         }

@@ -193,6 +193,8 @@ pub struct ExplainRequest {
     pub slo: Slo,
     /// Limit on the output.
     pub max_output_tokens: Option<u32>,
+    /// How long its answer will be.
+    pub expected_output_tokens: Option<u32>,
     /// Only these endpoints, by address or id.
     pub allowed: Option<Vec<String>>,
     /// Labels that an endpoint must have.
@@ -297,6 +299,7 @@ impl LiveRouter {
             model: asked.model,
             lora: asked.lora,
             max_output_tokens: asked.max_output_tokens,
+            expected_output_tokens: asked.expected_output_tokens,
             session_id: asked.session_id,
             priority: asked.priority,
             slo: asked.slo,

@@ -3,7 +3,7 @@
 use super::snapshot::SnapshotError;
 use crate::observe::discovery::DiscoveryError;
 use crate::zmtp::ZmtpError;
-use llmd_brain::brain::{BrainError, RejectReason};
+use llmd_brain::brain::{BrainError, Rejected};
 use llmd_brain::prompt::PromptError;
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub enum RouterError {
     Brain(#[from] BrainError),
     /// Nobody can serve the request.
     #[error(transparent)]
-    Rejected(#[from] RejectReason),
+    Rejected(#[from] Rejected),
     /// Nobody in the fleet is meant.
     #[error(
         "no endpoint {0:?} in the fleet: give an endpoint, its id or its address as endpoints() lists them"

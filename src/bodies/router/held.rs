@@ -4,7 +4,7 @@
 //! to hold it has said whom to wake: such an outcome is kept until it does.
 
 use llmd_brain::Ticket;
-use llmd_brain::brain::RejectReason;
+use llmd_brain::brain::Rejected;
 use llmd_brain::schedule::Decision;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ pub enum Outcome {
     /// It has its place.
     Placed(Box<Decision>),
     /// It cannot be served.
-    Rejected(RejectReason),
+    Rejected(Rejected),
     /// The router was closed.
     Closed,
 }
@@ -85,10 +85,11 @@ impl HeldRequests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use llmd_brain::brain::RejectReason;
     use std::sync::mpsc;
 
     fn rejected() -> Outcome {
-        Outcome::Rejected(RejectReason::EmptyFleet)
+        Outcome::Rejected(RejectReason::EmptyFleet.into())
     }
 
     #[test]

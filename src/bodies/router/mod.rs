@@ -44,7 +44,7 @@ pub use stats::RouterStats;
 
 use crate::telemetry::decision_log::DecisionLog;
 use llmd_brain::Time;
-use llmd_brain::brain::{Action, Brain, Input};
+use llmd_brain::brain::{Action, Brain, Input, Rejected};
 use members::Members;
 use observers::Pages;
 use parking_lot::Mutex;
@@ -165,8 +165,10 @@ impl LiveRouter {
                 Action::Release(decision) => {
                     self.held.decide(decision.ticket, Outcome::Placed(decision.clone()));
                 }
-                Action::Reject { ticket, why } => {
-                    self.held.decide(*ticket, Outcome::Rejected(why.clone()));
+                Action::Reject { ticket, why, retry_after_ms } => {
+                    let (why, retry_after_ms) = (why.clone(), *retry_after_ms);
+                    let rejected = Rejected { why, retry_after_ms };
+                    self.held.decide(*ticket, Outcome::Rejected(rejected));
                 }
                 Action::Left(endpoint) => self.members.depart(*endpoint),
                 Action::Resync(endpoint) => self.resync(*endpoint),

@@ -4,7 +4,7 @@ use super::LiveRouter;
 use super::error::RouterError;
 use super::held::{Outcome, Waiter};
 use super::members::MembersGuard;
-use llmd_brain::brain::{Action, BrainError, RejectReason};
+use llmd_brain::brain::{Action, BrainError, RejectReason, Rejected};
 use llmd_brain::fleet::EndpointSpec;
 use llmd_brain::index::Matches;
 use llmd_brain::prompt::{GrowingPrompt, PromptError, Scope, text, token_keys};
@@ -156,7 +156,7 @@ impl LiveRouter {
         self.brain.matches(now, &scratch.keys, &mut scratch.matches);
         self.brain
             .features(now, request, &scratch.keys, &scratch.matches)
-            .map_err(RouterError::Rejected)
+            .map_err(|why| RouterError::Rejected(why.into()))
     }
 
     /// Places a request with scores made for the features of `version`; `None` where the fleet
@@ -274,14 +274,16 @@ impl LiveRouter {
                 Some(spec) => Ok(Placement::Placed(Placed { decision, spec })),
                 None => Err(RouterError::UnknownEndpoint(decision.endpoint.to_string())),
             },
-            Action::Reject { why, .. } => Err(RouterError::Rejected(why)),
+            Action::Reject { why, retry_after_ms, .. } => {
+                Err(RouterError::Rejected(Rejected { why, retry_after_ms }))
+            }
             Action::Hold(ticket) => {
                 self.hurry();
                 Ok(Placement::Held(ticket))
             }
             other => {
                 tracing::error!(?other, "an arrival was answered by something else");
-                Err(RouterError::Rejected(RejectReason::EmptyFleet))
+                Err(RouterError::Rejected(RejectReason::EmptyFleet.into()))
             }
         }
     }

@@ -5,9 +5,13 @@
 //!      {"ev":"stored"|"removed","w":0,"ids":[..]}
 //!      {"ev":"arrive","id":7,"t":12.5,"len":8000,"ids":[..],"sess":1,"workers":[{"waiting":0,..},..]}
 //!      {"ev":"first"|"done","id":7,"w":2,"t":..}   {"ev":"tick","t":..}   {"ev":"end"}
-//! out  {"w":2} or {"hold":true} to each arrival; {"go":[[id,w],..]} to first, done and tick, only
-//!      where init had hold
+//! out  {"w":2}, {"hold":true} or {"reject":why,"status":503} to each arrival; {"go":[[id,w],..]} to
+//!      first, done and tick, only where init had hold, with "gave_up":[[id,status,why],..] where a
+//!      held request goes nowhere (it was shed, or its deadline passed)
 //! ```
+//!
+//! An arrival may say more: `tenant`, `prio`, `deadline_ms`, `out` (tokens of its answer),
+//! `slo_ttft_ms`, `slo_tpot_ms`. A rejection with status 429 has `retry_after_ms`.
 //!
 //! Times are milliseconds of whatever clock the program has. Blocks have numbers; a stored block must
 //! have been in a prompt before, which tells what it follows.
@@ -18,7 +22,7 @@ mod tests;
 
 pub use protocol::{Answer, Arrive, Engine, Event, Init, Worker};
 
-use llmd_brain::brain::{Action, Brain, BrainConfig, BrainError, Input};
+use llmd_brain::brain::{Action, Brain, BrainConfig, BrainError, Input, Rejected};
 use llmd_brain::fleet::{Capacity, EndpointSpec, KvSource, MetricsSample};
 use llmd_brain::flow::WhenHeldTooLong;
 use llmd_brain::index::Matches;
@@ -98,6 +102,7 @@ pub struct Policy {
     brain: Brain,
     workers: Vec<EndpointId>,
     request: Request,
+    slo: Slo,
     holds: bool,
     blocks: HashMap<u64, Block>,
     sent: HashMap<u64, ReservationId>,
@@ -142,7 +147,7 @@ impl Policy {
         let mut config = config.clone();
         config.block_size = init.block;
         config.fleet.lease_ms = LEASE_MS;
-        // The protocol cannot take back a `hold`.
+        // What is held as long as it may be goes wherever it costs the least.
         config.flow.when_held_too_long = WhenHeldTooLong::Dispatch;
         config.fleet.max_endpoints = config.fleet.max_endpoints.max(init.n as usize);
         let brain = Brain::new(config)?;
@@ -176,6 +181,7 @@ impl Policy {
         Ok(Self {
             brain,
             workers,
+            slo: request.slo,
             request,
             holds: init.hold,
             blocks: HashMap::new(),
@@ -275,6 +281,12 @@ impl Policy {
         }
         self.request.prompt_tokens = it.len;
         self.request.session_id = it.sess.map(|session| session.to_string());
+        self.request.tenant.clone_from(&it.tenant);
+        self.request.priority = it.prio;
+        self.request.deadline_ms = it.deadline_ms;
+        self.request.expected_output_tokens = it.out;
+        self.request.slo.ttft_ms = it.slo_ttft_ms.or(self.slo.ttft_ms);
+        self.request.slo.tpot_ms = it.slo_tpot_ms.or(self.slo.tpot_ms);
         self.brain.matches(now, &keys, &mut self.matches);
         let action = self.brain.decide(now, &self.request, &keys, &self.matches, &[]);
         self.keys = keys;
@@ -283,25 +295,40 @@ impl Policy {
                 self.held.insert(ticket, it.id);
                 Answer::Hold { hold: true }
             }
-            Action::Reject { why, .. } => Answer::Reject { reject: why.to_string() },
+            Action::Reject { why, retry_after_ms, .. } => {
+                let it = Rejected { why, retry_after_ms };
+                Answer::Reject { reject: it.to_string(), status: it.status(), retry_after_ms }
+            }
             action => match action.decision() {
                 Some(decision) => Answer::Worker { w: self.send(it.id, decision) },
-                None => Answer::Reject { reject: "no decision".to_owned() },
+                None => {
+                    let (reject, retry_after_ms) = ("no decision".to_owned(), None);
+                    Answer::Reject { reject, status: 503, retry_after_ms }
+                }
             },
         })
     }
 
     /// Who goes where, of the requests that were held.
     fn go(&mut self, actions: Vec<Action>) -> Option<Answer> {
-        let mut go = Vec::new();
+        let (mut go, mut gave_up) = (Vec::new(), Vec::new());
         for action in actions {
-            if let Action::Release(decision) = action
-                && let Some(id) = self.held.remove(&decision.ticket)
-            {
-                go.push((id, self.send(id, &decision)));
+            match action {
+                Action::Release(decision) => {
+                    if let Some(id) = self.held.remove(&decision.ticket) {
+                        go.push((id, self.send(id, &decision)));
+                    }
+                }
+                Action::Reject { ticket, why, retry_after_ms } => {
+                    if let Some(id) = self.held.remove(&ticket) {
+                        let it = Rejected { why, retry_after_ms };
+                        gave_up.push((id, it.status(), it.to_string()));
+                    }
+                }
+                _ => {}
             }
         }
-        self.holds.then_some(Answer::Go { go })
+        self.holds.then_some(Answer::Go { go, gave_up })
     }
 
     fn send(&mut self, id: u64, decision: &Decision) -> u32 {

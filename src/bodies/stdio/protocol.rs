@@ -128,6 +128,24 @@ pub struct Arrive {
     /// Its session.
     #[serde(default)]
     pub sess: Option<u64>,
+    /// Who pays for it.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// Higher is more important; negative may be shed.
+    #[serde(default)]
+    pub prio: i32,
+    /// When its answer is due, milliseconds after it came.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// Tokens of its answer, where the program knows.
+    #[serde(default)]
+    pub out: Option<u32>,
+    /// Its own objectives, in the place of init's, milliseconds.
+    #[serde(default)]
+    pub slo_ttft_ms: Option<f64>,
+    /// See `slo_ttft_ms`.
+    #[serde(default)]
+    pub slo_tpot_ms: Option<f64>,
     /// What each worker last reported; may be left out.
     #[serde(default)]
     pub workers: Vec<Worker>,
@@ -162,10 +180,18 @@ pub enum Answer {
     Reject {
         /// Why.
         reject: String,
+        /// 429 where others are in its way, 503 where nobody can serve it.
+        status: u16,
+        /// With 429: after how many milliseconds it may have more luck.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
-    /// Who goes where now.
+    /// What became of requests that were held.
     Go {
         /// Request and worker.
         go: Vec<(u64, u32)>,
+        /// Who goes nowhere, where anybody does: request, status, why.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        gave_up: Vec<(u64, u16, String)>,
     },
 }

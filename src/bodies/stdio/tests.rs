@@ -28,6 +28,26 @@ fn arrivals_are_answered_and_the_rest_only_where_requests_are_held() {
     assert_eq!(holding.lines().skip(1).collect::<Vec<_>>(), ["{\"go\":[]}"; 3]);
 }
 
+/// One worker that is asked for more than it can do by two tenants.
+#[test]
+fn a_held_request_whose_answer_is_due_is_given_up() {
+    let mut lines = vec![init(true)];
+    for id in 0..6 {
+        let tenant = if id % 2 == 0 { "a" } else { "b" };
+        lines.push(format!(
+            "{{\"ev\":\"arrive\",\"id\":{id},\"t\":{id},\"len\":50000,\"ids\":[],\"tenant\":\"{tenant}\",\
+             \"deadline_ms\":900,\"out\":9}}"
+        ));
+    }
+    lines.push("{\"ev\":\"tick\",\"t\":2000}".to_owned());
+    let said = talk(&lines.join("\n").replace("\"n\":8", "\"n\":1")).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said[0], "{\"w\":0}");
+    assert_eq!(said[1..6], ["{\"hold\":true}"; 5]);
+    let gave_up = "\"gave_up\":[[1,429,\"its answer was due after 900 ms";
+    assert!(said[6].contains(gave_up), "{}", said[6]);
+}
+
 #[test]
 fn mistakes_name_the_line_and_the_remedy() {
     for (lines, word) in [
@@ -145,6 +165,12 @@ fn ten_thousand_decisions_are_those_of_the_brain_in_process() {
                     len: blocks as u32 * 16 + 5,
                     ids,
                     sess: Some(head),
+                    tenant: None,
+                    prio: 0,
+                    deadline_ms: None,
+                    out: None,
+                    slo_ttft_ms: None,
+                    slo_tpot_ms: None,
                     workers: vec![],
                 })
             }

@@ -59,6 +59,10 @@ pub enum Action {
         ticket: Ticket,
         /// Why.
         why: RejectReason,
+        /// Where others are in its way: after how many milliseconds it may have more luck. `None`
+        /// where nobody could serve it even if nothing else was asked.
+        #[serde(default)]
+        retry_after_ms: Option<u64>,
     },
     /// Abort what was sent: the client is gone, or the endpoint left.
     Cancel {
@@ -97,6 +101,56 @@ pub enum RejectReason {
     /// It could not be held either.
     #[error("no endpoint can take it now, and it cannot wait: {0}")]
     NotHeld(String),
+    /// Every engine that could take it has enough to do, and it may not wait.
+    #[error("every endpoint that can serve it has enough to do")]
+    Saturated,
+    /// Its answer was due before it had a place.
+    #[error("its answer was due after {0} ms (deadline_ms), and it still waited")]
+    DeadlinePassed(u64),
+    /// Too many wait, and it was the least important one that may be shed, or the last of the tenant
+    /// that has the most waiting.
+    #[error("{0} requests wait (max_held_requests), and it made room for another")]
+    Shed(usize),
+}
+
+impl RejectReason {
+    /// Whether others are in its way, as far as the reason alone says.
+    pub(super) fn is_contention(&self) -> bool {
+        match self {
+            Self::NotBooked(_) | Self::NoRoom | Self::Saturated | Self::Shed(_) => true,
+            Self::EmptyFleet
+            | Self::NoCandidate(_)
+            | Self::HoldExpired(_)
+            | Self::NotHeld(_)
+            | Self::DeadlinePassed(_) => false,
+        }
+    }
+}
+
+/// A request without a place, as the body that asked is told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Rejected {
+    /// Why.
+    pub why: RejectReason,
+    /// As in [`Action::Reject`].
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Rejected {
+    /// The HTTP status: 429 where others are in its way, with `Retry-After`, 503 where nobody can
+    /// serve it.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        if self.retry_after_ms.is_some() { 429 } else { 503 }
+    }
+}
+
+impl From<RejectReason> for Rejected {
+    /// Of a request that nothing was tried for, such as an explanation.
+    fn from(why: RejectReason) -> Self {
+        Self { why, retry_after_ms: None }
+    }
 }
 
 impl From<NoCandidate> for RejectReason {

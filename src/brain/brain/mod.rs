@@ -18,14 +18,18 @@ mod config;
 mod contract;
 mod hot;
 mod log;
+mod pace;
 mod state;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod view;
 mod waiting;
+#[cfg(test)]
+mod waiting_tests;
 
 pub use config::BrainConfig;
-pub use contract::{Action, Input, RejectReason};
+pub use contract::{Action, Input, RejectReason, Rejected};
 pub use log::{LogEntry, LogSink, Replay, ReplayReport, SparseMatch, SparseMatches, decision_bits};
 pub use view::{BrainStats, EndpointView};
 

@@ -1,11 +1,13 @@
 //! What the brain's mutex guards, and the turns that change it.
 
 use super::answers::IndexAnswers;
+use super::pace::Pace;
+use super::waiting::{Routed, Waiting, session_of};
 use super::{Action, BrainConfig, BrainError, BrainStats, Input, LogEntry, LogSink, RejectReason};
 use crate::fleet::{
     Booking, EndpointChange, EndpointSpec, Fleet, FleetError, KvSource, MetricsSample,
 };
-use crate::flow::{FlowConfig, Held, Holding, SessionId, Sessions, Waiter};
+use crate::flow::{FlowConfig, Holding, Sessions, Turns};
 use crate::index::{Matches, Source};
 use crate::predict::{EngineProfile, Predictor};
 use crate::schedule::{
@@ -13,9 +15,9 @@ use crate::schedule::{
 };
 use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
 use smallvec::smallvec;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Label by which an endpoint's owner names the engine profile that its latency models start from.
 const ENGINE_PROFILE_LABEL: &str = "engine-profile";
@@ -24,51 +26,25 @@ const ENGINE_PROFILE_LABEL: &str = "engine-profile";
 /// body reads its clock before it has the brain's lock, and may lose the processor in between.
 const RACE: Duration = Duration::from_secs(1);
 
-/// A request without a place yet.
-#[derive(Debug, Clone)]
-pub(super) struct Waiting {
-    pub(super) request: Request,
-    pub(super) keys: Vec<BlockKey>,
-}
-
-impl Waiting {
-    /// As the sessions see it.
-    pub(super) fn waiter(held: &Held<Self>) -> Waiter<'_> {
-        Waiter {
-            ticket: held.ticket,
-            session: session_of(&held.payload.request),
-            keys: &held.payload.keys,
-            prompt_tokens: held.payload.request.prompt_tokens,
-            since: held.since,
-        }
-    }
-}
-
-/// The session that a request names, if it may be held: nothing is kept of others, for whom it could
-/// change nothing.
-pub(super) fn session_of(request: &Request) -> Option<SessionId> {
-    let name = request.session_id.as_ref().filter(|_| request.hold_ms > 0)?;
-    Some(SessionId(xxh3_64(name.as_bytes())))
-}
-
-/// A request that was sent.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Routed {
-    pub(super) reservation: ReservationId,
-    pub(super) session: Option<SessionId>,
-}
-
 pub(super) struct State {
     latest: Time,
     next_ticket: u64,
     pub(super) fleet: Fleet,
-    predictor: Predictor,
-    scheduler: Scheduler,
+    pub(super) predictor: Predictor,
+    pub(super) scheduler: Scheduler,
     pub(super) flow: FlowConfig,
     pub(super) holding: Holding<Waiting>,
     pub(super) sessions: Sessions,
+    /// Those who wait for their turn; all others who wait are `parked`, in the order of `holding`.
+    pub(super) turns: Turns,
+    pub(super) parked: BTreeSet<(Reverse<i32>, Ticket)>,
     /// When those who wait for room are asked again.
     pub(super) asks_at: Option<Time>,
+    /// When an engine may have room for those who wait for their turn.
+    pub(super) opens_at: Option<Time>,
+    pub(super) pace: Pace,
+    /// What is to be said of others than the one whose turn it was: with the next turn.
+    pub(super) unsaid: Vec<Action>,
     /// Which reservation a routed request has; bounded as the ledger is. Never iterated.
     pub(super) routed: HashMap<Ticket, Routed>,
     pub(super) stats: BrainStats,
@@ -86,7 +62,12 @@ impl State {
             flow: config.flow.clone(),
             holding: Holding::new(&config.flow),
             sessions: Sessions::new(config.flow.sessions, config.block_size),
+            turns: Turns::new(&config.flow.turns),
+            parked: BTreeSet::new(),
             asks_at: None,
+            opens_at: None,
+            pace: Pace::default(),
+            unsaid: Vec::new(),
             routed: HashMap::new(),
             stats: BrainStats::default(),
             log: None,
@@ -107,8 +88,10 @@ impl State {
     }
 
     pub(super) fn next_wakeup(&self) -> Option<Time> {
-        let times = [self.fleet.next_expiry(), self.holding.next_deadline(), self.asks_at];
-        times.into_iter().flatten().min()
+        let at_once = (!self.unsaid.is_empty()).then_some(self.latest);
+        let waits = [self.holding.next_deadline(), self.asks_at, self.opens_at];
+        let times = waits.into_iter().chain([self.fleet.next_expiry(), at_once]);
+        times.flatten().min()
     }
 
     /// Any turn, logged.
@@ -204,12 +187,18 @@ impl State {
         answers: &mut IndexAnswers<'_>,
     ) -> Result<Vec<Action>, BrainError> {
         answers.remember(self.log.is_some());
-        let mut actions = Vec::new();
+        let mut actions = std::mem::take(&mut self.unsaid);
         match input {
             Input::Arrive { .. } | Input::KvEvents(..) | Input::KvLost(_) => {}
-            Input::FirstToken(reservation) => self.progress(now, *reservation, 1),
+            Input::FirstToken(reservation) => {
+                if self.progress(now, *reservation, 1) {
+                    self.let_go(now, answers, &mut actions);
+                }
+            }
             Input::Progress(reservation, output_tokens) => {
-                self.progress(now, *reservation, *output_tokens);
+                if self.progress(now, *reservation, *output_tokens) {
+                    self.let_go(now, answers, &mut actions);
+                }
             }
             Input::Finished(reservation, output_tokens) => {
                 self.finish(now, *reservation, *output_tokens, answers, &mut actions)?;
@@ -253,6 +242,7 @@ impl State {
             predicted_ttft_ms: choice.predicted.ttft_ms,
             predicted_tpot_ms: choice.predicted.tpot_ms,
             objective_tpot_ms: request.slo.tpot_ms,
+            expected_output_tokens: request.expected_output_tokens,
         };
         let reservation = self
             .fleet
@@ -265,6 +255,7 @@ impl State {
             self.sessions.placed(now, session, ticket, choice.endpoint, keys);
         }
         answers.book(now, choice.endpoint, request, keys);
+        self.pace.let_go(now);
         self.stats.decisions += 1;
         self.stats.fallbacks += u64::from(choice.reasons.fallback().is_some());
         self.stats.matched_tokens += u64::from(choice.matched_tokens);
@@ -284,41 +275,21 @@ impl State {
         })
     }
 
-    pub(super) fn hold_or_reject(
-        &mut self,
-        now: Time,
-        ticket: Ticket,
-        request: &Request,
-        keys: &[BlockKey],
-        why: RejectReason,
-    ) -> Action {
-        if request.hold_ms == 0 {
-            self.stats.rejected += 1;
-            return Action::Reject { ticket, why };
-        }
-        let held = Waiting { request: request.clone(), keys: keys.to_vec() };
-        match self.holding.push(now, ticket, request.priority, request.hold_ms, held) {
-            Ok(_) => {
-                self.stats.held += 1;
-                Action::Hold(ticket)
-            }
-            Err(refused) => {
-                self.stats.rejected += 1;
-                Action::Reject { ticket, why: RejectReason::NotHeld(refused.why.to_string()) }
-            }
-        }
-    }
-
-    /// News of a request. What is no longer in the ledger is late, and ignored.
-    fn progress(&mut self, now: Time, reservation: ReservationId, output_tokens: u32) {
+    /// News of a request; whether it was of its first token. What is no longer in the ledger is late,
+    /// and ignored.
+    fn progress(&mut self, now: Time, reservation: ReservationId, output_tokens: u32) -> bool {
         match self.fleet.progress(now, reservation, output_tokens) {
             Ok(true) => {
                 if let Some(booked) = self.fleet.reservation(reservation) {
                     self.predictor.first_token(self.fleet.columns(), booked);
                 }
+                true
             }
-            Ok(false) => {}
-            Err(_) => self.stats.late_news += 1,
+            Ok(false) => false,
+            Err(_) => {
+                self.stats.late_news += 1;
+                false
+            }
         }
     }
 
@@ -360,6 +331,7 @@ impl State {
         if self.asks_at.is_some() {
             self.ask_again(now, answers, actions);
         }
+        self.let_go(now, answers, actions);
         Ok(())
     }
 
@@ -370,7 +342,8 @@ impl State {
         answers: &mut IndexAnswers<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), BrainError> {
-        if let Some(held) = self.holding.cancel(ticket) {
+        if let Some(held) = self.holding.take(ticket) {
+            self.waits_no_more(&held);
             if let Some(session) = session_of(&held.payload.request) {
                 self.sessions.given_up(now, session, ticket);
             }
@@ -386,7 +359,9 @@ impl State {
         self.fleet.release(now, id);
         self.stats.cancelled += 1;
         actions.push(Action::Cancel { ticket, endpoint });
-        self.leave_where_drained(now, answers, actions)
+        self.leave_where_drained(now, answers, actions)?;
+        self.let_go(now, answers, actions);
+        Ok(())
     }
 
     fn metrics(
@@ -506,9 +481,11 @@ impl State {
             self.stats.expired_leases += 1;
         }
         for late in self.holding.expire(now) {
+            self.waits_no_more(&late);
             actions.push(self.held_too_long(now, late.ticket, &late.payload, answers));
         }
         self.leave_where_drained(now, answers, actions)?;
+        self.let_go(now, answers, actions);
         if self.asks_at.is_some_and(|at| at <= now) {
             self.ask_again(now, answers, actions);
         }

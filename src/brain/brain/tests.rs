@@ -164,7 +164,7 @@ fn load_is_booked_at_the_decision_and_gone_after_the_end() {
 fn an_empty_fleet_rejects_and_says_what_to_do() {
     let actions = brain().step(at_ms(0), arrive(&prompt(1, 1))).unwrap();
     let why = RejectReason::EmptyFleet;
-    assert_eq!(actions, vec![Action::Reject { ticket: Ticket(0), why }]);
+    assert_eq!(actions, vec![Action::Reject { ticket: Ticket(0), why, retry_after_ms: None }]);
 }
 
 #[test]
@@ -196,7 +196,8 @@ fn a_held_request_is_turned_away_at_its_deadline() {
     brain.step(at_ms(0), held).unwrap();
     assert_eq!(brain.tick(at_ms(999)), vec![]);
     let why = RejectReason::HoldExpired(1000);
-    assert_eq!(brain.tick(at_ms(1000)), vec![Action::Reject { ticket: Ticket(0), why }]);
+    let reject = Action::Reject { ticket: Ticket(0), why, retry_after_ms: None };
+    assert_eq!(brain.tick(at_ms(1000)), vec![reject]);
     assert_eq!(brain.tick(at_ms(2000)), vec![]);
 }
 

@@ -19,6 +19,9 @@ pub struct BrainStats {
     pub held: u64,
     /// Requests that were turned away.
     pub rejected: u64,
+    /// Those of them that made room in the queue for more important ones.
+    #[serde(default)]
+    pub shed: u64,
     /// Requests that wait for a place now.
     pub holding_now: u64,
     /// Decisions that could not follow the profile in full.

@@ -1,15 +1,64 @@
-//! Turns of requests that wait: for an endpoint that can take them, or for room for their session.
+//! Turns of requests that wait: for an endpoint that can take them, for room for their session, or for
+//! their turn (`turns.rs`).
 
 use super::answers::IndexAnswers;
-use super::state::{Routed, State, Waiting, session_of};
+use super::state::State;
 use super::{Action, RejectReason};
-use crate::flow::{Admission, Attempt, Home, Waiter, WhenHeldTooLong};
+use crate::flow::{Admission, Held, Home, SessionId, Waiter, WhenHeldTooLong};
 use crate::schedule::{ForeignScore, Request};
 use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
+use std::cmp::Reverse;
 use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Those who wait for room are asked again at least so often.
 const ASKED_EVERY: Duration = Duration::from_millis(250);
+
+/// A request without a place yet.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub(super) request: Request,
+    pub(super) keys: Vec<BlockKey>,
+    pub(super) waits_for: WaitsFor,
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// An endpoint that can serve it at all.
+    Endpoint,
+    /// Room for its session in a KV cache.
+    Room,
+    /// Its turn: every engine that could take it has enough to do.
+    Turn,
+}
+
+impl Waiting {
+    /// As the sessions see it.
+    pub(super) fn waiter(held: &Held<Self>) -> Waiter<'_> {
+        Waiter {
+            ticket: held.ticket,
+            session: session_of(&held.payload.request),
+            keys: &held.payload.keys,
+            prompt_tokens: held.payload.request.prompt_tokens,
+            since: held.since,
+        }
+    }
+}
+
+/// The session that a request names, if it may be held: nothing is kept of others, for whom it could
+/// change nothing.
+pub(super) fn session_of(request: &Request) -> Option<SessionId> {
+    let name = request.session_id.as_ref().filter(|_| request.hold_ms > 0)?;
+    Some(SessionId(xxh3_64(name.as_bytes())))
+}
+
+/// A request that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Routed {
+    pub(super) reservation: ReservationId,
+    pub(super) session: Option<SessionId>,
+}
 
 impl State {
     /// A request that has just come: its place, or a place in the queue.
@@ -26,6 +75,7 @@ impl State {
         if let Some(session) = session {
             self.sessions.arrived(now, session, keys);
         }
+        let takes_turns = self.turns.arrives(now, request);
         let prompt_tokens = request.prompt_tokens;
         let waiter = Waiter { ticket, session, keys, prompt_tokens, since: now };
         let admission = if self.sessions.is_of_sessions() && session.is_some() {
@@ -35,6 +85,9 @@ impl State {
             Admission::Anywhere
         };
         let placed = match admission {
+            Admission::Anywhere if takes_turns => {
+                self.place_in_turn(now, ticket, request, keys, foreign, answers)
+            }
             Admission::Anywhere => self.place(now, ticket, request, keys, foreign, answers),
             Admission::Among(homes) => {
                 let request = among(request, homes);
@@ -43,13 +96,20 @@ impl State {
             Admission::Wait => Err(RejectReason::NoRoom),
         };
         let why = match placed {
-            Ok(decision) => return Action::Route(Box::new(decision)),
+            Ok(decision) => {
+                let uncached = prompt_tokens.saturating_sub(decision.matched_tokens);
+                let mean_output = self.predictor.mean_output_tokens();
+                self.turns.went_at_once(request, uncached, mean_output);
+                return Action::Route(Box::new(decision));
+            }
             Err(why) => why,
         };
-        let action = self.hold_or_reject(now, ticket, request, keys, why);
+        let action = self.hold_or_reject(now, ticket, request, keys, why, answers);
         match (&action, session) {
             // At once: it may be worth more than others that wait.
-            (Action::Hold(_), Some(_)) => self.asks_at = Some(now),
+            (Action::Hold(_), Some(_)) if self.sessions.is_of_sessions() => {
+                self.asks_at = Some(now);
+            }
             (Action::Reject { .. }, Some(session)) => self.sessions.given_up(now, session, ticket),
             _ => {}
         }
@@ -59,7 +119,8 @@ impl State {
     /// Where a request that has just come may go, beside those who wait already.
     fn admission(&mut self, now: Time, waiter: &Waiter<'_>) -> Admission {
         let homes = self.homes();
-        let mut waiting: Vec<Waiter<'_>> = self.holding.iter().map(Waiting::waiter).collect();
+        let parked = self.parked.iter().filter_map(|(_, ticket)| self.holding.get(*ticket));
+        let mut waiting: Vec<Waiter<'_>> = parked.map(Waiting::waiter).collect();
         let others_wait = waiting.iter().any(|it| it.session.is_some());
         waiting.push(*waiter);
         self.sessions.update(now, &homes, &waiting);
@@ -73,7 +134,91 @@ impl State {
         self.sessions.admit(now, waiter, &homes)
     }
 
-    /// Asks every request that waits once whether it has a place now.
+    fn hold_or_reject(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        request: &Request,
+        keys: &[BlockKey],
+        why: RejectReason,
+        answers: &mut IndexAnswers<'_>,
+    ) -> Action {
+        if request.hold_ms == 0 {
+            let contended = why.is_contention();
+            return self.reject(ticket, why, contended);
+        }
+        let waits_for = match why {
+            RejectReason::NoRoom => WaitsFor::Room,
+            RejectReason::Saturated | RejectReason::NotBooked(_) => WaitsFor::Turn,
+            _ => WaitsFor::Endpoint,
+        };
+        // An answer that is late is worth nothing.
+        let hold_ms = request.deadline_ms.unwrap_or(u64::MAX).min(request.hold_ms);
+        let held = Waiting { request: request.clone(), keys: keys.to_vec(), waits_for };
+        if self.holding.is_full()
+            && !self.holding.would_shed(request.priority)
+            && let Some(last) = self.turns.makes_room_for(request)
+            && let Some(last) = self.holding.take(last)
+        {
+            self.shed(now, &last);
+        }
+        match self.holding.push(now, ticket, request.priority, hold_ms, held) {
+            Ok(pushed) => {
+                self.stats.held += 1;
+                if let Some(shed) = pushed.shed {
+                    self.shed(now, &shed);
+                }
+                self.waits_from_now_on(now, ticket, answers);
+                Action::Hold(ticket)
+            }
+            Err(refused) => {
+                let not_held = RejectReason::NotHeld(refused.why.to_string());
+                self.reject(ticket, not_held, why.is_contention())
+            }
+        }
+    }
+
+    /// A request that is in the queue is put where it will be asked.
+    pub(super) fn waits_from_now_on(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        answers: &mut IndexAnswers<'_>,
+    ) {
+        let Some(held) = self.holding.get(ticket) else { return };
+        if held.payload.waits_for == WaitsFor::Turn {
+            self.takes_its_turn(now, ticket, answers);
+        } else {
+            self.parked.insert((Reverse(held.priority), ticket));
+        }
+    }
+
+    /// A request left the queue.
+    pub(super) fn waits_no_more(&mut self, held: &Held<Waiting>) {
+        self.turns.remove(held.ticket);
+        self.parked.remove(&(Reverse(held.priority), held.ticket));
+    }
+
+    /// One that waited gave way.
+    fn shed(&mut self, now: Time, held: &Held<Waiting>) {
+        self.waits_no_more(held);
+        if let Some(session) = session_of(&held.payload.request) {
+            self.sessions.given_up(now, session, held.ticket);
+        }
+        self.stats.shed += 1;
+        let why = RejectReason::Shed(self.holding.len());
+        let action = self.reject(held.ticket, why, true);
+        self.unsaid.push(action);
+    }
+
+    /// Turns a request away.
+    fn reject(&mut self, ticket: Ticket, why: RejectReason, contended: bool) -> Action {
+        self.stats.rejected += 1;
+        let retry_after_ms = contended.then(|| self.pace.after_ms(self.holding.len()));
+        Action::Reject { ticket, why, retry_after_ms }
+    }
+
+    /// Asks every request that waits for an endpoint or for room once whether it has a place now.
     pub(super) fn ask_again(
         &mut self,
         now: Time,
@@ -81,32 +226,64 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         self.asks_at = None;
-        if self.holding.is_empty() {
+        if self.parked.is_empty() {
             return;
         }
         // The queue is taken out while its requests are placed, which needs the rest of the state.
         let mut holding = std::mem::take(&mut self.holding);
         let homes = self.homes();
-        let mut waiting: Vec<Waiter<'_>> = holding.iter().map(Waiting::waiter).collect();
+        let parked = self.parked.iter().filter_map(|(_, ticket)| holding.get(*ticket));
+        let mut waiting: Vec<Waiter<'_>> = parked.map(Waiting::waiter).collect();
         self.sessions.update(now, &homes, &waiting);
         if self.sessions.is_tight() {
             self.sessions.order(now, &mut waiting);
         }
         let tickets: Vec<Ticket> = waiting.iter().map(|it| it.ticket).collect();
-        let placed = holding.pop_in_order(now, &tickets, |held| {
-            let (ticket, Waiting { request, keys }) = (held.ticket, &held.payload);
+        let takes_turns = self.turns.takes_turns(now);
+        let (mut waits_for_room, mut wait_for_their_turn) = (false, Vec::new());
+        for ticket in tickets {
+            let Some(held) = holding.get(ticket).filter(|held| held.deadline > now) else {
+                continue;
+            };
+            let Waiting { request, keys, .. } = &held.payload;
             let placed = match self.sessions.admit(now, &Waiting::waiter(held), &homes) {
+                Admission::Anywhere if takes_turns => {
+                    self.place_in_turn(now, ticket, request, keys, &[], answers)
+                }
                 Admission::Anywhere => self.place(now, ticket, request, keys, &[], answers),
                 Admission::Among(homes) => {
                     self.place(now, ticket, &among(request, homes), keys, &[], answers)
                 }
-                Admission::Wait => return Attempt::Keep,
+                Admission::Wait => Err(RejectReason::NoRoom),
             };
-            placed.map_or(Attempt::Keep, Attempt::Placed)
-        });
-        actions.extend(placed.into_iter().map(|(_, decision)| Action::Release(Box::new(decision))));
-        let waits_for_room = holding.iter().any(|held| session_of(&held.payload.request).is_some());
+            let parked = (Reverse(held.priority), ticket);
+            match placed {
+                Ok(decision) => {
+                    holding.take(ticket);
+                    self.parked.remove(&parked);
+                    actions.push(Action::Release(Box::new(decision)));
+                }
+                Err(RejectReason::Saturated | RejectReason::NotBooked(_)) => {
+                    self.parked.remove(&parked);
+                    wait_for_their_turn.push(ticket);
+                    if let Some(waiting) = holding.payload_mut(ticket) {
+                        waiting.waits_for = WaitsFor::Turn;
+                    }
+                }
+                Err(why) => {
+                    waits_for_room |= session_of(request).is_some();
+                    let is_for_room = matches!(why, RejectReason::NoRoom);
+                    if let Some(waiting) = holding.payload_mut(ticket) {
+                        waiting.waits_for =
+                            if is_for_room { WaitsFor::Room } else { WaitsFor::Endpoint };
+                    }
+                }
+            }
+        }
         self.holding = holding;
+        for ticket in wait_for_their_turn {
+            self.waits_from_now_on(now, ticket, answers);
+        }
         if waits_for_room && self.sessions.is_of_sessions() {
             self.asks_at = Some(now + ASKED_EVERY);
         }
@@ -120,8 +297,10 @@ impl State {
         waiting: &Waiting,
         answers: &mut IndexAnswers<'_>,
     ) -> Action {
-        let Waiting { request, keys } = waiting;
-        if self.flow.when_held_too_long == WhenHeldTooLong::Dispatch
+        let Waiting { request, keys, waits_for } = waiting;
+        let due_ms = request.deadline_ms.filter(|due_ms| *due_ms <= request.hold_ms);
+        if due_ms.is_none()
+            && self.flow.when_held_too_long == WhenHeldTooLong::Dispatch
             && let Ok(decision) = self.place(now, ticket, request, keys, &[], answers)
         {
             return Action::Release(Box::new(decision));
@@ -129,8 +308,9 @@ impl State {
         if let Some(session) = session_of(request) {
             self.sessions.given_up(now, session, ticket);
         }
-        self.stats.rejected += 1;
-        Action::Reject { ticket, why: RejectReason::HoldExpired(request.hold_ms) }
+        let too_long = RejectReason::HoldExpired(request.hold_ms);
+        let why = due_ms.map_or(too_long, RejectReason::DeadlinePassed);
+        self.reject(ticket, why, *waits_for != WaitsFor::Endpoint)
     }
 
     /// A request is no longer anywhere. Says what it had booked.
@@ -152,188 +332,9 @@ impl State {
 }
 
 /// The request, for some endpoints only.
-fn among(request: &Request, mut homes: Vec<EndpointId>) -> Request {
+pub(super) fn among(request: &Request, mut homes: Vec<EndpointId>) -> Request {
     if let Some(allowed) = &request.allowed {
         homes.retain(|home| allowed.contains(home));
     }
     Request { allowed: Some(homes), ..request.clone() }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::brain::{Action, Brain, BrainConfig, EndpointChange, Input};
-    use crate::fleet::{Capacity, EndpointSpec};
-    use crate::index::Matches;
-    use crate::rng::Rng;
-    use crate::schedule::Request;
-    use crate::{BlockKey, EndpointId, ReservationId, Ticket, Time};
-    use std::collections::BTreeMap;
-    use std::time::Duration;
-
-    const SESSIONS: u64 = 60;
-
-    /// What a caller knows of its requests.
-    #[derive(Default)]
-    struct Caller {
-        waiting: BTreeMap<Ticket, u64>,
-        running: BTreeMap<Ticket, (ReservationId, EndpointId, u64)>,
-        answered: u64,
-        turned_away: u64,
-        cancelled: u64,
-        longest_queue: usize,
-    }
-
-    impl Caller {
-        fn hear(&mut self, session: Option<u64>, actions: Vec<Action>) {
-            for action in actions {
-                match action {
-                    Action::Route(it) => {
-                        let sent = (it.reservation, it.endpoint, session.unwrap());
-                        assert!(self.running.insert(it.ticket, sent).is_none());
-                    }
-                    Action::Hold(ticket) => {
-                        assert!(self.waiting.insert(ticket, session.unwrap()).is_none());
-                    }
-                    Action::Release(it) => {
-                        let session = self.waiting.remove(&it.ticket).expect("it waited");
-                        let sent = (it.reservation, it.endpoint, session);
-                        assert!(self.running.insert(it.ticket, sent).is_none());
-                    }
-                    Action::Reject { ticket, .. } => {
-                        self.waiting.remove(&ticket);
-                        self.turned_away += 1;
-                    }
-                    Action::Cancel { ticket, .. } => {
-                        self.cancelled += u64::from(self.running.remove(&ticket).is_some());
-                    }
-                    Action::Joined(_) | Action::Left(_) | Action::Resync(_) => {}
-                }
-            }
-            self.longest_queue = self.longest_queue.max(self.waiting.len());
-        }
-
-        fn any(&self, rng: &mut Rng) -> Option<(Ticket, ReservationId)> {
-            let at = rng.below(self.running.len().max(1) as u64) as usize;
-            self.running.iter().nth(at).map(|(ticket, sent)| (*ticket, sent.0))
-        }
-    }
-
-    fn keys(session: u64, blocks: u64) -> Vec<BlockKey> {
-        (0..blocks).map(|at| BlockKey(Rng::new(session << 20 | at).next_u64())).collect()
-    }
-
-    #[test]
-    fn settings_that_cannot_work_are_refused_by_name() {
-        let refusal = |set: fn(&mut crate::flow::SessionConfig)| {
-            let mut config = BrainConfig::default();
-            set(&mut config.flow.sessions);
-            Brain::new(config).err().expect("refused").to_string()
-        };
-        let message = refusal(|it| it.quantum_s = 0.0);
-        assert!(message.contains("flow.sessions.quantum_s = 0"), "{message}");
-        let message = refusal(|it| it.patience_s = 1.0);
-        assert!(message.contains("patience_s = 1") && message.contains("300"), "{message}");
-        assert!(refusal(|it| it.tight_share = f64::NAN).contains("tight_share"));
-    }
-
-    /// Sessions that are too many for the KV, clients that go away, endpoints that come and go:
-    /// every request ends once, in one way, and nothing stays booked.
-    #[test]
-    fn nothing_is_lost_or_booked_twice_while_sessions_wait() {
-        for seed in 0..4 {
-            let mut rng = Rng::new(seed);
-            let mut config = BrainConfig::default();
-            config.flow.sessions.age_s = 20.0;
-            config.flow.sessions.patience_s = 40.0;
-            let brain = Brain::new(config).unwrap();
-            let mut caller = Caller::default();
-            let mut now = Time::ZERO;
-            let mut joined = 0;
-            let mut endpoints: Vec<EndpointId> = Vec::new();
-            let mut turns = vec![0_u64; SESSIONS as usize];
-            let mut arrived = 0;
-            for step in 0..12_000 {
-                now = now + Duration::from_millis(rng.below(60));
-                if endpoints.len() < 3 || rng.below(3_000) == 0 {
-                    joined += 1;
-                    let mut spec = EndpointSpec::new(format!("http://{joined}"), "");
-                    spec.capacity =
-                        Capacity { kv_blocks: 600, block_size: 16, ..Capacity::default() };
-                    let actions = brain.step(now, Input::Join(spec)).unwrap();
-                    endpoints.extend(actions.iter().filter_map(|action| match action {
-                        Action::Joined(id) => Some(*id),
-                        _ => None,
-                    }));
-                    caller.hear(None, actions);
-                }
-                match rng.below(1_000) {
-                    0..450 if caller.running.len() + caller.waiting.len() < SESSIONS as usize => {
-                        let session = rng.below(SESSIONS);
-                        let busy = caller.waiting.values().any(|other| *other == session)
-                            || caller.running.values().any(|it| it.2 == session);
-                        if busy {
-                            continue;
-                        }
-                        turns[session as usize] += 1;
-                        let keys = keys(session, 30 + 2 * turns[session as usize].min(60));
-                        let request = Request {
-                            prompt_tokens: keys.len() as u32 * 16,
-                            block_tokens: 16,
-                            session_id: Some(session.to_string()),
-                            hold_ms: 60_000 + rng.below(60_000),
-                            ..Request::default()
-                        };
-                        let mut matches = Matches::new();
-                        brain.matches(now, &keys, &mut matches);
-                        arrived += 1;
-                        let action = brain.decide(now, &request, &keys, &matches, &[]);
-                        caller.hear(Some(session), vec![action]);
-                    }
-                    0..800 => {
-                        if let Some((ticket, reservation)) = caller.any(&mut rng) {
-                            caller.hear(None, brain.first_token(now, reservation));
-                            caller.hear(None, brain.finished(now, reservation, 20));
-                            caller.running.remove(&ticket);
-                            caller.answered += 1;
-                        }
-                    }
-                    800..830 => {
-                        let held = caller.waiting.keys().next().copied();
-                        if let Some(ticket) = held.or_else(|| caller.any(&mut rng).map(|it| it.0)) {
-                            caller.cancelled += u64::from(caller.waiting.remove(&ticket).is_some());
-                            caller.hear(None, brain.cancelled(now, ticket));
-                        }
-                    }
-                    830 if endpoints.len() > 2 => {
-                        let gone = endpoints.remove(rng.below(3) as usize % endpoints.len());
-                        let change = if step % 2 == 0 {
-                            Input::Leave(gone)
-                        } else {
-                            Input::Change(gone, EndpointChange::Drain)
-                        };
-                        caller.hear(None, brain.step(now, change).unwrap());
-                    }
-                    _ => caller.hear(None, brain.tick(now)),
-                }
-                let stats = brain.stats();
-                assert_eq!(stats.holding_now, caller.waiting.len() as u64);
-            }
-            assert!(caller.longest_queue > 5, "they wait: {}", caller.longest_queue);
-            while let Some((ticket, reservation)) = caller.any(&mut rng) {
-                caller.hear(None, brain.finished(now, reservation, 5));
-                caller.running.remove(&ticket);
-                caller.answered += 1;
-            }
-            now = now + Duration::from_secs(200);
-            caller.hear(None, brain.tick(now));
-            while let Some((ticket, reservation)) = caller.any(&mut rng) {
-                caller.hear(None, brain.finished(now, reservation, 5));
-                caller.running.remove(&ticket);
-                caller.answered += 1;
-            }
-            assert!(caller.waiting.is_empty());
-            assert_eq!(arrived, caller.answered + caller.turned_away + caller.cancelled);
-            assert!(brain.own_totals().is_empty(), "nothing stays booked");
-        }
-    }
 }

@@ -28,6 +28,8 @@ pub struct Booking {
     pub predicted_tpot_ms: Option<f64>,
     /// Time per output token that the client asks for, milliseconds.
     pub objective_tpot_ms: Option<f64>,
+    /// How long the client says its answer will be.
+    pub expected_output_tokens: Option<u32>,
 }
 
 /// Load that is booked on an endpoint.
@@ -60,6 +62,9 @@ pub struct Reservation {
     /// Time per output token that the client asks for, milliseconds.
     #[serde(default)]
     pub objective_tpot_ms: Option<f64>,
+    /// How long the client says its answer will be.
+    #[serde(default)]
+    pub expected_output_tokens: Option<u32>,
 }
 
 /// A request in flight, and what its endpoint did since its first token.
@@ -75,6 +80,8 @@ pub struct InFlight {
     pub output_tokens: u32,
     /// Time per output token that its client asks for, milliseconds.
     pub objective_ms: Option<f64>,
+    /// How long its client says the answer will be.
+    pub expected_output_tokens: Option<u32>,
 }
 
 impl Reservation {
@@ -249,6 +256,7 @@ impl Ledger {
             predicted_ttft_ms: booking.predicted_ttft_ms,
             predicted_tpot_ms: booking.predicted_tpot_ms,
             objective_tpot_ms: booking.objective_tpot_ms,
+            expected_output_tokens: booking.expected_output_tokens,
         };
         entry.reservation = Some(reservation);
         self.live += 1;
@@ -404,6 +412,7 @@ fn in_flight(entry: &Entry, it: &Reservation, prefilled: (u64, u128)) -> InFligh
         prefill_pairs,
         output_tokens: it.output_tokens,
         objective_ms: it.objective_tpot_ms,
+        expected_output_tokens: it.expected_output_tokens,
     }
 }
 

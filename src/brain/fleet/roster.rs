@@ -31,6 +31,7 @@ static ROSTERS: AtomicU64 = AtomicU64::new(1);
 ///     predicted_ttft_ms: None,
 ///     predicted_tpot_ms: None,
 ///     objective_tpot_ms: None,
+///     expected_output_tokens: None,
 /// };
 /// let reservation = fleet.book(Time::ZERO, a, &booking).unwrap();
 /// assert_eq!(fleet.columns().pending_prefill_tokens, [200.0]);

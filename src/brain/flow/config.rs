@@ -1,6 +1,6 @@
 //! Settings of holding.
 
-use super::SessionConfig;
+use super::{SessionConfig, TurnConfig};
 use serde::{Deserialize, Serialize};
 
 /// Who is held, and how long.
@@ -13,23 +13,26 @@ pub struct FlowConfig {
     pub when_held_too_long: WhenHeldTooLong,
     /// Sessions that wait for room in the KV caches.
     pub sessions: SessionConfig,
+    /// Requests that wait for their turn.
+    pub turns: TurnConfig,
 }
 
 impl Default for FlowConfig {
     fn default() -> Self {
         Self {
-            max_held_requests: 4_096,
+            max_held_requests: 16_384,
             when_held_too_long: WhenHeldTooLong::default(),
             sessions: SessionConfig::default(),
+            turns: TurnConfig::default(),
         }
     }
 }
 
 /// A setting that cannot be.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("flow.sessions.{field} = {value} cannot work: use {low} to {high}")]
+#[error("flow.{field} = {value} cannot work: use {low} to {high}")]
 pub struct FlowError {
-    field: &'static str,
+    field: String,
     value: f64,
     low: f64,
     high: f64,
@@ -39,19 +42,28 @@ impl FlowConfig {
     /// # Errors
     /// [`FlowError`] names the setting.
     pub fn validate(&self) -> Result<(), FlowError> {
-        let it = &self.sessions;
-        let day_s = 86_400.0;
-        for (field, value, low, high) in [
-            ("tight_share", it.tight_share, 0.01, 100.0),
-            ("demand_window_s", it.demand_window_s, 0.001, day_s),
-            ("loose_share", it.loose_share, 0.0, it.tight_share),
-            ("fill_share", it.fill_share, 0.01, 100.0),
-            ("overflow_share", it.overflow_share, 0.01, 100.0),
-            ("short_first", it.short_first, 0.0, 8.0),
-            ("age_s", it.age_s, 0.0, day_s),
-            ("patience_s", it.patience_s, it.age_s, day_s),
-            ("quantum_s", it.quantum_s, 0.001, day_s),
-        ] {
+        let (it, turns) = (&self.sessions, &self.turns);
+        let (day_s, weights) = (86_400.0, self.turns.tenant_weights.iter());
+        let of_tenants = weights
+            .map(|(name, weight)| (format!("turns.tenant_weights.{name}"), *weight, 1e-3, 1e3));
+        let of_all = [
+            ("sessions.tight_share", it.tight_share, 0.01, 100.0),
+            ("sessions.loose_share", it.loose_share, 0.0, it.tight_share),
+            ("sessions.fill_share", it.fill_share, 0.01, 100.0),
+            ("sessions.overflow_share", it.overflow_share, 0.01, 100.0),
+            ("sessions.short_first", it.short_first, 0.0, 8.0),
+            ("sessions.age_s", it.age_s, 0.0, day_s),
+            ("sessions.patience_s", it.patience_s, it.age_s, day_s),
+            ("sessions.quantum_s", it.quantum_s, 0.001, day_s),
+            ("turns.contended_s", turns.contended_s, 0.0, day_s),
+            ("turns.queue_ms", turns.queue_ms, 0.0, 1e3 * day_s),
+            ("turns.kv_share", turns.kv_share, 0.01, 100.0),
+            ("turns.short_first_ms_per_token", turns.short_first_ms_per_token, 0.0, 1e6),
+            ("turns.age_s", turns.age_s, 0.0, day_s),
+            ("turns.aged_every", turns.aged_every.into(), 2.0, 1e6),
+        ];
+        let of_all = of_all.map(|(field, value, low, high)| (field.to_owned(), value, low, high));
+        for (field, value, low, high) in of_all.into_iter().chain(of_tenants) {
             if !(low..=high).contains(&value) {
                 return Err(FlowError { field, value, low, high });
             }

@@ -1,4 +1,4 @@
-//! The queue of held requests.
+//! All held requests, by ticket, deadline, priority and arrival.
 
 use super::FlowConfig;
 use crate::{Ticket, Time};
@@ -21,15 +21,13 @@ pub struct Held<T> {
     pub payload: T,
 }
 
-/// What became of an attempt to place a held request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt<R> {
-    /// It has its place, and leaves the queue.
-    Placed(R),
-    /// Nobody can take it now; those behind it may have more luck.
-    Keep,
-    /// Nobody can take anything now; the rest is not tried.
-    Stop,
+/// What came of holding one more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pushed<T> {
+    /// When it is given up.
+    pub deadline: Time,
+    /// Who gave way to it.
+    pub shed: Option<Held<T>>,
 }
 
 /// A request that was not held, with its payload.
@@ -58,7 +56,7 @@ pub enum RefusedWhy {
 /// Order of the queue: priority, then arrival.
 type Place = (Reverse<i32>, u64);
 
-/// Requests that wait for an endpoint. Push, cancel and each expiry cost `O(log n)`.
+/// Requests that wait, in order of priority and arrival. Each operation on one costs `O(log n)`.
 #[derive(Debug, Clone)]
 pub struct Holding<T> {
     limit: usize,
@@ -87,7 +85,21 @@ impl<T> Holding<T> {
         }
     }
 
-    /// Holds a request for at most `hold_ms`. Returns its deadline.
+    /// Holds a request for at most `hold_ms`. Where the queue is full, the least important one that
+    /// may be shed (of a priority below 0; of equals the one that came last) gives way to one that
+    /// is more important.
+    ///
+    /// ```
+    /// use llmd_brain::flow::{FlowConfig, Holding};
+    /// use llmd_brain::{Ticket, Time};
+    ///
+    /// let config = FlowConfig { max_held_requests: 1, ..FlowConfig::default() };
+    /// let mut holding = Holding::new(&config);
+    /// holding.push(Time::ZERO, Ticket(1), -1, 100, "batch job").unwrap();
+    /// let pushed = holding.push(Time::ZERO, Ticket(2), 0, 100, "chat").unwrap();
+    /// assert_eq!(pushed.shed.unwrap().payload, "batch job");
+    /// assert!(holding.push(Time::ZERO, Ticket(3), 9, 100, "urgent").is_err(), "nobody may be shed");
+    /// ```
     ///
     /// # Errors
     /// [`HoldRefused`] with the payload when the queue is full or has the ticket already.
@@ -98,16 +110,17 @@ impl<T> Holding<T> {
         priority: i32,
         hold_ms: u64,
         payload: T,
-    ) -> Result<Time, HoldRefused<T>> {
-        let why = if self.by_ticket.contains_key(&ticket) {
-            Some(RefusedWhy::Duplicate)
-        } else if self.queue.len() >= self.limit {
-            Some(RefusedWhy::Full(self.queue.len()))
-        } else {
-            None
-        };
-        if let Some(why) = why {
-            return Err(HoldRefused { ticket, why, payload });
+    ) -> Result<Pushed<T>, HoldRefused<T>> {
+        if self.by_ticket.contains_key(&ticket) {
+            return Err(HoldRefused { ticket, why: RefusedWhy::Duplicate, payload });
+        }
+        let mut shed = None;
+        if self.is_full() {
+            shed = self.sheddable(priority).and_then(|place| self.remove(place));
+            if shed.is_none() {
+                let why = RefusedWhy::Full(self.queue.len());
+                return Err(HoldRefused { ticket, why, payload });
+            }
         }
         let place = (Reverse(priority), self.arrivals);
         self.arrivals += 1;
@@ -115,59 +128,35 @@ impl<T> Holding<T> {
         self.by_ticket.insert(ticket, place);
         self.by_deadline.insert((deadline, place));
         self.queue.insert(place, Held { ticket, priority, since: now, deadline, payload });
-        Ok(deadline)
+        Ok(Pushed { deadline, shed })
     }
 
-    /// Offers the held requests to `place`, in order, once each, and returns those that it placed
-    /// with what it said. Requests at or past their deadline are left for [`expire`](Self::expire).
-    ///
-    /// ```
-    /// use llmd_brain::flow::{Attempt, FlowConfig, Holding};
-    /// use llmd_brain::{Ticket, Time};
-    ///
-    /// let mut holding = Holding::new(&FlowConfig::default());
-    /// holding.push(Time::ZERO, Ticket(1), 0, 100, "long").unwrap();
-    /// holding.push(Time::ZERO, Ticket(2), 5, 100, "urgent").unwrap();
-    /// let mut room = 1;
-    /// let placed = holding.pop_ready(Time::ZERO, |_| {
-    ///     if room == 0 {
-    ///         return Attempt::Stop;
-    ///     }
-    ///     room -= 1;
-    ///     Attempt::Placed(())
-    /// });
-    /// assert_eq!(placed[0].0.payload, "urgent");
-    /// assert_eq!(holding.len(), 1);
-    /// ```
-    pub fn pop_ready<R>(
-        &mut self,
-        now: Time,
-        place: impl FnMut(&Held<T>) -> Attempt<R>,
-    ) -> Vec<(Held<T>, R)> {
-        let order: Vec<Ticket> = self.queue.values().map(|held| held.ticket).collect();
-        self.pop_in_order(now, &order, place)
+    /// Whether one more has to wait for another to go.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= self.limit
     }
 
-    /// As [`pop_ready`](Self::pop_ready), in an order of the caller's; who is not in it is not asked.
-    pub fn pop_in_order<R>(
-        &mut self,
-        now: Time,
-        order: &[Ticket],
-        mut place: impl FnMut(&Held<T>) -> Attempt<R>,
-    ) -> Vec<(Held<T>, R)> {
-        let mut placed = Vec::new();
-        for at in order.iter().filter_map(|ticket| self.by_ticket.get(ticket)) {
-            let Some(held) = self.queue.get(at).filter(|held| held.deadline > now) else {
-                continue;
-            };
-            match place(held) {
-                Attempt::Placed(result) => placed.push((*at, result)),
-                Attempt::Keep => {}
-                Attempt::Stop => break,
-            }
-        }
-        let remove = |(at, result)| Some((self.remove(at)?, result));
-        placed.into_iter().filter_map(remove).collect()
+    /// Whether one of a priority would make another go where it is full.
+    #[must_use]
+    pub fn would_shed(&self, priority: i32) -> bool {
+        self.sheddable(priority).is_some()
+    }
+
+    fn sheddable(&self, priority: i32) -> Option<Place> {
+        let (least, _) = self.queue.last_key_value()?;
+        (least.0.0 < 0 && least.0.0 < priority).then_some(*least)
+    }
+
+    /// One that waits.
+    #[must_use]
+    pub fn get(&self, ticket: Ticket) -> Option<&Held<T>> {
+        self.queue.get(self.by_ticket.get(&ticket)?)
+    }
+
+    /// What the caller keeps of one that waits.
+    pub fn payload_mut(&mut self, ticket: Ticket) -> Option<&mut T> {
+        self.queue.get_mut(self.by_ticket.get(&ticket)?).map(|held| &mut held.payload)
     }
 
     /// Gives up every request whose deadline has come, the earliest deadline first.
@@ -188,8 +177,9 @@ impl<T> Holding<T> {
         self.by_deadline.first().map(|&(deadline, _)| deadline)
     }
 
-    /// Takes a request back; `None` where it does not wait (any more).
-    pub fn cancel(&mut self, ticket: Ticket) -> Option<Held<T>> {
+    /// Takes a request out: it was let go, or its client went away. `None` where it does not wait
+    /// (any more).
+    pub fn take(&mut self, ticket: Ticket) -> Option<Held<T>> {
         let at = *self.by_ticket.get(&ticket)?;
         self.remove(at)
     }

@@ -33,6 +33,7 @@ mod decision;
 mod error;
 mod features;
 mod filter;
+mod headers;
 mod headroom;
 mod lru;
 mod param;
@@ -49,6 +50,7 @@ pub use config::{PluginConfig, ProfileChoice, ProfileConfig, ScheduleConfig, Sco
 pub use decision::{Decision, Explanation, FilterStep, Leg, Phase, Predicted, ScoreColumn};
 pub use error::{Exclusions, NoCandidate, ScheduleError};
 pub use features::{Feature, Features};
+pub use headers::{HeaderError, RequestHeaders};
 pub use param::{Param, Params};
 pub use profile::{builtin_profile, builtin_profiles};
 pub use reasons::Reasons;

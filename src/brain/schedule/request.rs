@@ -36,6 +36,13 @@ pub struct Request {
     pub origin: Topology,
     /// How long it may be held when no endpoint can take it, in milliseconds; 0 is not at all.
     pub hold_ms: u64,
+    /// Who pays for it: tenants share what there is fairly. Requests of nobody are one tenant.
+    pub tenant: Option<String>,
+    /// When its whole answer is due, milliseconds after it came; an answer that comes later is worth
+    /// nothing, so it is held no longer.
+    pub deadline_ms: Option<u64>,
+    /// How long its answer will be, where the client knows; otherwise the mean of recent ones.
+    pub expected_output_tokens: Option<u32>,
 }
 
 /// What is asked for: a request, and the keys of its prompt's full blocks.

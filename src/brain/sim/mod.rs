@@ -19,6 +19,7 @@ mod outcome;
 mod routers;
 mod run;
 mod summary;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod toolmix;
@@ -34,6 +35,7 @@ pub use outage::Outage;
 pub use outcome::{Fate, Outcome, Row};
 pub use run::run;
 pub use summary::{LONG_PROMPT_TOKENS, Summary};
+pub use tenants::{FLOODING, QUIET, TwoTenants};
 pub use toolmix::toolmix;
 pub use trace::{
     DecisionLogTrace, LogGaps, TraceError, agent_sessions, azure, mooncake, prompt_sessions,

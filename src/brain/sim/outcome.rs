@@ -23,6 +23,8 @@ pub struct Row {
     pub prompt: u32,
     /// Session of the workload.
     pub session: u32,
+    /// Whose it is; 0 is nobody's.
+    pub tenant: u32,
     /// Whether it is counted: the first ones warm the caches.
     pub is_counted: bool,
     /// How it ended.
@@ -102,5 +104,12 @@ impl Outcome {
     #[must_use]
     pub fn summary(&self) -> Summary {
         Summary::of(self)
+    }
+
+    /// The same over the rows of one tenant; what is of the engines is of all.
+    #[must_use]
+    pub fn summary_of(&self, tenant: u32) -> Summary {
+        let rows = self.rows.iter().filter(|row| row.tenant == tenant).copied().collect();
+        Summary::of(&Self { rows, engines: self.engines.clone(), ..*self })
     }
 }

@@ -112,9 +112,11 @@ impl Router {
         now: Time,
         prompt_tokens: u32,
         session: u32,
+        tenant: u32,
         keys: &[BlockKey],
     ) -> Action {
         self.request.prompt_tokens = prompt_tokens;
+        self.request.tenant = (tenant > 0).then(|| tenant.to_string());
         let name = self.request.session_id.get_or_insert_default();
         name.clear();
         // Writing to a string cannot fail.

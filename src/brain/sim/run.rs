@@ -237,6 +237,7 @@ impl<'a> Sim<'a> {
         self.rows.push(Row {
             prompt,
             session,
+            tenant: self.workload.tenant(session),
             is_counted: true,
             fate: Fate::Unserved,
             engine: u32::MAX,
@@ -267,7 +268,8 @@ impl<'a> Sim<'a> {
         let (now, lag) = (self.now, self.kv_lag_nanos);
         self.routers[router].catch_up(now, lag, &mut self.engines);
         let keys = self.workload.keys(it);
-        let action = self.routers[router].arrive(now, it.prompt_tokens, session, keys);
+        let tenant = self.workload.tenant(session);
+        let action = self.routers[router].arrive(now, it.prompt_tokens, session, tenant, keys);
         if let Action::Hold(ticket) = &action {
             self.routers[router].held.insert(*ticket, row);
         }

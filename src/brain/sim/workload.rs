@@ -28,6 +28,8 @@ pub struct Workload {
     keys: Vec<BlockKey>,
     prompts: Vec<Prompt>,
     sessions: Vec<Range<u32>>,
+    /// Whose each session is.
+    tenants: Vec<u32>,
 }
 
 impl Workload {
@@ -39,8 +41,14 @@ impl Workload {
 
     /// Begins a session; the prompts pushed from now on are its own.
     pub fn begin_session(&mut self) {
+        self.begin_session_of(0);
+    }
+
+    /// The same for a tenant; 0 is nobody's.
+    pub fn begin_session_of(&mut self, tenant: u32) {
         let at = self.prompts.len() as u32;
         self.sessions.push(at..at);
+        self.tenants.push(tenant);
     }
 
     /// One more request of the last session. Keys past the prompt's full blocks are dropped, and an
@@ -80,6 +88,12 @@ impl Workload {
     #[must_use]
     pub fn prompts(&self) -> &[Prompt] {
         &self.prompts
+    }
+
+    /// The tenant of a session; 0 is nobody's.
+    #[must_use]
+    pub fn tenant(&self, session: u32) -> u32 {
+        self.tenants.get(session as usize).copied().unwrap_or_default()
     }
 
     /// The requests of each session.

@@ -8,11 +8,16 @@ use super::CommandError;
 use clap::Args;
 use fleet::FleetArgs;
 use llmd_brain::brain::BrainConfig;
+use llmd_brain::engine::EngineConfig;
 use llmd_brain::schedule::builtin_profiles;
-use llmd_brain::sim::{Arrivals, Workload, World, capacity_requests_per_s};
+use llmd_brain::sim::{Arrivals, TwoTenants, Workload, World, capacity_requests_per_s};
 use runs::{Job, Question, play, print_table};
 use source::SourceArgs;
 use std::path::PathBuf;
+
+/// What is asked of a fleet to learn what it completes, where the load is of a tenant alone.
+const SAMPLED_PER_S: f64 = 10.0;
+const SAMPLED_S: f64 = 120.0;
 
 /// Options of `llmd-sched sim`.
 #[derive(Debug, Args)]
@@ -92,11 +97,15 @@ impl SimArgs {
         if let Some(unknown) = unknown {
             return Err(format!("policy {unknown:?} is unknown: use {}", known.join(", ")).into());
         }
-        let source = self.source.open()?;
-        let is_seeded = source.is_seeded();
-        let workloads = (1..=if is_seeded { self.seeds.max(1) } else { 1 })
-            .map(|seed| source.workload(seed))
-            .collect::<Result<Vec<_>, _>>()?;
+        let workloads = match self.two_tenants()? {
+            Some(workload) => vec![workload],
+            None => {
+                let source = self.source.open()?;
+                (1..=if source.is_seeded() { self.seeds.max(1) } else { 1 })
+                    .map(|seed| source.workload(seed))
+                    .collect::<Result<Vec<_>, _>>()?
+            }
+        };
         let (world, question) = self.world(&workloads[0], &config)?;
         let seeds = (1..=self.seeds).zip(workloads.iter().cycle());
         let jobs: Vec<Job<'_>> = self
@@ -120,6 +129,26 @@ impl SimArgs {
         Ok(toml::from_str(&text).map_err(|why| failed(&why))?)
     }
 
+    /// Two tenants, where they are asked for: the first asks for `--load` of what the fleet completes of
+    /// its requests.
+    fn two_tenants(&self) -> Result<Option<Workload>, CommandError> {
+        let Some(sample) = self.source.two_tenants(SAMPLED_PER_S, SAMPLED_S, 0) else {
+            return Ok(None);
+        };
+        let quiet_per_s = match self.rate {
+            Some(rate) => rate,
+            None => {
+                let sample = TwoTenants { flood: 0.0, ..sample }.workload();
+                let engines = self.fleet.engines(sample.block_size())?;
+                let mut world = World::new(first(&engines)?, 0, Arrivals::closed(1));
+                world.engines = engines;
+                self.load * capacity_requests_per_s(&sample, &world)?
+            }
+        };
+        let asked = self.source.two_tenants(quiet_per_s, self.horizon_s, 1);
+        Ok(asked.map(|it| it.workload()))
+    }
+
     /// The world and what is asked in it. The capacity is that of the first seed's workload.
     fn world(
         &self,
@@ -127,10 +156,8 @@ impl SimArgs {
         config: &BrainConfig,
     ) -> Result<(World, Question), CommandError> {
         let engines = self.fleet.engines(workload.block_size())?;
-        let Some(first) = engines.first() else {
-            return Err("the fleet is empty: give --replicas or --profile NAME:COUNT".into());
-        };
-        let mut world = World::new(first.clone(), 0, Arrivals::closed(self.sessions));
+        let first = first(&engines)?;
+        let mut world = World::new(first, 0, Arrivals::closed(self.sessions));
         world.engines = engines;
         self.fleet.apply(&mut world);
         world.brain = config.clone();
@@ -155,6 +182,10 @@ impl SimArgs {
         }
         world.warmup_share = 0.1;
         let jitter_ms = self.jitter_ms.unwrap_or(self.source.jitter_ms());
+        if self.source.two_tenants(0.0, 0.0, 0).is_some() {
+            world.arrivals = Arrivals::Open { requests_per_s: None, jitter_ms };
+            return Ok((world, Question::Run));
+        }
         world.arrivals = Arrivals::at_rate(self.rate.unwrap_or(1.0), jitter_ms);
         if self.rate.is_some() {
             return Ok((world, Question::Run));
@@ -167,4 +198,9 @@ impl SimArgs {
         world.arrivals = Arrivals::at_rate(self.load * capacity_requests_per_s, jitter_ms);
         Ok((world, Question::Run))
     }
+}
+
+fn first(engines: &[EngineConfig]) -> Result<EngineConfig, CommandError> {
+    let empty = "the fleet is empty: give --replicas or --profile NAME:COUNT";
+    engines.first().cloned().ok_or_else(|| empty.into())
 }

@@ -3,6 +3,7 @@
 use super::CommandError;
 use llmd_brain::sim::{Summary, Workload, World, goodput_requests_per_s, run};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,9 @@ pub(super) struct Ran {
     seed: u64,
     #[serde(flatten)]
     figures: Figures,
+    /// Of each tenant, where there are any.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tenants: BTreeMap<u32, Summary>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,17 +43,29 @@ const MOST_LOAD: f64 = 4.0;
 const HALVINGS: u32 = 8;
 
 impl Question {
-    fn answer(self, workload: &Workload, world: &World) -> Result<Figures, CommandError> {
+    /// Figures of all, and of each tenant.
+    fn answer(
+        self,
+        workload: &Workload,
+        world: &World,
+    ) -> Result<(Figures, BTreeMap<u32, Summary>), CommandError> {
         match self {
-            Self::Run => Ok(Figures::Run(run(workload, world)?.summary())),
+            Self::Run => {
+                let outcome = run(workload, world)?;
+                let tenants: BTreeSet<u32> = outcome.rows.iter().map(|it| it.tenant).collect();
+                let named = tenants.into_iter().filter(|tenant| *tenant > 0);
+                let tenants = named.map(|it| (it, outcome.summary_of(it))).collect();
+                Ok((Figures::Run(outcome.summary()), tenants))
+            }
             Self::Goodput { attainment, capacity_requests_per_s: capacity } => {
                 let most = MOST_LOAD * capacity;
                 let rate = goodput_requests_per_s(workload, world, attainment, most, HALVINGS)?;
-                Ok(Figures::Goodput {
+                let figures = Figures::Goodput {
                     attainment,
                     goodput_requests_per_s: rate,
                     goodput_load: rate / capacity,
-                })
+                };
+                Ok((figures, BTreeMap::new()))
             }
         }
     }
@@ -75,8 +91,8 @@ pub(super) fn play(
             let mut world = world.clone().with_policy(policy);
             world.seed = seed;
             match question.answer(workload, &world) {
-                Ok(figures) => {
-                    let it = Ran { policy: policy.to_owned(), seed, figures };
+                Ok((figures, tenants)) => {
+                    let it = Ran { policy: policy.to_owned(), seed, figures, tenants };
                     let so_far = done.fetch_add(1, Ordering::Relaxed) + 1;
                     eprint!("\r{so_far} of {} runs", jobs.len());
                     if as_json && let Ok(line) = serde_json::to_string(&it) {
@@ -120,6 +136,11 @@ pub(super) fn print_table(ran: &[Ran]) {
             print_goodput(number == 0, runs);
         } else {
             print_summaries(number == 0, &runs[0].policy, &summaries);
+            for tenant in runs[0].tenants.keys() {
+                let of_tenant: Vec<_> =
+                    runs.iter().filter_map(|it| it.tenants.get(tenant)).collect();
+                print_summaries(false, &format!("  tenant {tenant}"), &of_tenant);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::CommandError;
 use crate::telemetry::decision_log;
 use clap::{Args, ValueEnum};
 use llmd_brain::sim::{
-    Agents, Chats, Lognormal, PrefixModel, Workload, agent_sessions, azure, mooncake,
+    Agents, Chats, Lognormal, PrefixModel, TwoTenants, Workload, agent_sessions, azure, mooncake,
     prompt_sessions, toolmix,
 };
 use std::path::PathBuf;
@@ -48,6 +48,10 @@ struct GenerateArgs {
     /// Chance that a request continues a conversation.
     #[arg(long)]
     multi_turn: Option<f64>,
+    /// Times that the second of two tenants asks as often as the first, whose load is `--load`; 0 leaves
+    /// the first alone.
+    #[arg(long, default_value_t = 10.0)]
+    flood: f64,
 }
 
 /// How a trace is written, or what is generated.
@@ -69,6 +73,8 @@ enum Format {
     Chats,
     /// Generated agents: a closed loop.
     Agents,
+    /// Two tenants of short requests, one of whom floods, for `--horizon-s`: an open loop.
+    TwoTenants,
 }
 
 /// A trace, read, or what takes its place.
@@ -89,6 +95,18 @@ impl SourceArgs {
     /// How much later each request comes at most where nobody says: Mooncake's times are rounded.
     pub(super) fn jitter_ms(&self) -> f64 {
         if matches!(self.format, Format::Mooncake | Format::Toolmix) { 3_000.0 } else { 0.0 }
+    }
+
+    /// Two tenants, the first at so many requests a second; `None` where the format is another.
+    pub(super) fn two_tenants(
+        &self,
+        quiet_per_s: f64,
+        seconds: f64,
+        seed: u64,
+    ) -> Option<TwoTenants> {
+        let flood = self.generate.flood;
+        let asked = TwoTenants { quiet_per_s, flood, seconds, seed };
+        (self.format == Format::TwoTenants).then_some(asked)
     }
 
     /// Reads the trace.
@@ -124,7 +142,8 @@ impl Source<'_> {
         }
         let (text, made) = (&self.text, &self.args.generate);
         Ok(match self.args.format {
-            Format::Mooncake | Format::DecisionLog => mooncake(text)?,
+            Format::Mooncake => mooncake(text)?,
+            Format::DecisionLog | Format::TwoTenants => Workload::new(made.block_size),
             Format::Toolmix => toolmix(&mooncake(text)?, 1),
             Format::Azure => {
                 azure(text, &made.prefixes(PrefixModel::default()), made.block_size, seed)?

@@ -156,3 +156,35 @@ fn a_length_from_elsewhere_allocates_nothing() {
     let refused = LogReader::new(&bytes[..]).err().unwrap();
     assert!(matches!(refused, LogError::Damaged { frame: 0, .. }), "{refused}");
 }
+
+/// Fields are written by position: what later releases add stands behind what earlier ones wrote.
+#[test]
+fn what_a_release_before_tenants_wrote_is_read() {
+    use llmd_brain::brain::{Action, RejectReason};
+    use llmd_brain::schedule::{Request, Slo};
+
+    let slo = Slo { ttft_ms: Some(250.0), tpot_ms: None };
+    let labels = std::collections::BTreeMap::from([("gpu", "large")]);
+    let origin = llmd_brain::fleet::Topology::default();
+    let then = (
+        ("m", None::<&str>, 40_u32, 16_u32, false, None::<u32>, Some("s"), -1_i32),
+        (slo, None::<Vec<u8>>, labels, origin, 900_u64),
+    );
+    // One array of thirteen.
+    let ((a, b, c, d, e, f, g, h), (i, j, k, l, m)) = &then;
+    let bytes: Vec<u8> = std::iter::once(0x9d)
+        .chain(
+            [rmp_serde::to_vec(&(a, b, c, d, e, f, g, h)), rmp_serde::to_vec(&(i, j, k, l, m))]
+                .into_iter()
+                .flat_map(|part| part.unwrap().split_off(1)),
+        )
+        .collect();
+    let read: Request = rmp_serde::from_slice(&bytes).unwrap();
+    assert_eq!((read.prompt_tokens, read.hold_ms, read.priority), (40, 900, -1));
+    assert_eq!((read.tenant, read.deadline_ms, read.expected_output_tokens), (None, None, None));
+
+    let old = std::collections::BTreeMap::from([("Reject", (7_u64, RejectReason::EmptyFleet))]);
+    let read: Action = rmp_serde::from_slice(&rmp_serde::to_vec(&old).unwrap()).unwrap();
+    let Action::Reject { retry_after_ms: None, ticket, .. } = read else { panic!("{read:?}") };
+    assert_eq!(ticket.0, 7);
+}

@@ -34,5 +34,6 @@ fn booking(ticket: u64, prompt_tokens: u32, uncached_tokens: u32) -> Booking {
         predicted_ttft_ms: None,
         predicted_tpot_ms: None,
         objective_tpot_ms: None,
+        expected_output_tokens: None,
     }
 }

@@ -72,6 +72,7 @@ impl Drive<'_> {
             predicted_ttft_ms: self.predictor.ttft_ms(now, SLOT, columns, prompt, cached),
             predicted_tpot_ms: self.predictor.tpot_ms(now, SLOT, columns, prompt),
             objective_tpot_ms: None,
+            expected_output_tokens: None,
         };
         let endpoint = columns.id(SLOT).unwrap();
         let id = self.fleet.book(now, endpoint, &booking).unwrap();

@@ -36,6 +36,7 @@ fn booking(prompt_tokens: u32, uncached_tokens: u32) -> Booking {
         predicted_ttft_ms: None,
         predicted_tpot_ms: None,
         objective_tpot_ms: None,
+        expected_output_tokens: None,
     }
 }
 

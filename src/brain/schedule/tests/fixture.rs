@@ -87,6 +87,7 @@ impl World {
             predicted_ttft_ms: None,
             predicted_tpot_ms: None,
             objective_tpot_ms: None,
+            expected_output_tokens: None,
         };
         self.fleet.book(NOW, self.ids[endpoint], &booking).unwrap();
     }

@@ -157,6 +157,25 @@ fn admission_keeps_caches_where_sessions_are_too_many_and_starves_nobody() {
     );
 }
 
+/// Two tenants, of whom the second asks for ten times as much, and both together for more than there is.
+#[test]
+fn a_tenant_is_served_as_if_alone_while_another_floods() {
+    let play = |flood, hold_ms| {
+        let asked = TwoTenants { quiet_per_s: 14.0, flood, seconds: 20.0, seed: 5 };
+        let mut world = open(8);
+        world.engines.iter_mut().for_each(|engine| engine.kv_blocks = 6_000);
+        world.hold_ms = hold_ms;
+        run(&asked.workload(), &world).unwrap()
+    };
+    let p99 = |outcome: &Outcome| outcome.summary_of(QUIET).ttft_p99_ms;
+    let (alone, queued, fair) = (play(0.0, 0), play(10.0, 0), play(10.0, 600_000));
+    assert!(p99(&queued) > 10.0 * p99(&alone), "they do contend: {}", p99(&queued));
+    assert!(p99(&fair) < 1.5 * p99(&alone), "{} against {} alone", p99(&fair), p99(&alone));
+    assert!(fair.rows.iter().all(|row| row.fate == Fate::Served), "and nobody starves");
+    let served = |of: &Outcome| of.ended_ms;
+    assert!(served(&fair) < 1.15 * served(&queued), "{} {}", served(&fair), served(&queued));
+}
+
 #[test]
 fn routers_that_tell_each_other_share_the_load_better() {
     let workload = prompts(600, 5.0);

@@ -15,7 +15,8 @@
 //! ```
 //!
 //! `output` is what the request has generated (by its time, where nobody tells) and what it is likely
-//! to generate still: 0.4 of the mean answer, at least the mean in all. A time to first token that the
+//! to generate still: 0.4 of the mean answer, at least the mean in all; where its client said how long its
+//! answer will be, that in the place of the mean. A time to first token that the
 //! prompt would miss alone on an idle endpoint is no objective: `max(objective, 1.5 * isolated)`.
 
 use crate::Slot;
@@ -73,7 +74,9 @@ pub(super) fn expected_misses(cx: &Context<'_>, slot: Slot, of: &Newcomer) -> Op
             Some(_) => cost(it.prefill_tokens, it.prefill_pairs) + queued,
             None => 0.0,
         };
-        let output = (generated + LEFT_SHARE * mean_output).max(mean_output);
+        let usual =
+            it.expected_output_tokens.map_or(mean_output, |tokens| f64::from(tokens.max(1)));
+        let output = (generated + LEFT_SHARE * usual).max(usual);
         let left = output - generated;
         let expected = step + (interrupted + growth * left / 2.0) / output;
         misses += missed(expected + own_ms / output - objective, TPOT_WIDTH_MS)

@@ -258,6 +258,7 @@ impl Simulation {
             predicted_ttft_ms: choice.predicted.ttft_ms,
             predicted_tpot_ms: choice.predicted.tpot_ms,
             objective_tpot_ms: request.slo.tpot_ms,
+            expected_output_tokens: None,
         };
         let reservation = self.fleet.book(time, choice.endpoint, &booking).unwrap();
         self.scheduler.committed(time, &request, &choice);

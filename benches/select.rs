@@ -94,8 +94,7 @@ impl World {
             ticket: Ticket(0),
             prompt_tokens: PROMPT_TOKENS,
             uncached_tokens: uncached,
-            predicted_ttft_ms: None,
-            predicted_tpot_ms: None,
+            predicted: Default::default(),
             objective_tpot_ms: None,
         };
         self.fleet.book(self.now, endpoint, &booking).ok()
@@ -142,6 +141,9 @@ fn main() {
             }
         }
     }
+    let prediction = predictions_us(64);
+    println!("predictions    learned      64 endpoints {prediction:8.2} us");
+    figures.push(format!("\"predict_64w_us\": {prediction:.3}"));
     let block = column_us();
     figures.push(format!("\"copy_column_1024_us\": {block:.3}"));
     println!("BENCH {{{}}}", figures.join(", "));
@@ -185,6 +187,24 @@ fn select(profile: &str, endpoints: usize, knowledge: Knowledge) -> (f64, f64) {
     let both = median((0..BATCHES).map(|_| batch(true)));
     let micros = both - median((0..BATCHES).map(|_| batch(false)));
     (micros, allocations.count_total as f64 / f64::from(requests))
+}
+
+/// Everything that is predicted of a request on every endpoint, means and percentiles, microseconds.
+fn predictions_us(endpoints: usize) -> f64 {
+    const TURNS: u32 = 4_000;
+    let World { fleet, predictor, now, ids, .. } = World::new(endpoints, Knowledge::Learned);
+    let columns = fleet.columns();
+    median((0..BATCHES).map(|_| {
+        let start = ThreadTime::now();
+        for turn in 0..TURNS {
+            for id in &ids {
+                let (slot, cached) = (id.slot, turn % PROMPT_TOKENS);
+                let ttft_ms = predictor.ttft_ms(now, slot, columns, PROMPT_TOKENS, cached);
+                black_box(predictor.predicted(now, slot, columns, PROMPT_TOKENS, ttft_ms));
+            }
+        }
+        start.elapsed().as_secs_f64() * 1e6 / f64::from(TURNS)
+    }))
 }
 
 /// Copying one column of 1,024 numbers.

@@ -35,12 +35,16 @@ pub(super) struct SimArgs {
     /// The routers' settings (TOML), for policies of one's own under `schedule.profiles`.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Engines of the fleet.
+    /// Engines of each profile that is given without a count.
     #[arg(long, default_value_t = 8)]
     replicas: usize,
-    /// Model and GPU whose step times they take.
-    #[arg(long, default_value = "qwen3-32b_h100_tp2")]
-    profile: String,
+    /// Model and GPU whose step times the engines take, or several of them, each with how many
+    /// engines: `NAME:COUNT,NAME:COUNT`.
+    #[arg(long = "profile", value_delimiter = ',', default_value = "qwen3-32b_h100_tp2")]
+    profiles: Vec<String>,
+    /// Routers are not told which profile an engine has.
+    #[arg(long)]
+    unknown_profiles: bool,
     /// Host tier behind each KV cache, as a multiple of it.
     #[arg(long, default_value_t = 0.0)]
     host_tier: f64,
@@ -150,19 +154,40 @@ impl SimArgs {
         Ok(toml::from_str(&text).map_err(|why| failed(&why))?)
     }
 
+    fn engines(&self, workload: &Workload) -> Result<Vec<EngineConfig>, CommandError> {
+        let mut engines = Vec::new();
+        for given in &self.profiles {
+            let (name, count) = match given.split_once(':') {
+                Some((name, count)) => {
+                    let count: usize = count.parse().map_err(|_| {
+                        format!("profile {given:?}: {count:?} is no count: use NAME:COUNT")
+                    })?;
+                    (name, count)
+                }
+                None => (given.as_str(), self.replicas),
+            };
+            let profile = *EngineProfile::named(name).ok_or_else(|| {
+                let known: Vec<&str> = EngineProfile::names().collect();
+                format!("profile {name:?} is unknown: use {}", known.join(", "))
+            })?;
+            let mut engine = EngineConfig::new(profile);
+            engine.block_size = workload.block_size();
+            engine.kv_blocks = u32::try_from(profile.kv_tokens / u64::from(engine.block_size))?;
+            // Traces have no ids for what is generated until it comes back in a prompt.
+            engine.cache_output = false;
+            engine.host_blocks = (self.host_tier * f64::from(engine.kv_blocks)) as u32;
+            engines.extend(std::iter::repeat_n(engine, count));
+        }
+        Ok(engines)
+    }
+
     fn world(&self, workload: &Workload, config: &BrainConfig) -> Result<World, CommandError> {
-        let profile = *EngineProfile::named(&self.profile).ok_or_else(|| {
-            let known: Vec<&str> = EngineProfile::names().collect();
-            format!("profile {:?} is unknown: use {}", self.profile, known.join(", "))
-        })?;
-        let mut engine = EngineConfig::new(profile);
-        engine.block_size = workload.block_size();
-        engine.kv_blocks = u32::try_from(profile.kv_tokens / u64::from(engine.block_size))?;
-        // Traces have no ids for what is generated until it comes back in a prompt.
-        engine.cache_output = false;
-        engine.host_blocks = (self.host_tier * f64::from(engine.kv_blocks)) as u32;
-        let mut world = World::new(engine, self.replicas, Arrivals::closed(self.sessions));
+        let engines = self.engines(workload)?;
+        let first = engines.first().cloned().ok_or("the fleet has no engine: give a --profile")?;
+        let mut world = World::new(first, 1, Arrivals::closed(self.sessions));
+        world.engines = engines;
         world.brain = config.clone();
+        world.profiles_known = !self.unknown_profiles;
         world.slo.ttft_ms = self.slo_ttft_ms;
         world.slo.tpot_ms = self.slo_tpot_ms;
         world.kv_lag_ms = self.lag_ms;

@@ -9,6 +9,7 @@
 //! Guaranteed: nothing here scores or chooses; equal workloads, worlds and seeds give equal rows.
 //! Not here: files (bodies read traces and pass their text), clocks, threads.
 
+mod accuracy;
 mod arrivals;
 mod engines;
 mod outcome;
@@ -22,6 +23,7 @@ mod trace;
 mod workload;
 mod world;
 
+pub use accuracy::{Accuracy, LEARNING_REQUESTS};
 pub use arrivals::Arrivals;
 pub use outcome::{Fate, Outcome, Row};
 pub use run::{SimError, capacity_requests_per_s, run};

@@ -2,6 +2,8 @@
 
 use super::Summary;
 use crate::engine::Counters;
+use crate::fleet::Predicted;
+use crate::predict::Timing;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +53,8 @@ pub struct Row {
     pub host_hit_tokens: u32,
     /// Tokens that the router believed to be there.
     pub matched_tokens: u32,
-    /// Time to first token that the router expected; NaN where it had no model.
-    pub predicted_ttft_ms: f64,
-    /// Time per output token that it expected; NaN where it had no model.
-    pub predicted_tpot_ms: f64,
+    /// What the router expected when it sent it.
+    pub predicted: Predicted,
 }
 
 impl Row {
@@ -89,6 +89,10 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// Of each engine.
     pub engines: Vec<Counters>,
+    /// What the first router had learned of each by the end.
+    pub timings: Vec<Timing>,
+    /// Alarms of drift that it has raised.
+    pub drift_alarms: u64,
     /// When the last event was, milliseconds.
     pub ended_ms: f64,
     /// What a replica costs.

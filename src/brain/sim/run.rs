@@ -6,6 +6,7 @@ use super::routers::Router;
 use super::{Arrivals, Workload, World};
 use crate::brain::{Action, BrainError, Input};
 use crate::engine::{EngineConfigError, EngineRequest, RequestId, Step};
+use crate::fleet::Predicted;
 use crate::rng::Rng;
 use crate::schedule::Decision;
 use crate::{ReservationId, Time};
@@ -267,8 +268,7 @@ impl<'a> Sim<'a> {
             hit_tokens: 0,
             host_hit_tokens: 0,
             matched_tokens: 0,
-            predicted_ttft_ms: f64::NAN,
-            predicted_tpot_ms: f64::NAN,
+            predicted: Predicted::default(),
         });
         self.sent.push(None);
         let (now, lag) = (self.now, self.kv_lag_nanos);
@@ -334,8 +334,7 @@ impl<'a> Sim<'a> {
         it.engine = at as u32;
         it.sent_ms = self.now.as_millis_f64();
         it.matched_tokens = decision.matched_tokens;
-        it.predicted_ttft_ms = decision.predicted.ttft_ms.unwrap_or(f64::NAN);
-        it.predicted_tpot_ms = decision.predicted.tpot_ms.unwrap_or(f64::NAN);
+        it.predicted = decision.predicted;
         let engine = &mut self.engines[at];
         it.ttft_limit_ms =
             self.world.slo.ttft_limit_ms(&engine.model.config().profile, it.prompt_tokens);
@@ -476,7 +475,11 @@ impl<'a> Sim<'a> {
         for row in self.rows.iter_mut().filter(|row| row.sent_ms.is_nan()) {
             row.ttft_limit_ms = self.world.slo.ttft_limit_ms(&profile, row.prompt_tokens);
         }
+        let views = self.routers.first().map(|router| router.brain.endpoints(self.now));
+        let stats = self.routers.first().map(|router| router.brain.stats());
         Outcome {
+            drift_alarms: stats.map_or(0, |stats| stats.drift_alarms),
+            timings: views.into_iter().flatten().filter_map(|view| view.latency).collect(),
             engines: self.engines.iter().map(|engine| *engine.model.counters()).collect(),
             rows: self.rows,
             ended_ms: self.now.as_millis_f64(),

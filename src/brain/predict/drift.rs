@@ -8,16 +8,16 @@
 //!
 //! ```text
 //! up   = max(0, up   + z - slack)        z     = log(measured / referred) - its usual mean
-//! down = max(0, down - z - slack)        slack = max(sigma/2, log 1.1)
-//! alarm when either passes 25 * max(sigma, 0.04)
+//! down = max(0, down - z - slack)        slack = max(sigma/2, log 1.15)
+//! alarm when either passes 25 * max(sigma, 0.04), and the recent mean of z passes log 1.2
 //! ```
 //!
-//! so that departures of less than a tenth raise none, and noise of any size one in more
+//! so that departures of less than 15 % raise none, and noise of any size one in more
 //! observations than an endpoint lives to see. A single observation is cut at 8 sigma: no outlier counts for
 //! much. While the alarm lasts the reference stays, and the test is turned round: the sum grows by how
 //! much nearer `z` is to nothing than to the departure, and the alarm ends where that passes the same
 //! bound. In calm the reference is renewed every 256 observations, because traffic changes, and a
-//! model that was fitted to other prompts errs on these; what departs slower than a tenth in that
+//! model that was fitted to other prompts errs on these; what departs slower than 15 % in that
 //! time is followed silently.
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,9 @@ const CALIBRATION: u32 = 32;
 /// Means after which a calm reference is renewed.
 const RENEWAL: u32 = 64;
 /// Departures that are nobody's business, as a logarithm.
-const LEAST_SLACK: f64 = 0.095_310_179_804_324_87;
+const LEAST_SLACK: f64 = 0.139_761_942_375_158_7;
+/// Least recent departure that an alarm tells, as a logarithm.
+const LEAST_LEVEL: f64 = 0.182_321_556_793_954_62;
 /// Alarm, in units of sigma.
 const BOUND: f64 = 25.0;
 /// Least sigma.
@@ -112,10 +114,10 @@ impl Drift {
             self.look_back(z, slack, bound);
             return false;
         }
-        self.up = (self.up + z - slack).max(0.0);
-        self.down = (self.down - z - slack).max(0.0);
+        self.up = (self.up + z - slack).clamp(0.0, 1.2 * bound);
+        self.down = (self.down - z - slack).clamp(0.0, 1.2 * bound);
         let most = self.up.max(self.down);
-        self.alarm = most > bound;
+        self.alarm = most > bound && self.level.abs() > LEAST_LEVEL;
         if most < bound / 4.0 {
             self.spread += (z.abs() - self.spread) / f64::from(RENEWAL);
             if self.means >= CALIBRATION + RENEWAL {

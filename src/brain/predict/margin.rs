@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 const MISSED: f64 = 0.1;
 /// Logarithm moved by a miss, when many latencies have been seen, and when few have.
 const PACE: f64 = 0.02;
-const FIRST_PACE: f64 = 0.5;
+const FIRST_PACE: f64 = 0.1;
 /// The factor stays within these.
 const LEAST: f64 = 0.3;
 const MOST: f64 = 20.0;

@@ -13,6 +13,9 @@ use serde::Serialize;
 /// Requests from which models have learned before predictions count.
 pub const LEARNING_REQUESTS: usize = 500;
 
+/// Endpoints that have shown fewer outputs say little of their models.
+const SEEN: u32 = 100;
+
 /// Errors of a router's predictions, as shares.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Accuracy {
@@ -54,7 +57,8 @@ impl Accuracy {
             Pairs(several.filter_map(|row| Some((of(row)?, row.tpot_ms()))).collect())
         };
         let mean = |of: fn(&Timing) -> Option<f64>| {
-            let errors: Vec<f64> = outcome.timings.iter().filter_map(of).collect();
+            let seen = |it: &&Timing| it.decodes_observed.min(it.prefills_observed) >= SEEN;
+            let errors: Vec<f64> = outcome.timings.iter().filter(seen).filter_map(of).collect();
             errors.iter().sum::<f64>() / errors.len() as f64
         };
         Self {

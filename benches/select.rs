@@ -12,7 +12,7 @@ use allocation_counter::measure;
 use cpu_time::ThreadTime;
 use llmd_brain::fleet::{Booking, EndpointSpec, Fleet, FleetConfig, MetricsSample};
 use llmd_brain::index::{MatchSource, Matches};
-use llmd_brain::predict::{PredictConfig, Predictor};
+use llmd_brain::predict::{PredictConfig, Predictor, Prefill};
 use llmd_brain::rng::Rng;
 use llmd_brain::schedule::{ProfileChoice, Request, ScheduleConfig, Scheduler};
 use llmd_brain::{EndpointId, Ticket, Time};
@@ -193,14 +193,17 @@ fn select(profile: &str, endpoints: usize, knowledge: Knowledge) -> (f64, f64) {
 fn predictions_us(endpoints: usize) -> f64 {
     const TURNS: u32 = 4_000;
     let World { fleet, predictor, now, ids, .. } = World::new(endpoints, Knowledge::Learned);
-    let columns = fleet.columns();
+    let (columns, mut ttft_ms) = (fleet.columns(), vec![0.0; endpoints]);
     median((0..BATCHES).map(|_| {
         let start = ThreadTime::now();
         for turn in 0..TURNS {
-            for id in &ids {
-                let (slot, cached) = (id.slot, turn % PROMPT_TOKENS);
-                let ttft_ms = predictor.ttft_ms(now, slot, columns, PROMPT_TOKENS, cached);
-                black_box(predictor.predicted(now, slot, columns, PROMPT_TOKENS, ttft_ms));
+            let own = Prefill::of(PROMPT_TOKENS, turn % PROMPT_TOKENS);
+            if let Some(rows) = predictor.prefill_rows(0..endpoints, columns) {
+                rows.fill(now.as_millis_f64(), &own, &mut ttft_ms);
+            }
+            for (id, &ttft_ms) in ids.iter().zip(black_box(&ttft_ms)) {
+                let ttft_ms = Some(ttft_ms);
+                black_box(predictor.predicted(now, id.slot, columns, PROMPT_TOKENS, ttft_ms));
             }
         }
         start.elapsed().as_secs_f64() * 1e6 / f64::from(TURNS)

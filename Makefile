@@ -152,6 +152,12 @@ bench-flow:
 	cargo build -q --release -p llmd-bodies
 	$(PYTHON) benches/flow.py target/release/llmd-sched $(TRACES) $(ARGS)
 
+# How well latencies are predicted, on fleets of unlike engines.
+.PHONY: bench-predict
+bench-predict:
+	cargo build -q --profile test-build -p llmd-bodies
+	$(PYTHON) benches/predict.py target/test-build/llmd-sched $(TRACES) $(ARGS)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

@@ -12,7 +12,7 @@ use allocation_counter::measure;
 use cpu_time::ThreadTime;
 use llmd_brain::fleet::{Booking, EndpointSpec, Fleet, FleetConfig, MetricsSample};
 use llmd_brain::index::{MatchSource, Matches};
-use llmd_brain::predict::{PredictConfig, Predictor};
+use llmd_brain::predict::{PredictConfig, Predictor, Prefill};
 use llmd_brain::rng::Rng;
 use llmd_brain::schedule::{ProfileChoice, Request, ScheduleConfig, Scheduler};
 use llmd_brain::{EndpointId, Ticket, Time};
@@ -94,8 +94,7 @@ impl World {
             ticket: Ticket(0),
             prompt_tokens: PROMPT_TOKENS,
             uncached_tokens: uncached,
-            predicted_ttft_ms: None,
-            predicted_tpot_ms: None,
+            predicted: Default::default(),
             objective_tpot_ms: None,
             expected_output_tokens: None,
         };
@@ -143,6 +142,9 @@ fn main() {
             }
         }
     }
+    let prediction = predictions_us(64);
+    println!("predictions    learned      64 endpoints {prediction:8.2} us");
+    figures.push(format!("\"predict_64w_us\": {prediction:.3}"));
     let block = column_us();
     figures.push(format!("\"copy_column_1024_us\": {block:.3}"));
     println!("BENCH {{{}}}", figures.join(", "));
@@ -186,6 +188,27 @@ fn select(profile: &str, endpoints: usize, knowledge: Knowledge) -> (f64, f64) {
     let both = median((0..BATCHES).map(|_| batch(true)));
     let micros = both - median((0..BATCHES).map(|_| batch(false)));
     (micros, allocations.count_total as f64 / f64::from(requests))
+}
+
+/// Everything that is predicted of a request on every endpoint, means and percentiles, microseconds.
+fn predictions_us(endpoints: usize) -> f64 {
+    const TURNS: u32 = 4_000;
+    let World { fleet, predictor, now, ids, .. } = World::new(endpoints, Knowledge::Learned);
+    let (columns, mut ttft_ms) = (fleet.columns(), vec![0.0; endpoints]);
+    median((0..BATCHES).map(|_| {
+        let start = ThreadTime::now();
+        for turn in 0..TURNS {
+            let own = Prefill::of(PROMPT_TOKENS, turn % PROMPT_TOKENS);
+            if let Some(rows) = predictor.prefill_rows(0..endpoints, columns) {
+                rows.fill(now.as_millis_f64(), &own, &mut ttft_ms);
+            }
+            for (id, &ttft_ms) in ids.iter().zip(black_box(&ttft_ms)) {
+                let ttft_ms = Some(ttft_ms);
+                black_box(predictor.predicted(now, id.slot, columns, PROMPT_TOKENS, ttft_ms));
+            }
+        }
+        start.elapsed().as_secs_f64() * 1e6 / f64::from(TURNS)
+    }))
 }
 
 /// Copying one column of 1,024 numbers.

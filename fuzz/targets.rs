@@ -8,6 +8,7 @@ use llmd_bodies::zmtp::{Session, SessionConfig, SocketType};
 use llmd_brain::index::snapshot::format::{Item, Reader, Writer};
 use llmd_brain::index::snapshot::{ImportError, Record};
 use llmd_brain::index::{IndexConfig, KvEvent, Residency, Source};
+use llmd_brain::predict::SavedModels;
 use llmd_brain::{EndpointId, Slot, Time};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -42,6 +43,12 @@ fn events(format: EventFormat, data: &[u8]) {
         };
     }
     assert!(elements <= data.len(), "{elements} elements out of {} bytes", data.len());
+}
+
+/// Learned latency models: what is decoded is written again as it was read.
+pub fn learned_models(data: &[u8]) {
+    let Ok(saved) = SavedModels::decode(data) else { return };
+    assert_eq!(SavedModels::decode(&saved.encode()), Ok(saved));
 }
 
 /// A ZMTP connection. The first byte says which socket type we are, whether the handshake has been

@@ -42,6 +42,7 @@ class Router:
     - ``profile``: name of the scheduling profile that requests follow.
     - ``seed``: of the generator that breaks ties; equal seeds and inputs give equal decisions.
     - ``record``: path of a new file that gets the decision log; :func:`replay` reads it.
+    - ``predictor``: path of a file that :meth:`save_predictor` wrote, taken up where it is there.
 
     Safe to share between threads and with asyncio. Neither importing nor making one starts a
     thread: the first request (its timer), subscription, scrape or admin server does. After a
@@ -467,6 +468,31 @@ class Router:
         size (endpoints before the damage are loaded), ``OSError``, and :class:`RouterClosedError`.
         """
 
+    # The latency models as a file.
+
+    def save_predictor(self, path: str | PathLike[str]) -> int:
+        """Saves what the latency models have learned, and returns of how many endpoints.
+
+        A router whose setting ``predictor`` names the file takes it up when it is made, each
+        endpoint (by address, rank and model) when it is added; a file that is not there is none,
+        so that one setting serves the first start and all later ones. The file is JSON, and
+        appears whole or not at all.
+
+        >>> import os, tempfile
+        >>> from llmd_sched import Router
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "predictor.json")
+        ...     with Router({"predictor": path}) as router:
+        ...         _ = router.add_endpoint("http://10.0.0.1:8000")
+        ...         router.save_predictor(path)
+        ...     Router({"predictor": path}).endpoints()
+        1
+        []
+
+        Raises ``OSError`` where the file cannot be written, and :class:`RouterClosedError`. Making
+        a router raises :class:`SnapshotError` for a file that is damaged or of another version.
+        """
+
     # The router itself.
 
     def serve_admin(self, port: int = 0, *, host: str = "127.0.0.1") -> str:
@@ -573,6 +599,14 @@ class Endpoint:
         """Share of time its GPU was busy, 0 to 1, by whatever process; None where unreported."""
 
     @property
+    def latency_drift(self) -> float | None:
+        """Its latency over what it was, while that has departed for good; None where it has not.
+
+        1.5 is half as slow again: a throttled GPU, a neighbour, another build. The alarm ends by
+        itself once latency is what it was; ``docs/predict.md`` has the test.
+        """
+
+    @property
     def held_blocks(self) -> int:
         """KV blocks that it is known or believed to hold."""
 
@@ -653,11 +687,26 @@ class Decision:
 
     @property
     def predicted_ttft_ms(self) -> float | None:
-        """Expected time to first token, milliseconds; None while there is no model of it."""
+        """Mean time to first token, milliseconds; None while there is no model of it."""
 
     @property
     def predicted_tpot_ms(self) -> float | None:
-        """Expected time per output token, milliseconds; None while there is no model of it."""
+        """Mean time per output token, milliseconds; None while there is no model of it."""
+
+    @property
+    def predicted_ttft_p90_ms(self) -> float | None:
+        """Time to first token that nine of ten such requests do not pass, milliseconds."""
+
+    @property
+    def predicted_tpot_p50_ms(self) -> float | None:
+        """Time per output token that half of such requests do not pass, milliseconds.
+
+        Lower than the mean: few prefills interrupt most answers, and many interrupt a few.
+        """
+
+    @property
+    def predicted_tpot_p90_ms(self) -> float | None:
+        """Time per output token that nine of ten such requests do not pass, milliseconds."""
 
     @property
     def explanation(self) -> Explanation:

@@ -179,6 +179,24 @@ impl Decision {
         self.inner().predicted.tpot_ms
     }
 
+    #[doc = stub_doc!("Decision.predicted_ttft_p90_ms")]
+    #[getter]
+    fn predicted_ttft_p90_ms(&self) -> Option<f64> {
+        self.inner().predicted.ttft_p90_ms
+    }
+
+    #[doc = stub_doc!("Decision.predicted_tpot_p50_ms")]
+    #[getter]
+    fn predicted_tpot_p50_ms(&self) -> Option<f64> {
+        self.inner().predicted.tpot_p50_ms
+    }
+
+    #[doc = stub_doc!("Decision.predicted_tpot_p90_ms")]
+    #[getter]
+    fn predicted_tpot_p90_ms(&self) -> Option<f64> {
+        self.inner().predicted.tpot_p90_ms
+    }
+
     #[doc = stub_doc!("Decision.explanation")]
     #[getter]
     fn explanation(&self) -> Explanation {

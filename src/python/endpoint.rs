@@ -153,6 +153,12 @@ impl Endpoint {
         self.0.gpu_utilization
     }
 
+    #[doc = stub_doc!("Endpoint.latency_drift")]
+    #[getter]
+    fn latency_drift(&self) -> Option<f64> {
+        self.0.latency_drift
+    }
+
     #[doc = stub_doc!("Endpoint.held_blocks")]
     #[getter]
     fn held_blocks(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Rust's errors as the exceptions of `llmd_sched._errors`.
 
-use llmd_bodies::router::{RouterError, SnapshotError as snapshot};
+use llmd_bodies::router::{LearnedError as learned, RouterError, SnapshotError as snapshot};
 use llmd_bodies::telemetry::decision_log::LogError;
 use llmd_brain::brain::{BrainError, RejectReason, Rejected};
 use llmd_brain::fleet::FleetError;
@@ -41,10 +41,13 @@ pub fn router(error: RouterError) -> PyErr {
         RouterError::Discovery(_) => EngineError::new_err(message),
         RouterError::Config(_) | RouterError::Brain(_) => ConfigError::new_err(message),
         RouterError::Snapshot { source: snapshot::Io(source), .. }
+        | RouterError::Learned { source: learned::Io(source), .. }
         | RouterError::Record { source, .. }
         | RouterError::Listen { source, .. }
         | RouterError::Runtime(source) => os(&source, message),
-        RouterError::Snapshot { .. } => SnapshotError::new_err(message),
+        RouterError::Snapshot { .. } | RouterError::Learned { .. } => {
+            SnapshotError::new_err(message)
+        }
     }
 }
 

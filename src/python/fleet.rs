@@ -254,6 +254,16 @@ impl Router {
     }
 }
 
+#[pymethods]
+impl Router {
+    #[doc = stub_doc!("Router.save_predictor")]
+    #[allow(clippy::needless_pass_by_value)]
+    fn save_predictor(&self, py: Python<'_>, path: PathBuf) -> PyResult<usize> {
+        let live = self.live()?;
+        py.detach(|| live.save_predictor(&path)).map_err(errors::router)
+    }
+}
+
 fn counts(summary: SnapshotSummary) -> BTreeMap<&'static str, u64> {
     let SnapshotSummary { endpoints, blocks, left_out } = summary;
     [("endpoints", endpoints), ("blocks", blocks), ("left_out", left_out)].into()

@@ -8,10 +8,12 @@
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
+use llmd_brain::fleet::{EndpointSpec, Fleet, FleetConfig};
 use llmd_brain::index::snapshot::format::Writer;
 use llmd_brain::index::snapshot::{MoreCopies, Record, Run};
+use llmd_brain::predict::{EngineProfile, PredictConfig, Predictor};
 use llmd_brain::rng::Rng;
-use llmd_brain::{BlockKey, EngineHash, Tier};
+use llmd_brain::{BlockKey, EngineHash, Tier, Time};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -218,4 +220,16 @@ fn snapshot() {
     let length = u32::from_le_bytes(frames[1..5].try_into().unwrap()) as usize;
     let payload = [&[0xff][..], &frames[5..5 + length]].concat();
     fuzz("snapshot", &[whole, payload], targets::snapshot);
+}
+
+#[test]
+fn learned_models() {
+    let profile = EngineProfile::named("qwen3-32b_h100_tp2").unwrap();
+    let mut fleet = Fleet::new(FleetConfig::default());
+    let mut predictor = Predictor::new(PredictConfig::default()).unwrap();
+    for address in ["http://a", "http://b"] {
+        let id = fleet.join(Time::ZERO, EndpointSpec::new(address, "m")).unwrap();
+        predictor.admit(id.slot, fleet.columns().model[id.slot.index()], Some(profile));
+    }
+    fuzz("learned_models", &[predictor.save(&fleet).encode()], targets::learned_models);
 }

@@ -31,7 +31,11 @@ class Summary:
     - ``hit_ratio``, ``hit_ratio_with_host``: prompt tokens found on the GPU, of all served; host
       tier included.
     - ``longest_wait_ms``: for a first token; where none came, up to the end.
-    - ``ttft_mape``, ``tpot_mape``: mean relative error of what the router predicted.
+    - ``ttft_mape``, ``tpot_mape``, ``tpot_p50_mape``: mean relative error of what the router
+      predicted at the decision, past the first 500 requests; ``*_p90_coverage``: share that its
+      90th percentiles covered; ``*_hindsight_error``: what its models are off by once all that a
+      request met is known, None where none has learned; ``drift_alarms``: all false, engines of a
+      simulation stay as they are.
     - ``imbalance``: tokens prefilled by the busiest engine over the mean.
     - ``preemptions``: running requests that were sent back to the queue; ``retries``: connections
       that broke because an engine died; both with warm-up.
@@ -56,6 +60,12 @@ class Summary:
     longest_wait_ms: float
     ttft_mape: float
     tpot_mape: float
+    tpot_p50_mape: float
+    ttft_p90_coverage: float
+    tpot_p90_coverage: float
+    ttft_hindsight_error: float | None
+    tpot_hindsight_error: float | None
+    drift_alarms: int
     imbalance: float
     preemptions: int
     retries: int

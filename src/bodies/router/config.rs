@@ -37,6 +37,8 @@ pub struct RouterConfig {
     pub observe: ObserveConfig,
     /// A new file that gets the decision log.
     pub record: Option<PathBuf>,
+    /// A file of learned latency models, taken up at the start where it is there.
+    pub predictor: Option<PathBuf>,
 }
 
 impl Default for RouterConfig {
@@ -53,6 +55,7 @@ impl Default for RouterConfig {
             flow,
             observe: ObserveConfig::default(),
             record: None,
+            predictor: None,
         }
     }
 }

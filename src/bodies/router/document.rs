@@ -91,6 +91,10 @@ pub struct EndpointDocument {
     pub kv_usage: Option<f64>,
     /// Share of time its GPU was busy, as last reported.
     pub gpu_utilization: Option<f64>,
+    /// Latency over what it was, while that has departed for good; the larger departure of prefill
+    /// and decode.
+    #[serde(default)]
+    pub latency_drift: Option<f64>,
     /// KV blocks that it is known or believed to hold.
     pub held_blocks: u64,
 }
@@ -117,6 +121,7 @@ impl From<EndpointView> for EndpointDocument {
             running_requests: view.running_requests,
             kv_usage: view.kv_usage,
             gpu_utilization: view.gpu_utilization,
+            latency_drift: view.latency.and_then(|it| it.drift()),
             held_blocks: view.blocks.exact.iter().sum::<u64>() + view.blocks.believed,
         }
     }
@@ -239,6 +244,7 @@ impl LiveRouter {
             running_requests: None,
             kv_usage: None,
             gpu_utilization: None,
+            latency_drift: None,
             held_blocks: 0,
         }
     }

@@ -1,5 +1,6 @@
 //! What a router refuses.
 
+use super::learned::LearnedError;
 use super::snapshot::SnapshotError;
 use crate::observe::discovery::DiscoveryError;
 use crate::zmtp::ZmtpError;
@@ -61,6 +62,14 @@ pub enum RouterError {
         path: PathBuf,
         /// Why.
         source: SnapshotError,
+    },
+    /// What the latency models have learned cannot be written or read.
+    #[error("the latency models {path:?}: {source}")]
+    Learned {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: LearnedError,
     },
     /// An address of KV events cannot be.
     #[error(transparent)]

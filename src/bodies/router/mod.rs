@@ -21,6 +21,7 @@ mod document;
 mod error;
 pub mod fork;
 mod held;
+mod learned;
 mod members;
 mod observers;
 mod request;
@@ -36,6 +37,7 @@ pub use document::{
 };
 pub use error::RouterError;
 pub use held::{HeldRequests, Outcome, Waiter};
+pub use learned::LearnedError;
 pub use members::MemberRef;
 pub use observers::{KvEvents, KvPosition, ObserveConfig, Observed, Page};
 pub use request::{Placed, Placement, Prompt, Scratch};
@@ -73,7 +75,7 @@ impl LiveRouter {
     ///
     /// # Errors
     /// [`RouterError::Brain`] for settings that cannot be, [`RouterError::Record`] where the
-    /// decision log cannot be begun.
+    /// decision log cannot be begun, [`RouterError::Learned`] where saved latency models are damaged.
     pub fn new(config: RouterConfig) -> Result<Arc<Self>, RouterError> {
         let brain = Brain::new(config.brain())?;
         let log = match &config.record {
@@ -98,6 +100,9 @@ impl LiveRouter {
             metrics_counts: MetricsCounts::default(),
             scorer_failures: AtomicU64::new(0),
         });
+        if let Some(path) = &router.config.predictor {
+            router.load_predictor(path)?;
+        }
         fork::register(&router);
         Ok(router)
     }

@@ -2,6 +2,7 @@
 
 use crate::fleet::{EndpointChange, EndpointSpec, MetricsSample, PeerTotals};
 use crate::index::KvEventBatch;
+use crate::predict::SavedModels;
 use crate::schedule::{Decision, ForeignScore, NoCandidate, Request};
 use crate::{BlockKey, EndpointId, ReservationId, Ticket};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub enum Input {
     Leave(EndpointId),
     /// A peer router's totals.
     PeerTotals(PeerTotals),
+    /// Latency models that another brain had learned.
+    LearnedModels(Box<SavedModels>),
     /// Time passed.
     Tick,
 }

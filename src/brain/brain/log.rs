@@ -181,8 +181,9 @@ pub fn decision_bits(decision: &Decision) -> u64 {
     }
     word(u64::from(decision.matched_tokens));
     word(decision.match_source as u64);
-    for predicted in [decision.predicted.ttft_ms, decision.predicted.tpot_ms] {
-        word(predicted.map_or(u64::MAX, f64::to_bits));
+    let of = decision.predicted;
+    for it in [of.ttft_ms, of.tpot_ms, of.ttft_p90_ms, of.tpot_p50_ms, of.tpot_p90_ms] {
+        word(it.map_or(u64::MAX, f64::to_bits));
     }
     word(decision.reservation.0);
     let why = decision.explanation();

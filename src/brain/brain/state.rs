@@ -9,7 +9,7 @@ use crate::fleet::{
 };
 use crate::flow::{FlowConfig, Holding, Sessions, Turns};
 use crate::index::{Matches, Source};
-use crate::predict::{EngineProfile, Predictor};
+use crate::predict::{EngineProfile, Predictor, SavedModels};
 use crate::schedule::{
     Ask, Choice, Decision, Features, ForeignScore, Leg, Phase, Request, Scheduler,
 };
@@ -215,6 +215,9 @@ impl State {
             Input::PeerTotals(totals) => {
                 self.fleet.apply_peer(now, totals)?;
             }
+            Input::LearnedModels(saved) => {
+                self.predictor.restore(SavedModels::clone(saved), &self.fleet);
+            }
             Input::Tick => self.tick(now, answers, &mut actions)?,
         }
         Ok(actions)
@@ -239,8 +242,7 @@ impl State {
             ticket,
             prompt_tokens: request.prompt_tokens,
             uncached_tokens: request.prompt_tokens.saturating_sub(choice.matched_tokens),
-            predicted_ttft_ms: choice.predicted.ttft_ms,
-            predicted_tpot_ms: choice.predicted.tpot_ms,
+            predicted: choice.predicted,
             objective_tpot_ms: request.slo.tpot_ms,
             expected_output_tokens: request.expected_output_tokens,
         };
@@ -315,14 +317,14 @@ impl State {
             self.stats.late_news += 1;
             return Ok(());
         };
-        let (ticket, endpoint) = (booked.ticket, booked.endpoint);
+        let (ticket, endpoint, predicted) = (booked.ticket, booked.endpoint, booked.predicted);
         // An answer without tokens (a failure, a prefill-only request) teaches nothing.
         if output_tokens > 0 {
             self.progress(now, reservation, output_tokens);
             self.predictor.answered(output_tokens);
         }
         if let Some(decode) = self.fleet.decode_window(now, reservation) {
-            self.predictor.output(endpoint.slot, &decode);
+            self.predictor.output(endpoint.slot, &decode, &predicted);
         }
         self.fleet.release(now, reservation);
         self.forget_routed(now, ticket);
@@ -414,6 +416,7 @@ impl State {
         let profile = profile_of(spec).unwrap_or_default();
         let model = self.fleet.columns().model[endpoint.slot.index()];
         self.predictor.admit(endpoint.slot, model, profile.as_ref());
+        self.predictor.recall(endpoint, &self.fleet);
     }
 
     fn change(

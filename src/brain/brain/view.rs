@@ -1,8 +1,10 @@
 //! What a brain shows of itself: for people, metrics pages and tests, never for decisions.
 
 use super::Brain;
-use crate::fleet::{EndpointSpec, Fleet, Health};
+use super::state::State;
+use crate::fleet::{EndpointSpec, Health};
 use crate::index::BlockCounts;
+use crate::predict::Timing;
 use crate::{EndpointId, ReservationId, Time};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,8 @@ pub struct BrainStats {
     pub late_news: u64,
     /// Turns whose time was more than a second earlier than one before.
     pub clock_went_back: u64,
+    /// Times that an endpoint's latency departed for good from what it was.
+    pub drift_alarms: u64,
     /// Prompt tokens of all placed requests.
     pub prompt_tokens: u64,
     /// How many of them were believed to be cached where they went.
@@ -65,6 +69,8 @@ pub struct EndpointView {
     pub kv_usage: Option<f64>,
     /// Share of time its GPU was busy, as last reported.
     pub gpu_utilization: Option<f64>,
+    /// What is known of its timing.
+    pub latency: Option<Timing>,
     /// Age of its last report, milliseconds.
     pub reported_ms_ago: Option<f64>,
     /// Blocks that it is known or believed to hold, by tier.
@@ -76,15 +82,14 @@ impl Brain {
     #[must_use]
     pub fn endpoints(&self, now: Time) -> Vec<EndpointView> {
         let state = self.state.lock();
-        let fleet = &state.fleet;
-        fleet.ids().filter_map(|id| self.view(now, id, fleet)).collect()
+        state.fleet.ids().filter_map(|id| self.view(now, id, &state)).collect()
     }
 
     /// One endpoint; `None` where it is not (or no longer) in the fleet.
     #[must_use]
     pub fn endpoint(&self, now: Time, id: EndpointId) -> Option<EndpointView> {
         let state = self.state.lock();
-        self.view(now, id, &state.fleet)
+        self.view(now, id, &state)
     }
 
     /// Output tokens that a routed request has had by its time, at least 1: for bodies that are not
@@ -106,14 +111,27 @@ impl Brain {
         self.state.lock().fleet.reservation(id).is_some()
     }
 
+    /// What the latency models have learned, for
+    /// [`Input::LearnedModels`](super::Input::LearnedModels).
+    #[must_use]
+    pub fn learned_models(&self) -> crate::predict::SavedModels {
+        let state = self.state.lock();
+        state.predictor.save(&state.fleet)
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> BrainStats {
         let state = self.state.lock();
-        BrainStats { holding_now: state.holding_now(), ..state.stats.clone() }
+        BrainStats {
+            holding_now: state.holding_now(),
+            drift_alarms: state.predictor.drift_alarms(),
+            ..state.stats.clone()
+        }
     }
 
-    fn view(&self, now: Time, id: EndpointId, fleet: &Fleet) -> Option<EndpointView> {
+    fn view(&self, now: Time, id: EndpointId, state: &State) -> Option<EndpointView> {
+        let fleet = &state.fleet;
         let (spec, columns) = (fleet.spec(id)?, fleet.columns());
         let load = columns.load(id.slot);
         let reported = [&columns.kv_usage, &columns.waiting_requests, &columns.running_requests]
@@ -131,6 +149,7 @@ impl Brain {
             running_requests: columns.running_requests.get(id.slot).last(),
             kv_usage: columns.kv_usage.get(id.slot).last(),
             gpu_utilization: columns.gpu_utilization.get(id.slot).last(),
+            latency: state.predictor.timing(id.slot),
             reported_ms_ago: reported.map(|at| now.millis_since(at)),
             blocks: self.residency().blocks(id).unwrap_or_default(),
         })

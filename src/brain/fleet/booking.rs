@@ -49,8 +49,10 @@ impl Fleet {
         output_tokens: u32,
     ) -> Result<bool, FleetError> {
         let now = self.clamp(now);
-        let renewed = self.ledger.token(now, id, output_tokens);
+        let steps_per_token = &self.columns.steps_per_token;
+        let renewed = self.ledger.token(now, id, output_tokens, steps_per_token);
         let (slot, is_first) = renewed.ok_or(FleetError::UnknownReservation(id))?;
+        self.columns.step_ended_ms[slot.index()] = now.as_millis_f64();
         self.refresh_load(now, slot);
         Ok(is_first)
     }

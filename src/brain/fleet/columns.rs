@@ -57,6 +57,9 @@ pub struct Columns {
     pub head_tokens: Vec<f64>,
     /// Its token pairs.
     pub head_pairs: Vec<f64>,
+    /// When a token of it was last reported, milliseconds since the origin: one of its steps ended
+    /// then. Minus infinity before the first.
+    pub step_ended_ms: Vec<f64>,
     /// The load columns, exact.
     loads: Vec<Load>,
 
@@ -99,7 +102,9 @@ impl Columns {
     #[must_use]
     pub fn ahead(&self, slot: Slot) -> Ahead {
         let head = self.prefill_head.get(slot.index()).copied().flatten();
-        Ahead { load: self.load(slot), head }
+        let step_ended_ms = self.step_ended_ms.get(slot.index()).copied();
+        let step_ended_ms = step_ended_ms.filter(|ms| ms.is_finite());
+        Ahead { load: self.load(slot), head, step_ended_ms }
     }
 
     /// One more slot, empty.
@@ -124,6 +129,7 @@ impl Columns {
         self.head_since_ms.push(f64::INFINITY);
         self.head_tokens.push(0.0);
         self.head_pairs.push(0.0);
+        self.step_ended_ms.push(f64::NEG_INFINITY);
         self.loads.push(Load::default());
         self.kv_capacity_tokens.push(f64::NAN);
         self.max_running_requests.push(0);
@@ -140,6 +146,7 @@ impl Columns {
         self.kv_usage.set(slot, Signal::default());
         self.gpu_utilization.set(slot, Signal::default());
         self.gpu_memory_used_bytes.set(slot, Signal::default());
+        self.step_ended_ms[slot.index()] = f64::NEG_INFINITY;
     }
 
     pub(super) fn set_load(&mut self, slot: Slot, load: Load, head: Option<PrefillHead>) {

@@ -8,7 +8,7 @@
 
 use super::links::{Links, List};
 use super::meter::{DecodeWindow, Meter, Reading};
-use super::{Ahead, Load, PrefillHead, prefill_pairs};
+use super::{Ahead, Load, Predicted, PrefillHead, prefill_pairs};
 use crate::{EndpointId, ReservationId, Slot, Ticket, Time};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -22,10 +22,8 @@ pub struct Booking {
     pub prompt_tokens: u32,
     /// Prompt tokens that the endpoint must compute; more than the prompt counts as the prompt.
     pub uncached_tokens: u32,
-    /// Predicted time to first token, milliseconds.
-    pub predicted_ttft_ms: Option<f64>,
-    /// Predicted time per output token, milliseconds.
-    pub predicted_tpot_ms: Option<f64>,
+    /// What is predicted of it.
+    pub predicted: Predicted,
     /// Time per output token that the client asks for, milliseconds.
     pub objective_tpot_ms: Option<f64>,
     /// How long the client says its answer will be.
@@ -55,10 +53,8 @@ pub struct Reservation {
     pub renewed_at: Time,
     /// What it found before itself when it was booked.
     pub ahead: Ahead,
-    /// Time to first token that was predicted, milliseconds.
-    pub predicted_ttft_ms: Option<f64>,
-    /// Time per output token that was predicted, milliseconds.
-    pub predicted_tpot_ms: Option<f64>,
+    /// What was predicted of it.
+    pub predicted: Predicted,
     /// Time per output token that the client asks for, milliseconds.
     #[serde(default)]
     pub objective_tpot_ms: Option<f64>,
@@ -253,8 +249,7 @@ impl Ledger {
             first_token_at: None,
             renewed_at: now,
             ahead,
-            predicted_ttft_ms: booking.predicted_ttft_ms,
-            predicted_tpot_ms: booking.predicted_tpot_ms,
+            predicted: booking.predicted,
             objective_tpot_ms: booking.objective_tpot_ms,
             expected_output_tokens: booking.expected_output_tokens,
         };
@@ -272,12 +267,13 @@ impl Ledger {
 
     /// A token came: `output_tokens` in all, never fewer than before. Renews the lease. The first
     /// one ends the prefill. Tells where, and whether it was the first; `None` where the reservation
-    /// is gone.
+    /// is gone. A token of prefill takes `steps_per_token` of the engine's steps.
     pub(super) fn token(
         &mut self,
         now: Time,
         id: ReservationId,
         output_tokens: u32,
+        steps_per_token: &[f64],
     ) -> Option<(Slot, bool)> {
         let (index, generation) = split(id);
         let entry = self.entries.get_mut(index as usize).filter(|e| e.generation == generation)?;
@@ -288,7 +284,14 @@ impl Ledger {
         let is_first = reservation.first_token_at.is_none();
         if is_first {
             reservation.first_token_at = Some(now);
-            row.meter.prefilled(reservation.uncached_tokens, reservation.prefill_pairs());
+            let steps = steps_per_token.get(slot.index()).copied().unwrap_or_default();
+            let steps = (f64::from(reservation.uncached_tokens) * steps).ceil() as u64;
+            row.meter.prefilled(
+                now,
+                reservation.uncached_tokens,
+                reservation.prefill_pairs(),
+                steps.max(1),
+            );
             entry.decode_start = row.meter.read(now);
             if row.prefilling.head() == Some(index) {
                 row.head_since = now;

@@ -87,10 +87,13 @@ pub struct PrefillHead {
 }
 
 /// What a request finds before itself on an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Ahead {
     /// Load of the others.
     pub load: Load,
     /// The prefill in progress.
     pub head: Option<PrefillHead>,
+    /// When a step of the engine is known to have ended, milliseconds since the origin.
+    #[serde(default)]
+    pub step_ended_ms: Option<f64>,
 }

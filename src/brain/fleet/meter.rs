@@ -3,6 +3,10 @@
 
 use super::Load;
 use crate::Time;
+use std::time::Duration;
+
+/// First tokens that are this close came from one step: no engine steps faster.
+pub(crate) const SAME_STEP: Duration = Duration::from_millis(2);
 
 /// Integrals since the slot's tenant joined; two readings subtract to what happened between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,6 +19,8 @@ pub(super) struct Reading {
     prefill_tokens: u64,
     /// Their token pairs.
     prefill_pairs: u128,
+    /// Engine steps that they took.
+    prefill_steps: u64,
 }
 
 impl Reading {
@@ -31,12 +37,13 @@ pub(super) struct Meter {
     requests: u32,
     tokens: u64,
     reading: Reading,
+    last_prefill: Option<Time>,
 }
 
 impl Meter {
     /// A meter that has seen nothing.
     pub(super) fn starting(now: Time) -> Self {
-        Self { at: now, requests: 0, tokens: 0, reading: Reading::default() }
+        Self { at: now, requests: 0, tokens: 0, reading: Reading::default(), last_prefill: None }
     }
 
     /// The integrals up to `now`.
@@ -62,10 +69,14 @@ impl Meter {
         (self.reading.prefill_tokens, self.reading.prefill_pairs)
     }
 
-    /// A prefill is done.
-    pub(super) fn prefilled(&mut self, uncached_tokens: u32, pairs: u64) {
+    /// A prefill is done that took so many steps, of which the last is that of the prefill before
+    /// where both are done at once.
+    pub(super) fn prefilled(&mut self, now: Time, uncached_tokens: u32, pairs: u64, steps: u64) {
+        let shared = self.last_prefill.is_some_and(|last| now.since(last) <= SAME_STEP);
+        self.last_prefill = Some(now);
         self.reading.prefill_tokens += u64::from(uncached_tokens);
         self.reading.prefill_pairs += u128::from(pairs);
+        self.reading.prefill_steps += steps - u64::from(shared);
     }
 }
 
@@ -84,6 +95,8 @@ pub struct DecodeWindow {
     pub prefill_tokens: f64,
     /// Their token pairs.
     pub prefill_pairs: f64,
+    /// Engine steps that those took.
+    pub prefill_steps: f64,
 }
 
 impl DecodeWindow {
@@ -100,6 +113,7 @@ impl DecodeWindow {
             mean_context_tokens: (to.token_nanos - from.token_nanos) as f64 / span,
             prefill_tokens: (to.prefill_tokens - from.prefill_tokens) as f64,
             prefill_pairs: (to.prefill_pairs - from.prefill_pairs) as f64,
+            prefill_steps: (to.prefill_steps - from.prefill_steps) as f64,
         })
     }
 }

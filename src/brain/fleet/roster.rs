@@ -28,8 +28,7 @@ static ROSTERS: AtomicU64 = AtomicU64::new(1);
 ///     ticket: Ticket(1),
 ///     prompt_tokens: 1_000,
 ///     uncached_tokens: 200,
-///     predicted_ttft_ms: None,
-///     predicted_tpot_ms: None,
+///     predicted: Default::default(),
 ///     objective_tpot_ms: None,
 ///     expected_output_tokens: None,
 /// };

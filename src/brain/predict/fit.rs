@@ -1,5 +1,7 @@
 //! Three non-negative coefficients, learned online from noisy sums.
 
+use serde::{Deserialize, Serialize};
+
 /// How much the last coefficients weigh, relative to the data on each.
 const PROXIMAL: f64 = 0.01;
 /// How much they weigh where there are no data at all: enough to keep the equations regular.
@@ -11,6 +13,8 @@ const OUTLIER: f64 = 3.0;
 const SURPRISE: f64 = 4.0;
 /// Least usual size of a residual: a run of perfect predictions makes no outlier of rounding.
 const LEAST_SPREAD: f64 = 0.01;
+/// Nothing in a model comes near.
+const MOST: f64 = 1e30;
 /// Least magnitude of an observation, so that relative residuals are defined.
 const LEAST_MS: f64 = 1e-3;
 
@@ -30,7 +34,8 @@ const LEAST_MS: f64 = 1e-3;
 /// Everything is in units of the prior: feature `i` is the milliseconds that the prior gives it,
 /// and a coefficient is the factor by which the prior errs. That conditions the equations: raw,
 /// tokens and token pairs are eight orders of magnitude apart.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Fit {
     prior: [f64; 3],
     factor: [f64; 3],
@@ -60,6 +65,16 @@ impl Fit {
         fit.factor = std::array::from_fn(|i| coefficients[i] / self.prior[i]);
         fit.spread = self.spread;
         fit
+    }
+
+    /// Whether it is one that learning can come to.
+    pub(super) fn is_sound(&self) -> bool {
+        let within = |value: &f64| (0.0..=MOST).contains(value);
+        self.prior.iter().all(|it| *it > 0.0 && within(it))
+            && self.factor.iter().all(within)
+            && self.coefficients().iter().all(within)
+            && self.gram.as_flattened().iter().chain(&self.moment).all(within)
+            && within(&self.spread)
     }
 
     pub(super) fn coefficients(&self) -> [f64; 3] {

@@ -19,15 +19,24 @@
 
 mod coefficients;
 mod config;
+mod drift;
 mod fit;
+mod interference;
+mod margin;
+mod models;
 mod predictor;
 mod prefill;
 mod profile;
+mod restore;
+mod saved;
+mod timing;
 
 pub use config::{PredictConfig, PredictError};
-pub use predictor::{Predictor, Rates, Timing};
+pub use predictor::Predictor;
 pub use prefill::{Prefill, PrefillRows};
 pub use profile::{EngineProfile, PROFILES};
+pub use saved::{MAX_SAVED_BYTES, SavedModels, SavedModelsError};
+pub use timing::{Rates, Timing};
 
 #[cfg(test)]
 mod tests;

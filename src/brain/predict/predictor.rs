@@ -1,20 +1,21 @@
 //! Latency of every endpoint, predicted and learned.
 
 use super::coefficients::Coefficients;
+use super::drift::Drift;
 use super::fit::{Fit, dot};
+use super::interference::{Interference, PrefillDone, RecentPrefills};
+use super::margin::Margin;
+use super::models::{Models, Part, Pool};
 use super::prefill::{DecodesBeside, Prefill, PrefillRows, steps_in};
-use super::{EngineProfile, PredictConfig, PredictError};
-use crate::fleet::{Ahead, Columns, DecodeWindow, InFlight, Reservation};
+use super::{EngineProfile, PredictConfig, PredictError, Rates, SavedModels, Timing};
+use crate::fleet::{Ahead, Columns, DecodeWindow, Predicted, Reservation};
 use crate::{Slot, Time};
-use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Decodes of fewer tokens are dominated by how tokens were bunched on the wire.
 const LEAST_STEPS: u32 = 8;
 /// What is subtracted from a measurement as others' work leaves at least this share of it.
 const LEAST_OWN_SHARE: f64 = 0.25;
-/// Prefills are taken to occupy at most this share of an engine's time.
-const MOST_PREFILL_SHARE: f64 = 0.75;
 /// No engine steps faster, whatever has been learned.
 const LEAST_STEP_MS: f64 = 1e-3;
 /// Length of an answer before any was seen.
@@ -22,106 +23,23 @@ const FIRST_OUTPUT_TOKENS: f64 = 300.0;
 /// Answers over which the mean length is taken, and the longest that one counts.
 const MEMORY_ANSWERS: f64 = 50.0;
 const MOST_OUTPUT_TOKENS: f64 = 4_000.0;
+/// Observations after which a model is one to hold later ones against.
+const SETTLED_OBSERVATIONS: u32 = 64;
+/// What is taken for the 90th percentile of the time to first token over its mean, before any came.
+const FIRST_TTFT_MARGIN: f64 = 1.2;
 /// Longer latencies are broken clocks.
 const DAY_MS: f64 = 86_400_000.0;
 
-/// The coefficients of an endpoint's models, see [`EngineProfile`] for the formulas.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Timing {
-    /// `a`, milliseconds.
-    pub prefill_base_ms: f64,
-    /// `b`, milliseconds.
-    pub prefill_ms_per_token: f64,
-    /// `c`, milliseconds.
-    pub prefill_ms_per_pair: f64,
-    /// `d`, milliseconds.
-    pub decode_base_ms: f64,
-    /// `e`, milliseconds.
-    pub decode_ms_per_request: f64,
-    /// `f`, milliseconds.
-    pub decode_ms_per_context_token: f64,
-    /// First tokens that the endpoint itself has shown.
-    pub prefills_observed: u32,
-    /// Outputs that the endpoint itself has shown.
-    pub decodes_observed: u32,
-    /// Usual relative error of its prefill model, once it has one of its own.
-    pub prefill_error: Option<f64>,
-    /// Usual relative error of its decode model, once it has one of its own.
-    pub decode_error: Option<f64>,
-}
-
-/// `a, b, c` and `d, e, f` of an endpoint, see [`EngineProfile`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rates {
-    /// Of a prefill: base, each token, each pair.
-    pub prefill: [f64; 3],
-    /// Of a step that decodes: base, each request, each token of context.
-    pub decode: [f64; 3],
-}
-
-/// A pair of models, by [`Part`], and whether the prior that they started from may speak.
+/// What is learned of one endpoint.
 #[derive(Debug, Clone, Copy)]
-struct Models {
-    fits: [Fit; Part::COUNT],
-    prior_speaks: bool,
-}
-
-/// Which of an endpoint's models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Prefill,
-    Decode,
-}
-
-impl Part {
-    const COUNT: usize = 2;
-    const ALL: [Self; Self::COUNT] = [Self::Prefill, Self::Decode];
-}
-
-impl Models {
-    fn from_profile(profile: &EngineProfile, prior_speaks: bool) -> Self {
-        // A prior of zero has no unit to be a multiple of.
-        let least = |value: f64, least: f64| value.max(least);
-        let prefill = [
-            least(profile.prefill_base_ms, 1.0),
-            least(profile.prefill_ms_per_token, 1e-4),
-            least(profile.prefill_ms_per_pair, 1e-9),
-        ];
-        let decode = [
-            least(profile.decode_base_ms, 1.0),
-            least(profile.decode_ms_per_request, 1e-4),
-            least(profile.decode_ms_per_context_token, 1e-8),
-        ];
-        Self { fits: [Fit::from_prior(prefill), Fit::from_prior(decode)], prior_speaks }
-    }
-
-    fn part(&self, part: Part) -> &Fit {
-        &self.fits[part as usize]
-    }
-}
-
-/// What all endpoints that serve one model have shown together.
-#[derive(Debug, Clone)]
-struct Pool {
-    members: u32,
-    models: Models,
-    /// By [`Part`]: members with too few observations of their own, who borrow.
-    borrowers: [Vec<u32>; Part::COUNT],
-}
-
-/// Prefills of the recent past, exponentially weighted.
-#[derive(Debug, Clone, Copy, Default)]
-struct RecentPrefills {
-    at: Time,
-    work_ms: f64,
-    steps: f64,
-}
-
-impl RecentPrefills {
-    /// What is left of the weight at `now`.
-    fn fade(&self, now: Time, span_ms: f64) -> f64 {
-        libm::exp(-now.millis_since(self.at) / span_ms)
-    }
+pub(super) struct Tenant {
+    pub(super) pool: u32,
+    pub(super) models: Models,
+    recent: RecentPrefills,
+    pub(super) ttft_margin: Margin,
+    pub(super) tpot_margin: Margin,
+    /// By [`Part`].
+    pub(super) drift: [Drift; Part::COUNT],
 }
 
 /// Latency models of all endpoints, one row a [`Slot`].
@@ -144,12 +62,13 @@ impl RecentPrefills {
 pub struct Predictor {
     config: PredictConfig,
     generic: Models,
-    occupied: Vec<bool>,
-    pool: Vec<u32>,
-    models: Vec<Models>,
-    recent: Vec<RecentPrefills>,
-    pools: Vec<Pool>,
-    mean_output_tokens: f64,
+    pub(super) occupied: Vec<bool>,
+    pub(super) tenants: Vec<Tenant>,
+    pub(super) pools: Vec<Pool>,
+    pub(super) mean_output_tokens: f64,
+    /// What was restored of endpoints that have not joined.
+    pub(super) absent: Option<SavedModels>,
+    drift_alarms: u64,
     /// What the models come to, kept up as they learn: a prediction for a whole fleet reads this
     /// and no model.
     in_force: Coefficients,
@@ -158,23 +77,16 @@ pub struct Predictor {
 /// Profile that unknown engines are measured against; it speaks only where it is configured to.
 const GENERIC_PROFILE: usize = 1;
 
-impl Rates {
-    /// Milliseconds of a step that decodes everything in flight on a slot.
-    #[must_use]
-    pub fn step_ms(&self, columns: &Columns, slot: Slot) -> f64 {
-        let [base, per_request, per_token] = self.decode;
-        let at = slot.index();
-        base + per_request * columns.inflight_requests[at]
-            + per_token * columns.inflight_context_tokens[at]
-    }
-
-    /// Output tokens that a request has had by its time, if nobody counted them: one a step of
-    /// `step_ms`, but for the time that prefills took meanwhile.
-    #[must_use]
-    pub fn generated_tokens(&self, now: Time, it: &InFlight, step_ms: f64) -> f64 {
-        let Some(first) = it.first_token_at else { return 0.0 };
-        let interrupted = self.prefill[1] * it.prefill_tokens + self.prefill[2] * it.prefill_pairs;
-        ((now.millis_since(first) - interrupted) / step_ms).max(f64::from(it.output_tokens))
+impl Tenant {
+    fn of(pool: u32, models: Models) -> Self {
+        Self {
+            pool,
+            models,
+            recent: RecentPrefills::default(),
+            ttft_margin: Margin::starting(FIRST_TTFT_MARGIN),
+            tpot_margin: Margin::starting(1.0),
+            drift: Default::default(),
+        }
     }
 }
 
@@ -193,11 +105,11 @@ impl Predictor {
             config,
             generic,
             occupied: Vec::new(),
-            pool: Vec::new(),
-            models: Vec::new(),
-            recent: Vec::new(),
+            tenants: Vec::new(),
             pools: Vec::new(),
             mean_output_tokens: FIRST_OUTPUT_TOKENS,
+            absent: None,
+            drift_alarms: 0,
             in_force: Coefficients::default(),
         })
     }
@@ -209,26 +121,27 @@ impl Predictor {
         let row = slot.index();
         while self.occupied.len() <= row {
             self.occupied.push(false);
-            self.pool.push(0);
-            self.models.push(self.generic);
-            self.recent.push(RecentPrefills::default());
+            self.tenants.push(Tenant::of(0, self.generic));
             self.in_force.push_empty();
         }
         while self.pools.len() <= model as usize {
-            let borrowers = Default::default();
-            self.pools.push(Pool { members: 0, models: self.generic, borrowers });
+            self.pools.push(Pool {
+                members: 0,
+                models: self.generic,
+                interference: Interference::default(),
+                borrowers: Default::default(),
+            });
         }
         let own = profile.map(|profile| Models::from_profile(profile, true));
         let pool = &mut self.pools[model as usize];
         if pool.members == 0 {
             pool.models = own.unwrap_or(self.generic);
+            pool.interference = Interference::default();
         }
         pool.members += 1;
         pool.borrowers.iter_mut().for_each(|rows| rows.push(row as u32));
         self.occupied[row] = true;
-        self.pool[row] = model;
-        self.models[row] = own.unwrap_or(self.generic);
-        self.recent[row] = RecentPrefills::default();
+        self.tenants[row] = Tenant::of(model, own.unwrap_or(self.generic));
         Part::ALL.into_iter().for_each(|part| self.put_in_force(row, part));
     }
 
@@ -237,7 +150,7 @@ impl Predictor {
         let row = slot.index();
         if self.occupied.get(row).copied().unwrap_or_default() {
             self.occupied[row] = false;
-            let pool = &mut self.pools[self.pool[row] as usize];
+            let pool = &mut self.pools[self.tenants[row].pool as usize];
             pool.members -= 1;
             pool.borrowers.iter_mut().for_each(|rows| rows.retain(|&other| other != row as u32));
             self.in_force.clear(row);
@@ -274,9 +187,9 @@ impl Predictor {
         (slots.end <= known).then(|| PrefillRows::new(slots, &self.in_force, columns))
     }
 
-    /// Time per output token, milliseconds, of a request of `prompt_tokens`, if it is sent to the
-    /// endpoint now and everything in flight there decodes beside it. `None` until there is a
-    /// model of the endpoint.
+    /// Time per output token, milliseconds, of a request of `prompt_tokens`, on average, if it is
+    /// sent to the endpoint now and everything in flight there decodes beside it. `None` until there
+    /// is a model of the endpoint.
     #[must_use]
     pub fn tpot_ms(
         &self,
@@ -285,6 +198,44 @@ impl Predictor {
         columns: &Columns,
         prompt_tokens: u32,
     ) -> Option<f64> {
+        let (alone_ms, interference_ms) = self.tpot_parts(now, slot, columns, prompt_tokens)?;
+        Some(alone_ms + interference_ms)
+    }
+
+    /// Everything that is predicted of a request of `prompt_tokens`, if it is sent to the endpoint
+    /// now, where `ttft_ms` is to be its time to first token.
+    #[must_use]
+    pub fn predicted(
+        &self,
+        now: Time,
+        slot: Slot,
+        columns: &Columns,
+        prompt_tokens: u32,
+        ttft_ms: Option<f64>,
+    ) -> Predicted {
+        let Some(tenant) = self.tenant(slot) else { return Predicted::default() };
+        let ttft_p90_ms = ttft_ms.map(|ms| ms * tenant.ttft_margin.factor());
+        let ttft = Predicted { ttft_ms, ttft_p90_ms, ..Predicted::default() };
+        let parts = self.tpot_parts(now, slot, columns, prompt_tokens);
+        let Some((alone, interference)) = parts else { return ttft };
+        let [p50, p90] = self.pools[tenant.pool as usize].interference.quantiles();
+        Predicted {
+            tpot_ms: Some(alone + interference),
+            tpot_p50_ms: Some(alone + interference * p50),
+            tpot_p90_ms: Some((alone + interference * p90) * tenant.tpot_margin.factor()),
+            tpot_alone_ms: Some(alone),
+            ..ttft
+        }
+    }
+
+    /// Time per output token were no prefill to interrupt it, and what prefills add to it.
+    fn tpot_parts(
+        &self,
+        now: Time,
+        slot: Slot,
+        columns: &Columns,
+        prompt_tokens: u32,
+    ) -> Option<(f64, f64)> {
         let decode = self.speaking(slot, Part::Decode)?.coefficients();
         let load = columns.load(slot);
         let most = columns.max_running_requests.get(slot.index()).copied().unwrap_or_default();
@@ -292,13 +243,9 @@ impl Predictor {
         let batch = if most == 0 { batch } else { batch.min(most) };
         let context = load.inflight_context_tokens as f64 + f64::from(prompt_tokens);
         let step_ms = dot(&decode, &[1.0, f64::from(batch), context]).max(LEAST_STEP_MS);
-        // Of the recent past the part that prefills left went into steps that only decode, each a
-        // token; and each step with a prefill in it made a token, too.
         let span_ms = self.config.prefill_window_ms as f64;
-        let recent = &self.recent[slot.index()];
-        let fade = recent.fade(now, span_ms);
-        let share = (fade * recent.work_ms / span_ms).min(MOST_PREFILL_SHARE);
-        Some(1.0 / ((1.0 - share) / step_ms + fade * recent.steps / span_ms))
+        let share = self.tenants[slot.index()].recent.share(now, span_ms);
+        Some((step_ms, step_ms * share / (1.0 - share)))
     }
 
     /// Learns from the first token of a request that is still reserved.
@@ -314,31 +261,61 @@ impl Predictor {
         let ttft_ms = at.millis_since(reservation.booked_at);
         let progress =
             ahead.head.map_or(0.0, |head| reservation.booked_at.millis_since(head.since));
-        let drag = self.decodes_beside(slot, ahead).drag_ms(steps_in(slot, columns, features[1]));
+        let drag = self.decodes_beside(slot, reservation.booked_at, ahead).drag_ms(steps_in(
+            slot,
+            columns,
+            features[1],
+        ));
         let work_ms = (ttft_ms + progress - drag).max(ttft_ms * LEAST_OWN_SHARE);
         if ttft_ms > 0.0 && work_ms < DAY_MS {
             self.learn(slot, Part::Prefill, features, work_ms);
+            if let Some(p90_ms) = reservation.predicted.ttft_p90_ms {
+                self.tenants[slot.index()].ttft_margin.observe(ttft_ms, p90_ms);
+            }
         }
-        let prefill = self.best(slot, Part::Prefill).coefficients();
-        let own_ms = prefill[0]
-            + prefill[1] * f64::from(reservation.uncached_tokens)
-            + prefill[2] * reservation.prefill_pairs() as f64;
+        let [base, per_token, per_pair] = self.best(slot, Part::Prefill).coefficients();
+        let [decode_base, ..] = self.in_force.decode(slot.index());
         let tokens = f64::from(reservation.uncached_tokens);
-        let steps = steps_in(slot, columns, tokens);
-        self.add_prefill(at, slot, own_ms, steps);
+        let batch = f64::from(columns.load(slot).decoding_requests);
+        let done = PrefillDone {
+            tokens_ms: per_token * tokens,
+            pairs_ms: per_pair * reservation.prefill_pairs() as f64,
+            steps: steps_in(slot, columns, tokens),
+            step_ms: base + per_token * batch - decode_base,
+        };
+        let span_ms = self.config.prefill_window_ms as f64;
+        self.tenants[slot.index()].recent.add(at, span_ms, done);
     }
 
-    /// Learns from an output, by what it was like to decode it.
-    pub fn output(&mut self, slot: Slot, window: &DecodeWindow) {
-        if !self.knows(slot) || window.steps < LEAST_STEPS || window.duration_ms >= DAY_MS {
+    /// Learns from an output, by what it was like to decode it and by what was predicted of it.
+    pub fn output(&mut self, slot: Slot, window: &DecodeWindow, predicted: &Predicted) {
+        if !self.knows(slot) || window.duration_ms >= DAY_MS {
             return;
         }
-        let prefill = self.best(slot, Part::Prefill).coefficients();
-        let others_ms = prefill[1] * window.prefill_tokens + prefill[2] * window.prefill_pairs;
+        let row = slot.index();
+        let measured_ms = window.duration_ms / f64::from(window.steps);
+        if let Some(p90_ms) = predicted.tpot_p90_ms {
+            self.tenants[row].tpot_margin.observe(measured_ms, p90_ms);
+        }
+        if let (Some(alone_ms), Some(mean_ms)) = (predicted.tpot_alone_ms, predicted.tpot_ms) {
+            let pool = &mut self.pools[self.tenants[row].pool as usize];
+            pool.interference.observe(measured_ms, alone_ms, mean_ms);
+        }
+        if window.steps < LEAST_STEPS {
+            return;
+        }
+        // Steps with a prefill in them are decode steps too: what they took beyond one is the
+        // prefill's.
+        let [base, per_token, per_pair] = self.best(slot, Part::Prefill).coefficients();
+        let steps = window.prefill_steps.min(window.steps.into());
+        let batch = window.mean_batch_requests;
+        let [decode_base, ..] = self.in_force.decode(row);
+        let linear_ms =
+            per_token * window.prefill_tokens + steps * (base + per_token * batch - decode_base);
+        let others_ms = linear_ms.max(0.0) + per_pair * window.prefill_pairs;
         let decode_ms = (window.duration_ms - others_ms).max(window.duration_ms * LEAST_OWN_SHARE);
-        let features = [1.0, window.mean_batch_requests, window.mean_context_tokens];
-        let tpot_ms = decode_ms / f64::from(window.steps);
-        self.learn(slot, Part::Decode, features, tpot_ms);
+        let features = [1.0, batch, window.mean_context_tokens];
+        self.learn(slot, Part::Decode, features, decode_ms / f64::from(window.steps));
     }
 
     /// Learns how long answers are.
@@ -370,7 +347,8 @@ impl Predictor {
     /// speak is another question.
     #[must_use]
     pub fn timing(&self, slot: Slot) -> Option<Timing> {
-        let own = self.knows(slot).then(|| &self.models[slot.index()])?;
+        let tenant = self.tenant(slot)?;
+        let own = &tenant.models;
         let prefill = self.best(slot, Part::Prefill).coefficients();
         let decode = self.best(slot, Part::Decode).coefficients();
         let error = |fit: &Fit| self.is_mature(fit).then(|| fit.spread());
@@ -385,7 +363,19 @@ impl Predictor {
             decodes_observed: own.part(Part::Decode).observations(),
             prefill_error: error(own.part(Part::Prefill)),
             decode_error: error(own.part(Part::Decode)),
+            prefill_drift: tenant.drift[Part::Prefill as usize].ratio(),
+            decode_drift: tenant.drift[Part::Decode as usize].ratio(),
         })
+    }
+
+    /// Alarms of drift that have been raised.
+    #[must_use]
+    pub fn drift_alarms(&self) -> u64 {
+        self.drift_alarms
+    }
+
+    pub(super) fn tenant(&self, slot: Slot) -> Option<&Tenant> {
+        self.knows(slot).then(|| &self.tenants[slot.index()])
     }
 
     fn knows(&self, slot: Slot) -> bool {
@@ -398,8 +388,9 @@ impl Predictor {
 
     /// The best model of an endpoint: its own, else its pool's, else its prior.
     fn best(&self, slot: Slot, part: Part) -> &Fit {
-        let own = self.models[slot.index()].part(part);
-        let pooled = self.pools[self.pool[slot.index()] as usize].models.part(part);
+        let tenant = &self.tenants[slot.index()];
+        let own = tenant.models.part(part);
+        let pooled = self.pools[tenant.pool as usize].models.part(part);
         if !self.is_mature(own) && self.is_mature(pooled) { pooled } else { own }
     }
 
@@ -409,25 +400,42 @@ impl Predictor {
             return None;
         }
         let best = self.best(slot, part);
-        (self.is_mature(best) || self.models[slot.index()].prior_speaks).then_some(best)
+        (self.is_mature(best) || self.tenants[slot.index()].models.prior_speaks).then_some(best)
     }
 
     fn learn(&mut self, slot: Slot, part: Part, features: [f64; 3], measured_ms: f64) {
         let memory = f64::from(self.config.memory_observations);
         let row = slot.index();
-        let pool = &mut self.pools[self.pool[row] as usize];
+        let pool = &mut self.pools[self.tenants[row].pool as usize];
         let pooled = &mut pool.models.fits[part as usize];
-        let own = &mut self.models[row].fits[part as usize];
+        let tenant = &mut self.tenants[row];
+        let own = &mut tenant.models.fits[part as usize];
         if own.observations() == 0 && pooled.observations() >= self.config.min_observations {
             *own = pooled.fresh_copy();
         }
+        let drift = &mut tenant.drift[part as usize];
+        if let Some(reference) = drift.reference() {
+            let current = own.coefficients();
+            let log_of = |of: &[f64; 3]| libm::log(measured_ms / dot(of, &features));
+            let (log, log_current) = (log_of(reference), log_of(&current));
+            self.drift_alarms += u64::from(drift.observe(log, log_current, current));
+        } else if own.observations() >= SETTLED_OBSERVATIONS.max(self.config.min_observations) {
+            drift.refer_to(own.coefficients());
+        }
         own.observe(features, measured_ms, memory);
         pooled.observe(features, measured_ms, memory);
-        if own.observations() >= self.config.min_observations {
+        self.settle(slot, part);
+        self.lend(row, part);
+    }
+
+    /// Puts an endpoint's best model in force; who has one of its own borrows no longer.
+    pub(super) fn settle(&mut self, slot: Slot, part: Part) {
+        let row = slot.index();
+        if self.is_mature(self.tenants[row].models.part(part)) {
+            let pool = &mut self.pools[self.tenants[row].pool as usize];
             pool.borrowers[part as usize].retain(|&other| other != row as u32);
         }
         self.put_in_force(row, part);
-        self.lend(row, part);
     }
 
     /// What an endpoint's best model says now.
@@ -436,7 +444,7 @@ impl Predictor {
         let coefficients = fit.map(Fit::coefficients);
         match part {
             Part::Prefill => {
-                let own = self.models[row].part(part);
+                let own = self.tenants[row].models.part(part);
                 let error = if self.is_mature(own) { own.spread() } else { 0.0 };
                 self.in_force.set_prefill(row, coefficients, error);
             }
@@ -445,8 +453,8 @@ impl Predictor {
     }
 
     /// What the pool of an endpoint has learned goes to all who borrow from it.
-    fn lend(&mut self, row: usize, part: Part) {
-        let pool = &self.pools[self.pool[row] as usize];
+    pub(super) fn lend(&mut self, row: usize, part: Part) {
+        let pool = &self.pools[self.tenants[row].pool as usize];
         let pooled = pool.models.part(part);
         if !self.is_mature(pooled) {
             return;
@@ -461,23 +469,15 @@ impl Predictor {
     }
 
     /// The decodes that a prefill found when it was sent.
-    fn decodes_beside(&self, slot: Slot, ahead: &Ahead) -> DecodesBeside {
+    fn decodes_beside(&self, slot: Slot, booked_at: Time, ahead: &Ahead) -> DecodesBeside {
+        let step_ended_ms = ahead.step_ended_ms.unwrap_or(f64::NEG_INFINITY);
         DecodesBeside {
             coefficients: self.in_force.decode(slot.index()),
             requests: ahead.load.decoding_requests.into(),
             context_tokens: ahead.load.active_decode_tokens as f64,
             behind_prefill: ahead.head.is_some(),
+            since_step_ms: booked_at.as_millis_f64() - step_ended_ms,
         }
-    }
-
-    fn add_prefill(&mut self, at: Time, slot: Slot, work_ms: f64, steps: f64) {
-        let span_ms = self.config.prefill_window_ms as f64;
-        let recent = &mut self.recent[slot.index()];
-        let at = at.max(recent.at);
-        let fade = recent.fade(at, span_ms);
-        recent.work_ms = fade * recent.work_ms + work_ms;
-        recent.steps = fade * recent.steps + steps;
-        recent.at = at;
     }
 }
 

@@ -17,6 +17,9 @@ use std::ops::Range;
 /// Rounding of a product may pass a whole number of steps by this much.
 const STEP_ROUNDING: f64 = 1e-9;
 
+/// Steps after which errors of their length have added up, and nothing is known of when one ends.
+const PHASE_STEPS: f64 = 24.0;
+
 /// What an endpoint would compute for a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prefill {
@@ -52,6 +55,7 @@ pub struct PrefillRows<'a> {
     head_since_ms: &'a [f64],
     head_tokens: &'a [f64],
     head_pairs: &'a [f64],
+    step_ended_ms: &'a [f64],
     steps_per_token: &'a [f64],
     step_share: &'a [f64],
 }
@@ -70,6 +74,7 @@ impl<'a> PrefillRows<'a> {
             head_since_ms: cut(&columns.head_since_ms),
             head_tokens: cut(&columns.head_tokens),
             head_pairs: cut(&columns.head_pairs),
+            step_ended_ms: cut(&columns.step_ended_ms),
             steps_per_token: cut(&columns.steps_per_token),
             step_share: cut(&columns.step_share),
         }
@@ -97,6 +102,7 @@ impl<'a> PrefillRows<'a> {
             head_since_ms: &self.head_since_ms[..rows],
             head_tokens: &self.head_tokens[..rows],
             head_pairs: &self.head_pairs[..rows],
+            step_ended_ms: &self.step_ended_ms[..rows],
             steps_per_token: &self.steps_per_token[..rows],
             step_share: &self.step_share[..rows],
         }
@@ -168,6 +174,7 @@ impl<'a> PrefillRows<'a> {
             requests: self.decoding_requests[row],
             context_tokens: self.decoding_tokens[row],
             behind_prefill: self.head_since_ms[row] < f64::INFINITY,
+            since_step_ms: now_ms - self.step_ended_ms[row],
         };
         left + beside.drag_ms(steps(tokens, self.steps_per_token[row]))
     }
@@ -180,16 +187,22 @@ pub(super) struct DecodesBeside {
     pub(super) context_tokens: f64,
     /// Whether they run beside a prefill already.
     pub(super) behind_prefill: bool,
+    /// How long ago a step is known to have ended.
+    pub(super) since_step_ms: f64,
 }
 
 impl DecodesBeside {
-    /// How much they slow a prefill of so many steps: half a step until the one that runs ends, and
-    /// their part of each step that the prefill takes.
+    /// How much they slow a prefill of so many steps: what is left of the step that runs, and their
+    /// part of each step that the prefill takes. Where no step has been seen to end lately, half of
+    /// one is left.
     #[inline(always)]
     pub(super) fn drag_ms(&self, steps: f64) -> f64 {
         let [base, per_request, per_token] = self.coefficients;
         let beside = per_request * self.requests + per_token * self.context_tokens;
-        let current = if self.behind_prefill { 0.0 } else { (base + beside) / 2.0 };
+        let step = base + beside;
+        let passed = self.since_step_ms / step;
+        let left = if passed < PHASE_STEPS { 1.0 - (passed - passed.floor()) } else { 0.5 };
+        let current = if self.behind_prefill { 0.0 } else { step * left };
         let drag = current + steps * beside;
         if self.requests > 0.0 { drag } else { 0.0 }
     }

@@ -2,7 +2,7 @@
 
 use super::rows::{Rows, reported};
 use super::{Feature, ForeignScore, Request};
-use crate::fleet::{EndpointSpec, Fleet};
+use crate::fleet::{EndpointSpec, Fleet, Predicted};
 use crate::predict::Predictor;
 use crate::{BlockKey, EndpointId, Slot, Time};
 
@@ -65,6 +65,13 @@ impl<'a> Context<'a> {
     pub(super) fn tpot_ms(&self, slot: Slot) -> Option<f64> {
         let prompt_tokens = self.request.prompt_tokens;
         self.predictor.tpot_ms(self.now, slot, self.fleet.columns(), prompt_tokens)
+    }
+
+    /// Everything that is predicted of the request on an endpoint that holds so much of it.
+    pub(super) fn predicted(&self, slot: Slot, matched_tokens: u32) -> Predicted {
+        let prompt_tokens = self.request.prompt_tokens;
+        let ttft_ms = self.ttft_ms(slot, matched_tokens);
+        self.predictor.predicted(self.now, slot, self.fleet.columns(), prompt_tokens, ttft_ms)
     }
 
     /// What each candidate's owner said of it.

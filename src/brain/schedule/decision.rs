@@ -1,6 +1,7 @@
 //! A choice with its reasons.
 
 use super::reasons::Reasons;
+use crate::fleet::Predicted;
 use crate::index::MatchSource;
 use crate::{EndpointId, ReservationId, Ticket};
 use serde::{Deserialize, Serialize};
@@ -57,15 +58,6 @@ pub enum Phase {
     Prefill,
     /// Decode with KV that another endpoint prefilled.
     Decode,
-}
-
-/// Predicted latencies; `None` until there is a model of the endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Predicted {
-    /// Time to first token, milliseconds.
-    pub ttft_ms: Option<f64>,
-    /// Time per output token, milliseconds.
-    pub tpot_ms: Option<f64>,
 }
 
 /// What each filter removed and what each scorer gave.

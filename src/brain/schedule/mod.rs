@@ -46,8 +46,9 @@ mod rows;
 mod scheduler;
 mod scorer;
 
+pub use crate::fleet::Predicted;
 pub use config::{PluginConfig, ProfileChoice, ProfileConfig, ScheduleConfig, ScorerConfig};
-pub use decision::{Decision, Explanation, FilterStep, Leg, Phase, Predicted, ScoreColumn};
+pub use decision::{Decision, Explanation, FilterStep, Leg, Phase, ScoreColumn};
 pub use error::{Exclusions, NoCandidate, ScheduleError};
 pub use features::{Feature, Features};
 pub use headers::{HeaderError, RequestHeaders};

@@ -3,7 +3,7 @@
 use super::compiled::{Profile, is_weight};
 use super::config::{ProfileChoice, ScheduleConfig};
 use super::context::{Context, Placed};
-use super::decision::{Explanation, Predicted};
+use super::decision::Explanation;
 use super::features::Features;
 use super::filter::{Eligible, Gate};
 use super::profile::{builtin_profile, builtin_profiles};
@@ -12,6 +12,7 @@ use super::rows::Rows;
 use super::scorer::{Degraded, NEUTRAL, foreign_column};
 use super::{Ask, ForeignScore, NoCandidate, Request, ScheduleError};
 use crate::fleet::Fleet;
+use crate::fleet::Predicted;
 use crate::index::{MatchSource, Matches};
 use crate::lanes::vectorised;
 use crate::predict::{Predictor, Prefill};
@@ -196,10 +197,7 @@ impl Scheduler {
                 base + per_token * own.uncached_tokens + per_pair * own.pairs
             }),
             match_source: matched.map_or(MatchSource::None, |matched| matched.source),
-            predicted: Predicted {
-                ttft_ms: cx.ttft_ms(endpoint.slot, matched_tokens),
-                tpot_ms: cx.tpot_ms(endpoint.slot),
-            },
+            predicted: cx.predicted(endpoint.slot, matched_tokens),
             reasons,
         })
     }

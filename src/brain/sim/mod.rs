@@ -9,6 +9,7 @@
 //! Guaranteed: nothing here scores or chooses; equal workloads, worlds and seeds give equal rows.
 //! Not here: files (bodies read traces and pass their text), clocks, threads.
 
+mod accuracy;
 mod arrivals;
 mod engines;
 mod error;
@@ -27,6 +28,7 @@ mod trace;
 mod workload;
 mod world;
 
+pub use accuracy::{Accuracy, LEARNING_REQUESTS};
 pub use arrivals::Arrivals;
 pub use error::SimError;
 pub use generate::{Agents, Chats, Gaps, GenerateError, Lognormal, PrefixModel};

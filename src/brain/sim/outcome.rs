@@ -2,6 +2,8 @@
 
 use super::Summary;
 use crate::engine::Counters;
+use crate::fleet::Predicted;
+use crate::predict::Timing;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +55,8 @@ pub struct Row {
     pub host_hit_tokens: u32,
     /// Tokens that the router believed to be there.
     pub matched_tokens: u32,
-    /// Time to first token that the router expected; NaN where it had no model.
-    pub predicted_ttft_ms: f64,
-    /// Time per output token that it expected; NaN where it had no model.
-    pub predicted_tpot_ms: f64,
+    /// What the router expected when it sent it.
+    pub predicted: Predicted,
     /// How often its connection broke, because an engine died.
     pub retries: u32,
 }
@@ -93,6 +93,10 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// Of each engine.
     pub engines: Vec<Counters>,
+    /// What the first router had learned of each by the end.
+    pub timings: Vec<Timing>,
+    /// Alarms of drift that it has raised.
+    pub drift_alarms: u64,
     /// When the last event was, milliseconds.
     pub ended_ms: f64,
     /// What a replica costs.
@@ -110,6 +114,7 @@ impl Outcome {
     #[must_use]
     pub fn summary_of(&self, tenant: u32) -> Summary {
         let rows = self.rows.iter().filter(|row| row.tenant == tenant).copied().collect();
-        Summary::of(&Self { rows, engines: self.engines.clone(), ..*self })
+        let (engines, timings) = (self.engines.clone(), self.timings.clone());
+        Summary::of(&Self { rows, engines, timings, ..*self })
     }
 }

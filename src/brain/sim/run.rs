@@ -8,6 +8,7 @@ use super::routers::Router;
 use super::{Arrivals, SimError, Workload, World};
 use crate::brain::{Action, Input};
 use crate::engine::{EngineConfig, EngineRequest, RequestId, SharedCache, Step};
+use crate::fleet::Predicted;
 use crate::predict::EngineProfile;
 use crate::rng::Rng;
 use crate::schedule::Decision;
@@ -252,8 +253,7 @@ impl<'a> Sim<'a> {
             hit_tokens: 0,
             host_hit_tokens: 0,
             matched_tokens: 0,
-            predicted_ttft_ms: f64::NAN,
-            predicted_tpot_ms: f64::NAN,
+            predicted: Predicted::default(),
             retries: 0,
         });
         self.sent.push(None);
@@ -328,8 +328,7 @@ impl<'a> Sim<'a> {
         it.engine = at as u32;
         it.sent_ms = self.now.as_millis_f64();
         it.matched_tokens = decision.matched_tokens;
-        it.predicted_ttft_ms = decision.predicted.ttft_ms.unwrap_or(f64::NAN);
-        it.predicted_tpot_ms = decision.predicted.tpot_ms.unwrap_or(f64::NAN);
+        it.predicted = decision.predicted;
         let engine = &mut self.engines[at];
         let prompt = &self.workload.prompts()[it.prompt as usize];
         self.sent[row as usize] = Some(Sent {
@@ -474,7 +473,11 @@ impl<'a> Sim<'a> {
             let fits = Some(tokens) <= most_tokens;
             row.is_counted = number >= warmup && (row.fate != Fate::Refused || fits);
         }
+        let views = self.routers.first().map(|router| router.brain.endpoints(self.now));
+        let stats = self.routers.first().map(|router| router.brain.stats());
         Outcome {
+            drift_alarms: stats.map_or(0, |stats| stats.drift_alarms),
+            timings: views.into_iter().flatten().filter_map(|view| view.latency).collect(),
             engines: self.engines.iter().map(|engine| *engine.model.counters()).collect(),
             rows: self.rows,
             ended_ms: self.now.as_millis_f64(),

@@ -1,5 +1,6 @@
 //! Figures of a run.
 
+use super::accuracy::Accuracy;
 use super::{Fate, Outcome, Row};
 use serde::Serialize;
 
@@ -39,10 +40,9 @@ pub struct Summary {
     pub tpot_p99_ms: f64,
     /// Longest wait for a first token, of those that never got one up to the end.
     pub longest_wait_ms: f64,
-    /// Mean relative error of the router's predicted times to first token.
-    pub ttft_mape: f64,
-    /// The same of its predicted times per output token.
-    pub tpot_mape: f64,
+    /// How well the router's predictions came true.
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
     /// Tokens prefilled by the busiest engine over the mean.
     pub imbalance: f64,
     /// Running requests that were sent back to the queue, warm-up included.
@@ -102,10 +102,7 @@ impl Summary {
             tpot_p50_ms: tpot.at(0.5),
             tpot_p99_ms: tpot.at(0.99),
             longest_wait_ms: waits.fold(0.0, f64::max),
-            ttft_mape: mape(
-                served.iter().map(|row| (row.predicted_ttft_ms, row.first_token_ms - row.sent_ms)),
-            ),
-            tpot_mape: mape(served.iter().map(|row| (row.predicted_tpot_ms, row.tpot_ms()))),
+            accuracy: Accuracy::of(outcome),
             imbalance: imbalance(outcome),
             preemptions: outcome.engines.iter().map(|engine| engine.preemptions).sum(),
             retries: outcome.rows.iter().map(|row| u64::from(row.retries)).sum(),
@@ -129,15 +126,6 @@ impl Sorted {
         let last = self.0.len().saturating_sub(1);
         self.0.get((share * last as f64).round() as usize).copied().unwrap_or_default()
     }
-}
-
-/// Mean of |predicted - measured| / measured, where both are known.
-fn mape(pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
-    let known = pairs.filter(|(predicted, measured)| !predicted.is_nan() && *measured > 0.0);
-    let (sum, count) = known.fold((0.0, 0_u64), |(sum, count), (predicted, measured)| {
-        (sum + (predicted - measured).abs() / measured, count + 1)
-    });
-    sum / count.max(1) as f64
 }
 
 fn imbalance(outcome: &Outcome) -> f64 {

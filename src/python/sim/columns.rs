@@ -51,8 +51,13 @@ pub fn of<'py>(py: Python<'py>, rows: &[Row]) -> PyResult<Bound<'py, PyDict>> {
     set(it, "host_hit_tokens", rows, |row| row.host_hit_tokens)?;
     set(it, "matched_tokens", rows, |row| row.matched_tokens)?;
     set(it, "retries", rows, |row| row.retries)?;
-    set(it, "predicted_ttft_ms", rows, |row| row.predicted_ttft_ms)?;
-    set(it, "predicted_tpot_ms", rows, |row| row.predicted_tpot_ms)?;
+    set(it, "tenant", rows, |row| row.tenant)?;
+    let known = |value: Option<f64>| value.unwrap_or(f64::NAN);
+    set(it, "predicted_ttft_ms", rows, |row| known(row.predicted.ttft_ms))?;
+    set(it, "predicted_ttft_p90_ms", rows, |row| known(row.predicted.ttft_p90_ms))?;
+    set(it, "predicted_tpot_ms", rows, |row| known(row.predicted.tpot_ms))?;
+    set(it, "predicted_tpot_p50_ms", rows, |row| known(row.predicted.tpot_p50_ms))?;
+    set(it, "predicted_tpot_p90_ms", rows, |row| known(row.predicted.tpot_p90_ms))?;
     Ok(columns)
 }
 

@@ -79,8 +79,7 @@ impl OurFleet {
                     ticket: Ticket(u64::from(endpoint * 32 + request)),
                     prompt_tokens: PROMPT_TOKENS,
                     uncached_tokens: 16 * request + 1,
-                    predicted_ttft_ms: None,
-                    predicted_tpot_ms: None,
+                    predicted: Default::default(),
                     objective_tpot_ms: None,
                 };
                 let reservation = fleet.book(Time::ZERO, id, &booking).unwrap();

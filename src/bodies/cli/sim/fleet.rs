@@ -43,6 +43,9 @@ pub(super) struct FleetArgs {
     /// How long a client waits after a broken connection before it asks again.
     #[arg(long, default_value_t = 100.0)]
     retry_ms: f64,
+    /// Routers are not told which profile an engine has.
+    #[arg(long)]
+    unknown_profiles: bool,
     /// What a replica costs.
     #[arg(long, default_value_t = 0.0)]
     usd_per_replica_hour: f64,
@@ -76,6 +79,7 @@ impl FleetArgs {
 
     /// What happens to them.
     pub(super) fn apply(&self, world: &mut World) {
+        world.profiles_known = !self.unknown_profiles;
         world.shared_cache = self.shared_cache;
         world.outages = self.failures.iter().chain(&self.joins).copied().collect();
         world.outage_notice_ms = self.notice_ms;

@@ -184,6 +184,7 @@ fn a_decode_window_tells_the_mean_batch_and_what_was_prefilled_beside() {
         mean_context_tokens: (101.0 + 402.0 + 412.0) / 3.0,
         prefill_tokens: 40.0,
         prefill_pairs: 40.0 * 260.0 + 800.0,
+        prefill_steps: 1.0,
     };
     assert_eq!(window, expected);
 }

@@ -90,7 +90,7 @@ struct Peer {
 #[derive(Debug)]
 enum Past {
     Load(Time, EndpointId, Load),
-    Prefilled(EndpointId, u64, u64, ReservationId),
+    Prefilled(Time, EndpointId, u64, u64, ReservationId),
 }
 
 #[derive(Default)]
@@ -141,7 +141,7 @@ impl Oracle {
             request.first_token_at = Some(self.latest);
             self.dequeue(&request);
             let (tokens, pairs) = (u64::from(request.uncached), request.pairs());
-            self.past.push(Past::Prefilled(request.endpoint, tokens, pairs, id));
+            self.past.push(Past::Prefilled(self.latest, request.endpoint, tokens, pairs, id));
         }
         request.output = request.output.max(output).max(1);
         request.renewed_at = self.latest;
@@ -196,7 +196,7 @@ impl Oracle {
                     tokens += u128::from(load.active_decode_tokens) * span;
                     (at, load) = (time, new);
                 }
-                Past::Prefilled(endpoint, new_tokens, new_pairs, _)
+                Past::Prefilled(_, endpoint, new_tokens, new_pairs, _)
                     if endpoint == request.endpoint =>
                 {
                     prefilled += new_tokens;
@@ -204,6 +204,18 @@ impl Oracle {
                 }
                 _ => {}
             }
+        }
+        // First tokens within 2 ms of the one before came from its step.
+        let ends = |past: &Past| match *past {
+            Past::Prefilled(at, endpoint, ..) if endpoint == request.endpoint => Some(at),
+            _ => None,
+        };
+        let mut steps = 0.0;
+        let mut last = self.past[..=from].iter().filter_map(ends).next_back();
+        for end in self.past[from + 1..].iter().filter_map(ends) {
+            let shared = last.is_some_and(|last| end.since(last) <= Duration::from_millis(2));
+            steps += if shared { 0.0 } else { 1.0 };
+            last = Some(end);
         }
         let span = self.latest.since(at).as_nanos();
         requests += u128::from(load.decoding_requests) * span;
@@ -215,6 +227,7 @@ impl Oracle {
             mean_context_tokens: tokens as f64 / nanos as f64,
             prefill_tokens: prefilled as f64,
             prefill_pairs: pairs as f64,
+            prefill_steps: steps,
         })
     }
 }

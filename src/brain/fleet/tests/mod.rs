@@ -31,8 +31,7 @@ fn booking(ticket: u64, prompt_tokens: u32, uncached_tokens: u32) -> Booking {
         ticket: Ticket(ticket),
         prompt_tokens,
         uncached_tokens,
-        predicted_ttft_ms: None,
-        predicted_tpot_ms: None,
+        predicted: Default::default(),
         objective_tpot_ms: None,
         expected_output_tokens: None,
     }

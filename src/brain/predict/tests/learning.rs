@@ -69,8 +69,13 @@ impl Drive<'_> {
             ticket: Ticket(self.arrived.into()),
             prompt_tokens: prompt,
             uncached_tokens: new,
-            predicted_ttft_ms: self.predictor.ttft_ms(now, SLOT, columns, prompt, cached),
-            predicted_tpot_ms: self.predictor.tpot_ms(now, SLOT, columns, prompt),
+            predicted: self.predictor.predicted(
+                now,
+                SLOT,
+                columns,
+                prompt,
+                self.predictor.ttft_ms(now, SLOT, columns, prompt, cached),
+            ),
             objective_tpot_ms: None,
             expected_output_tokens: None,
         };
@@ -89,14 +94,14 @@ impl Drive<'_> {
         if is_first {
             self.predictor.first_token(self.fleet.columns(), &reservation);
             let actual = at.millis_since(reservation.booked_at);
-            let predicted = reservation.predicted_ttft_ms.filter(|_| counts);
+            let predicted = reservation.predicted.ttft_ms.filter(|_| counts);
             self.ttft_errors.extend(predicted.map(|ms| ms / actual - 1.0));
         }
         if token.is_last {
             if let Some(window) = self.fleet.decode_window(at, token.id) {
-                self.predictor.output(SLOT, &window);
+                self.predictor.output(SLOT, &window, &reservation.predicted);
                 let actual = window.duration_ms / f64::from(window.steps);
-                let predicted = reservation.predicted_tpot_ms;
+                let predicted = reservation.predicted.tpot_ms;
                 let predicted = predicted.filter(|_| counts && window.steps >= 32);
                 self.tpot_errors.extend(predicted.map(|ms| ms / actual - 1.0));
             }

@@ -1,9 +1,12 @@
 //! The models against engines whose timing is known.
 
+mod drift;
 mod fit;
+mod interference;
 mod learning;
 mod predictor;
 mod profile;
+mod saved;
 mod stepped_engine;
 
 use crate::rng::Rng;

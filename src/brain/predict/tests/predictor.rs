@@ -1,5 +1,5 @@
 use super::noise;
-use crate::fleet::{Booking, DecodeWindow, EndpointSpec, Fleet, FleetConfig};
+use crate::fleet::{Booking, DecodeWindow, EndpointSpec, Fleet, FleetConfig, Predicted};
 use crate::predict::{EngineProfile, PROFILES, PredictConfig, PredictError, Predictor};
 use crate::rng::Rng;
 use crate::{EndpointId, Slot, Ticket, Time};
@@ -33,8 +33,7 @@ fn booking(prompt_tokens: u32, uncached_tokens: u32) -> Booking {
         ticket: Ticket(0),
         prompt_tokens,
         uncached_tokens,
-        predicted_ttft_ms: None,
-        predicted_tpot_ms: None,
+        predicted: Predicted::default(),
         objective_tpot_ms: None,
         expected_output_tokens: None,
     }
@@ -75,6 +74,7 @@ fn alone(batch: f64, context: f64, steps: u32, step_ms: f64) -> DecodeWindow {
         mean_context_tokens: context,
         prefill_tokens: 0.0,
         prefill_pairs: 0.0,
+        prefill_steps: 0.0,
     }
 }
 
@@ -104,7 +104,7 @@ fn nothing_is_predicted_before_there_is_a_model() {
     assert!(within(0.3, ttft(&predictor, &fleet, slot), QWEN.prefill_ms(3_000, 1_000)));
     assert_eq!(tpot(&predictor, &fleet, slot), None, "no output was seen");
     for _ in 0..16 {
-        predictor.output(slot, &alone(2.0, 9_000.0, 100, 17.0));
+        predictor.output(slot, &alone(2.0, 9_000.0, 100, 17.0), &Predicted::default());
     }
     assert!(tpot(&predictor, &fleet, slot).is_some());
 }
@@ -234,7 +234,10 @@ fn decodes_slow_a_prefill_and_prefills_slow_decodes() {
 
     let ttft = predictor.ttft_ms(at(20), slot, fleet.columns(), 1_000, 0).unwrap();
     let beside = 0.0259 + 4.26e-5 * 50_001.0;
-    assert!((ttft - (idle + (15.28 + beside) / 2.0 + beside)).abs() < 1e-6, "{ttft}");
+    let step = 15.28 + beside;
+    assert!((ttft - (idle + step - 10.0 + beside)).abs() < 1e-6, "{ttft}: a step ended 10 ms ago");
+    let ttft = predictor.ttft_ms(at(20_000), slot, fleet.columns(), 1_000, 0).unwrap();
+    assert!((ttft - (idle + step / 2.0 + beside)).abs() < 1e-6, "{ttft}: none was seen lately");
 
     let quiet = predictor.tpot_ms(at(20), slot, fleet.columns(), 1_000).unwrap();
     for i in 0..20 {
@@ -278,10 +281,10 @@ fn short_decodes_and_broken_clocks_teach_nothing() {
     let (_, ids) = fleet_of(1);
     let (mut predictor, slot) = (predictor(), ids[0].slot);
     predictor.admit(slot, 0, None);
-    predictor.output(slot, &alone(1.0, 1_000.0, 7, 17.0));
-    predictor.output(slot, &alone(1.0, 1_000.0, 100, 1e9));
-    predictor.output(slot, &alone(f64::NAN, 1_000.0, 100, 17.0));
-    predictor.output(Slot(77), &alone(1.0, 1_000.0, 100, 17.0));
+    predictor.output(slot, &alone(1.0, 1_000.0, 7, 17.0), &Predicted::default());
+    predictor.output(slot, &alone(1.0, 1_000.0, 100, 1e9), &Predicted::default());
+    predictor.output(slot, &alone(f64::NAN, 1_000.0, 100, 17.0), &Predicted::default());
+    predictor.output(Slot(77), &alone(1.0, 1_000.0, 100, 17.0), &Predicted::default());
     assert_eq!(predictor.timing(slot).unwrap().decodes_observed, 0);
 }
 
@@ -321,7 +324,11 @@ fn follow(steps: &[Step]) -> Vec<Option<u64>> {
     for step in steps {
         match *step {
             Step::Book(endpoint, prompt, uncached) => {
-                requests.push(fleet.book(now, ids[endpoint], &booking(prompt, uncached)).unwrap());
+                let (slot, columns) = (ids[endpoint].slot, fleet.columns());
+                let ttft_ms = predictor.ttft_ms(now, slot, columns, prompt, 0);
+                let predicted = predictor.predicted(now, slot, columns, prompt, ttft_ms);
+                let booking = Booking { predicted, ..booking(prompt, uncached) };
+                requests.push(fleet.book(now, ids[endpoint], &booking).unwrap());
             }
             Step::Token(which, tokens) => {
                 if let Some(&id) = requests.get(which)
@@ -333,8 +340,8 @@ fn follow(steps: &[Step]) -> Vec<Option<u64>> {
             Step::Release(which) => {
                 if let Some(&id) = requests.get(which) {
                     if let Some(window) = fleet.decode_window(now, id) {
-                        let slot = fleet.reservation(id).unwrap().endpoint.slot;
-                        predictor.output(slot, &window);
+                        let it = fleet.reservation(id).unwrap();
+                        predictor.output(it.endpoint.slot, &window, &it.predicted);
                     }
                     fleet.release(now, id);
                 }
@@ -348,8 +355,9 @@ fn follow(steps: &[Step]) -> Vec<Option<u64>> {
                     mean_context_tokens: context,
                     prefill_tokens: tokens,
                     prefill_pairs: pairs,
+                    prefill_steps: pairs,
                 };
-                predictor.output(ids[endpoint].slot, &window);
+                predictor.output(ids[endpoint].slot, &window, &Predicted::default());
             }
             Step::Rejoin(endpoint) => {
                 fleet.leave(now, ids[endpoint]).unwrap();
@@ -362,8 +370,8 @@ fn follow(steps: &[Step]) -> Vec<Option<u64>> {
         for slot in 0..4 {
             let columns = fleet.columns();
             let ttft = predictor.ttft_ms(now, Slot(slot), columns, 3_000, 1_000);
-            let tpot = predictor.tpot_ms(now, Slot(slot), columns, u32::MAX);
-            for predicted in [ttft, tpot] {
+            let of = predictor.predicted(now, Slot(slot), columns, u32::MAX, ttft);
+            for predicted in [ttft, of.tpot_ms, of.ttft_p90_ms, of.tpot_p50_ms, of.tpot_p90_ms] {
                 let good = |ms: f64| ms.is_finite() && ms >= 0.0;
                 assert!(predicted.is_none_or(good), "{predicted:?} after {step:?}");
                 predictions.push(predicted.map(f64::to_bits));

@@ -84,8 +84,7 @@ impl World {
             ticket: crate::Ticket(0),
             prompt_tokens: uncached_tokens,
             uncached_tokens,
-            predicted_ttft_ms: None,
-            predicted_tpot_ms: None,
+            predicted: Default::default(),
             objective_tpot_ms: None,
             expected_output_tokens: None,
         };

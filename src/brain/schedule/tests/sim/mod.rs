@@ -255,8 +255,7 @@ impl Simulation {
             ticket: Ticket(self.in_flight.len() as u64),
             prompt_tokens: request.prompt_tokens,
             uncached_tokens: choice.uncached_tokens,
-            predicted_ttft_ms: choice.predicted.ttft_ms,
-            predicted_tpot_ms: choice.predicted.tpot_ms,
+            predicted: choice.predicted,
             objective_tpot_ms: request.slo.tpot_ms,
             expected_output_tokens: None,
         };
@@ -327,7 +326,8 @@ impl Simulation {
         let output_tokens = turns[self.turn[session]].output_tokens as u32;
         self.fleet.progress(time, reservation, output_tokens).unwrap();
         if let Some(window) = self.fleet.decode_window(time, reservation) {
-            self.predictor.output(endpoint.slot, &window);
+            let predicted = self.fleet.reservation(reservation).unwrap().predicted;
+            self.predictor.output(endpoint.slot, &window, &predicted);
         }
         assert!(self.fleet.release(time, reservation));
         self.finished += 1;

@@ -98,7 +98,7 @@ impl SimArgs {
             return Err(format!("policy {unknown:?} is unknown: use {}", known.join(", ")).into());
         }
         let workloads = match self.two_tenants()? {
-            Some(workload) => vec![workload],
+            Some(workloads) => workloads,
             None => {
                 let source = self.source.open()?;
                 (1..=if source.is_seeded() { self.seeds.max(1) } else { 1 })
@@ -131,7 +131,7 @@ impl SimArgs {
 
     /// Two tenants, where they are asked for: the first asks for `--load` of what the fleet completes of
     /// its requests.
-    fn two_tenants(&self) -> Result<Option<Workload>, CommandError> {
+    fn two_tenants(&self) -> Result<Option<Vec<Workload>>, CommandError> {
         let Some(sample) = self.source.two_tenants(SAMPLED_PER_S, SAMPLED_S, 0) else {
             return Ok(None);
         };
@@ -145,8 +145,9 @@ impl SimArgs {
                 self.load * capacity_requests_per_s(&sample, &world)?
             }
         };
-        let asked = self.source.two_tenants(quiet_per_s, self.horizon_s, 1);
-        Ok(asked.map(|it| it.workload()))
+        let of_seed = |seed| self.source.two_tenants(quiet_per_s, self.horizon_s, seed);
+        let asked = (1..=self.seeds.max(1)).filter_map(of_seed);
+        Ok(Some(asked.map(|it| it.workload()).collect()))
     }
 
     /// The world and what is asked in it. The capacity is that of the first seed's workload.

@@ -161,7 +161,7 @@ fn admission_keeps_caches_where_sessions_are_too_many_and_starves_nobody() {
 #[test]
 fn a_tenant_is_served_as_if_alone_while_another_floods() {
     let play = |flood, hold_ms| {
-        let asked = TwoTenants { quiet_per_s: 14.0, flood, seconds: 20.0, seed: 5 };
+        let asked = TwoTenants { quiet_per_s: 14.0, flood, seconds: 40.0, seed: 5 };
         let mut world = open(8);
         world.engines.iter_mut().for_each(|engine| engine.kv_blocks = 6_000);
         world.hold_ms = hold_ms;

@@ -12,12 +12,22 @@
 //! expected  = step + (prefills since its first token + those queued + growth*left/2) / output
 //! rise      = P(expected + own/output) - P(expected)
 //! newcomer  = P(step + growth) + P(ttft)
+//! peers     = n_peers * (P(step + growth + own/mean) - P(step + growth))
 //! ```
+//!
+//! What other routers have in flight there is told in sums: each of those counts as one that has the
+//! newcomer's objective and the mean answer. Of four routers that exchange loads this wins back 1 point of
+//! the 3 that they lose to one.
 //!
 //! `output` is what the request has generated (by its time, where nobody tells) and what it is likely
 //! to generate still: 0.4 of the mean answer, at least the mean in all; where its client said how long its
 //! answer will be, that in the place of the mean. A time to first token that the
 //! prompt would miss alone on an idle endpoint is no objective: `max(objective, 1.5 * isolated)`.
+//!
+//! NOTE(perf): tried at a load of 1.1, where the rival with the shortest tail has a p99 of 16 s and ours
+//! 28 s: each objective-length beyond the objective as 0.05 to 0.5 of a miss, or its square as 0.01 to
+//! 0.03. The tail falls to 24 s at best, and a fifth fewer are in time. For peers: shares of prefill and
+//! own misses scaled by all in flight over our own, 1 to 2 points less.
 
 use crate::Slot;
 use crate::schedule::context::Context;
@@ -66,8 +76,9 @@ pub(super) fn expected_misses(cx: &Context<'_>, slot: Slot, of: &Newcomer) -> Op
     let growth = share / (1.0 - share) * step;
     let mean_output = cx.predictor.mean_output_tokens();
 
-    let mut misses = 0.0;
+    let (mut misses, mut own_requests) = (0.0, 0.0);
     for it in cx.fleet.in_flight(slot) {
+        own_requests += 1.0;
         let Some(objective) = it.objective_ms else { continue };
         let generated = timing.generated_tokens(cx.now, &it, step);
         let interrupted = match it.first_token_at {
@@ -83,7 +94,11 @@ pub(super) fn expected_misses(cx: &Context<'_>, slot: Slot, of: &Newcomer) -> Op
             - missed(expected - objective, TPOT_WIDTH_MS);
     }
     if let Some(objective) = cx.request.slo.tpot_ms {
-        misses += missed(step + growth - objective, TPOT_WIDTH_MS);
+        let above = step + growth - objective;
+        let of_peers = (inflight - own_requests).max(0.0);
+        let risen = missed(above + own_ms / mean_output, TPOT_WIDTH_MS);
+        let before = missed(above, TPOT_WIDTH_MS);
+        misses += before + of_peers * (risen - before);
     }
     if let Some(objective) = cx.request.slo.ttft_ms {
         let prompt = f64::from(cx.request.prompt_tokens);

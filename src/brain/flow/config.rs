@@ -48,6 +48,7 @@ impl FlowConfig {
             .map(|(name, weight)| (format!("turns.tenant_weights.{name}"), *weight, 1e-3, 1e3));
         let of_all = [
             ("sessions.tight_share", it.tight_share, 0.01, 100.0),
+            ("sessions.demand_window_s", it.demand_window_s, 0.001, day_s),
             ("sessions.loose_share", it.loose_share, 0.0, it.tight_share),
             ("sessions.fill_share", it.fill_share, 0.01, 100.0),
             ("sessions.overflow_share", it.overflow_share, 0.01, 100.0),

@@ -18,7 +18,7 @@ from timing import batch, median_us, race
 
 def main() -> None:
     options = arguments()
-    figures = decision_figures(options)
+    figures = decision_figures(options) | objective_figures(options)
     if not options.no_peers:
         figures |= peers_figures()
     print("BENCH", json.dumps(figures))
@@ -70,6 +70,33 @@ def decision_figures(options: argparse.Namespace) -> dict[str, float]:
         "tokens": options.tokens,
         "endpoints": options.endpoints,
     }
+
+
+def objective_figures(options: argparse.Namespace) -> dict[str, float]:
+    """The same with objectives, on a fleet with eight answers under way everywhere."""
+    router = Router(block_size=options.block_size, seed=1, **options.profile)
+    labels = {"engine-profile": "qwen3-32b_h100_tp2"}
+    for index in range(options.endpoints):
+        router.add_endpoint(f"http://10.0.0.{index}:8000", model="m", labels=labels)
+    prompts = conversations(options.tokens)
+    asked = {"model": "m", "ttft_slo_ms": 1000.0, "tpot_slo_ms": 60.0}
+    for request in range(8 * options.endpoints):
+        router.first_token(router.route(prompts[request % len(prompts)], **asked))
+
+    def cancel_all(decisions: list[object]) -> None:
+        for decision in decisions:
+            assert isinstance(decision, Decision)
+            router.cancel(decision)
+
+    def decide(request: int) -> Decision:
+        return router.route(prompts[request % len(prompts)], **asked)
+
+    # Few at a time: they stay booked until the batch is over.
+    runs = race({"": lambda: batch(options.endpoints, decide, cancel_all)})
+    taken = median_us(runs[""])
+    print(f"{'route, with objectives':28} {taken:8.1f} us   (8 answers under way on each)")
+    router.close()
+    return {"decision_slo_us_p50": round(taken, 2)}
 
 
 def arguments() -> argparse.Namespace:

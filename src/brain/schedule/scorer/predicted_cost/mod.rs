@@ -82,6 +82,7 @@ use crate::schedule::registry::{self, AMOUNT, Plugin, in_range};
 use crate::schedule::rows::{FEW, LowerTiers, holders, matching};
 use serde::Deserialize;
 use smallvec::SmallVec;
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -133,8 +134,8 @@ impl Default for Params {
 
 /// Over this time prefills are counted as recent.
 const PLACED_WINDOW: Duration = Duration::from_secs(30);
-/// Most candidates whose missed objectives are counted.
-const MOST_COUNTED: usize = 64;
+/// Most candidates whose missed objectives are counted, the cheapest without them.
+const MOST_COUNTED: usize = 16;
 /// Requests over which the running means are taken.
 const MEMORY_REQUESTS: f64 = 128.0;
 /// Share of the KV cache that requests may hold before they are taken to wait for each other: it
@@ -410,17 +411,13 @@ impl PredictedCost {
         }
         let matched = cx.column(Feature::MatchedTokens);
         let faded = self.placed.faded(cx.now) / (PLACED_WINDOW.as_secs_f64() * 1e3);
-        let mut counted: SmallVec<[usize; MOST_COUNTED]> = SmallVec::new();
+        // Added at the end, so that costs and rows say who has been counted.
+        let mut counted: SmallVec<[(usize, f64); MOST_COUNTED]> = SmallVec::new();
         let mut best = f64::INFINITY;
-        while counted.len() < MOST_COUNTED.min(out.len()) {
-            let open = (0..out.len()).filter(|row| !counted.contains(row));
-            let Some(row) = open.min_by(|one, other| out[*one].total_cmp(&out[*other])) else {
-                return;
-            };
-            if out[row] >= best {
-                return;
-            }
-            counted.push(row);
+        let mut last = (f64::NEG_INFINITY, 0);
+        while counted.len() < MOST_COUNTED {
+            let Some(row) = next_cheapest(out, last).filter(|row| out[*row] < best) else { break };
+            last = (out[row], row);
             let slot = cx.ids()[row].slot;
             let work = Prefill::of(cx.request.prompt_tokens, matched[row] as u32);
             let newcomer = Newcomer {
@@ -428,11 +425,37 @@ impl PredictedCost {
                 pairs: work.pairs,
                 recent_share: faded * self.placed.scaled(slot.index()..slot.index() + 1)[0],
             };
-            let Some(misses) = expected_misses(cx, slot, &newcomer) else { return };
-            out[row] += self.params.miss_ms * misses;
-            best = best.min(out[row]);
+            let Some(misses) = expected_misses(cx, slot, &newcomer) else { break };
+            counted.push((row, self.params.miss_ms * misses));
+            best = best.min(out[row] + self.params.miss_ms * misses);
+        }
+        if counted.len() == MOST_COUNTED {
+            // Of the others none is looked at, and none may seem cheaper for that.
+            let most = counted.iter().map(|(_, added)| *added).fold(0.0, f64::max);
+            out.iter_mut().for_each(|cost| *cost += most);
+            counted.iter_mut().for_each(|(_, added)| *added -= most);
+        }
+        for (row, added) in counted {
+            out[row] += added;
         }
     }
+}
+
+/// The row of the least cost behind one of a cost and row, in the order of both.
+fn next_cheapest(costs: &[f64], (past, past_row): (f64, usize)) -> Option<usize> {
+    let mut next = None;
+    let mut least = f64::INFINITY;
+    for (row, cost) in costs.iter().enumerate() {
+        let is_behind = match cost.total_cmp(&past) {
+            Ordering::Greater => true,
+            Ordering::Equal => row > past_row,
+            Ordering::Less => false,
+        };
+        if is_behind && *cost < least {
+            (next, least) = (Some(row), *cost);
+        }
+    }
+    next
 }
 
 /// Whether every candidate has a latency model, and none is off by too much. Under overload the

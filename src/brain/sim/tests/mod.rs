@@ -141,8 +141,10 @@ fn turns_of_a_session_follow_each_other() {
 fn admission_keeps_caches_where_sessions_are_too_many_and_starves_nobody() {
     let workload = sessions(40, 30);
     let play = |hold_ms| {
-        let mut world = World::new(engine(), 2, Arrivals::closed(20));
+        let mut world = World::new(engine(), 2, Arrivals::closed(28));
         world.hold_ms = hold_ms;
+        // Turns are short here.
+        world.brain.flow.sessions.demand_window_s = 2.0;
         run(&workload, &world).unwrap()
     };
     let (placed, admitted) = (play(0), play(3_600_000));

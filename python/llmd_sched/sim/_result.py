@@ -30,7 +30,7 @@ class Summary:
       and the share of them in SLO; 1 where there are none.
     - ``hit_ratio``, ``hit_ratio_with_host``: prompt tokens found on the GPU, of all served; host
       tier included.
-    - ``longest_wait_ms``: for a first token; where none came, up to the end.
+    - ``longest_wait_ms``: for a first token; where none came, up to the end, but for the rejected.
     - ``ttft_mape``, ``tpot_mape``, ``tpot_p50_mape``: mean relative error of what the router
       predicted at the decision, past the first 500 requests; ``*_p90_coverage``: share that its
       90th percentiles covered; ``*_hindsight_error``: what its models are off by once all that a

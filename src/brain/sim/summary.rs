@@ -38,7 +38,7 @@ pub struct Summary {
     pub tpot_p50_ms: f64,
     /// 99 % were faster.
     pub tpot_p99_ms: f64,
-    /// Longest wait for a first token, of those that never got one up to the end.
+    /// Longest wait for a first token, of those that never got one up to the end; the rejected know.
     pub longest_wait_ms: f64,
     /// How well the router's predictions came true.
     #[serde(flatten)]
@@ -70,7 +70,8 @@ impl Summary {
         let ttft = Sorted::of(served.iter().map(|row| row.ttft_ms()));
         let tpot =
             Sorted::of(served.iter().filter(|row| row.output_tokens > 1).map(|row| row.tpot_ms()));
-        let waits = counted.iter().map(|row| match row.first_token_ms.is_nan() {
+        let waiting = counted.iter().filter(|row| row.fate != Fate::Rejected);
+        let waits = waiting.map(|row| match row.first_token_ms.is_nan() {
             true => outcome.ended_ms - row.arrived_ms,
             false => row.ttft_ms(),
         });

@@ -81,6 +81,7 @@ impl OurFleet {
                     uncached_tokens: 16 * request + 1,
                     predicted: Default::default(),
                     objective_tpot_ms: None,
+                    expected_output_tokens: None,
                 };
                 let reservation = fleet.book(Time::ZERO, id, &booking).unwrap();
                 if request % 4 > 0 {

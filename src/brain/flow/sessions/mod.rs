@@ -167,6 +167,8 @@ pub(crate) struct Sessions {
     /// What live sessions ask for over the fleet's KV, averaged up to `demand_at`.
     demand: f64,
     demand_at: Time,
+    /// Of the time that it is an average over; 1 for long.
+    demand_weight: f64,
     /// Share of the waits in `config` that demand justifies.
     patience: f64,
     /// When it was last seen who is silent.
@@ -188,6 +190,7 @@ impl Sessions {
             is_tight: false,
             demand: 0.0,
             demand_at: Time::ZERO,
+            demand_weight: 0.0,
             patience: 1.0,
             looked_at: Time::ZERO,
             reserved: Vec::new(),
@@ -334,15 +337,19 @@ impl Sessions {
 
     /// Demand has been `share` of the KV since the last call.
     fn average_demand(&mut self, now: Time, share: f64) {
-        let passed_s = now.since(self.demand_at).as_secs_f64();
-        self.demand_at = now;
         // An unknown capacity is NaN, none at all is infinite: neither is ever tight.
-        self.demand = if share.is_finite() {
-            let kept = libm::exp(-passed_s / self.config.demand_window_s);
-            share + (self.demand - share) * kept
-        } else {
-            0.0
-        };
+        if !share.is_finite() {
+            (self.demand, self.demand_weight) = (0.0, 0.0);
+            return;
+        }
+        // Of the time before the first call nothing is known, and it counts for nothing.
+        let is_first = self.demand_weight <= 0.0;
+        let passed_s = if is_first { 0.0 } else { now.since(self.demand_at).as_secs_f64() };
+        let fade = libm::exp(-passed_s / self.config.demand_window_s);
+        let kept = self.demand_weight * fade;
+        self.demand_at = now;
+        self.demand_weight = (kept + 1.0 - fade).max(1e-9);
+        self.demand = share + (self.demand - share) * (kept / self.demand_weight);
     }
 
     /// The order in which those who wait are asked: residents first, as they came, then others by

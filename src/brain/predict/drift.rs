@@ -12,9 +12,9 @@
 //! alarm when either passes 25 * max(sigma, 0.04), and the recent mean of z passes log 1.2
 //! ```
 //!
-//! so that departures of less than 15 % raise none, and noise of any size one in more
-//! observations than an endpoint lives to see. A single observation is cut at 8 sigma: no outlier counts for
-//! much. While the alarm lasts the reference stays, and the test is turned round: the sum grows by how
+//! so that departures of less than 15 % raise none, nor did stationary noise in 100,000 observations.
+//! Where an endpoint is so full that the model itself errs for long, it may (docs/predict.md). A single
+//! observation is cut at 8 sigma: no outlier counts for much. While the alarm lasts the reference stays, and the test is turned round: the sum grows by how
 //! much nearer `z` is to nothing than to the departure, and the alarm ends where that passes the same
 //! bound. In calm the reference is renewed every 256 observations, because traffic changes, and a
 //! model that was fitted to other prompts errs on these; what departs slower than 15 % in that

@@ -104,6 +104,21 @@ fn in_milliseconds_where_every_candidate_has_a_model() {
     assert_close(&scores, &[(warm + 1.0) / (cold + 1.0), 1.0]);
 }
 
+/// Misses are counted of the 16 cheapest: here all miss, and the last four would seem cheap.
+#[test]
+fn who_is_not_looked_at_seems_no_cheaper_for_that() {
+    let mut world = World::with_prior((0..20).map(sized), "qwen3-32b_h100_tp2");
+    for endpoint in 0..20 {
+        world.book(endpoint, 4_000 + 10 * endpoint as u32);
+    }
+    let mut request = prompt(1_000);
+    request.slo.ttft_ms = Some(1.0);
+
+    let scores = world.scores(cost(), &request);
+
+    assert!(scores.is_sorted_by(|one, other| one > other), "{scores:?}");
+}
+
 #[test]
 fn a_model_of_one_candidate_alone_says_nothing() {
     let mut world = World::alike(2);

@@ -42,7 +42,7 @@
 //! Defaults: `interference` 0.1, `eviction` 10, `kv_wait` 1, `miss_ms` 20,000, `churn_window_s` 60, `tier_weights` as
 //! `prefix-cache-scorer`.
 //! Limits: an endpoint of unknown capacity pays for no eviction and no KV wait. What other routers have
-//! in flight is in its queue where it reports one, but their objectives are not known.
+//! in flight is in its queue where it reports one, and known in sums where they tell each other.
 //!
 //! NOTE(perf): tried on simulated chats and shared prefixes, with KV for 0.2 to 4 times the working
 //! set. Pricing whole batches, `(queue + own) * (1 + n)`, and counting decodes beside the queue,
@@ -402,8 +402,9 @@ impl PredictedCost {
 
 impl PredictedCost {
     /// Adds what the expected misses of objectives cost, where anybody has objectives: to the
-    /// cheapest candidates, until no other can become the cheapest. Misses only add, so the costs of
-    /// those left out are lower bounds that are not the least.
+    /// cheapest candidates, until no other can become the cheapest, or 16 have been. Misses only add, so
+    /// the costs of those left out are lower bounds that are not the least; past 16 they are taken to
+    /// miss as many as the worst of those.
     fn add_misses(&self, cx: &Context<'_>, out: &mut [f64]) {
         let has_objectives = cx.request.slo.ttft_ms.is_some() || cx.request.slo.tpot_ms.is_some();
         if self.params.miss_ms == 0.0 || !has_objectives || !can_be_trusted(cx) {

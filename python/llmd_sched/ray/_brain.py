@@ -1,0 +1,222 @@
+"""One deployment's brain in one process: Ray's replicas and requests, as the router knows them.
+
+Everything here is called from the one event loop that Ray routes a deployment's requests in, and
+returns at once; only :meth:`DeploymentBrain.counters` may be called from elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmd_sched._core import Decision, Router
+from llmd_sched._errors import LlmdError
+from llmd_sched.ray._replicas import endpoint_of
+from llmd_sched.ray._requests import Asked, asked
+from llmd_sched.ray._settings import Settings
+
+logger = logging.getLogger("llmd_sched.ray")
+
+Ranks = list[list[Any]]
+# A prompt that fills no block.
+UNKNOWN = (0,)
+
+
+class Booking:
+    """A request that has a place, until Ray says that it is over."""
+
+    __slots__ = ("asked", "decision", "future", "is_waiting")
+
+    def __init__(self, asked: Asked, decision: Decision, future: Any) -> None:
+        self.asked = asked
+        self.decision = decision
+        self.future = future
+        self.is_waiting = True
+
+
+class DeploymentBrain:
+    """Ranks replicas for requests, and keeps the ledger of what is in flight."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.settings = settings
+        self._find = settings.finder()
+        self._usual = settings.request_options()
+        self.router = Router(
+            settings.router_config(), block_size=settings.block_size, profile=settings.policy
+        )
+        # By the replica's full id, which is its endpoint's address.
+        self._replicas: dict[str, Any] = {}
+        self._described: dict[str, Any] = {}
+        self._bookings: dict[str, Booking] = {}
+        self._picks = 0
+        self._repicks = 0
+        self._moved = 0
+        self._fallbacks = 0
+        self._last_error: str | None = None
+        self._pick_cpu_ns = 0
+
+    # What Ray asks.
+
+    def rank(
+        self,
+        candidates: Sequence[Any],
+        pending: Any,
+        available: Callable[[Sequence[Any]], Sequence[Any]],
+    ) -> Ranks:
+        """Replicas in the order in which Ray should try them: the best, then all."""
+        if pending is None or not candidates:
+            return [list(candidates)]
+        # Without it Ray asks again at once while everybody is full.
+        pending.routing_context.should_backoff = True
+        try:
+            before = time.thread_time_ns()
+            best = self._pick(candidates, pending, available)
+            self._pick_cpu_ns += time.thread_time_ns() - before
+        except Exception as failed:
+            self._fell_back(failed)
+            return [list(candidates)]
+        return [[best], list(candidates)]
+
+    def _pick(
+        self,
+        candidates: Sequence[Any],
+        pending: Any,
+        available: Callable[[Sequence[Any]], Sequence[Any]],
+    ) -> Any:
+        self._picks += 1
+        request_id = pending.metadata.internal_request_id
+        before = self._bookings.pop(request_id, None)
+        if before is not None:
+            self._repicks += 1
+            self.router.cancel(before.decision)
+        wanted = asked(pending, self._usual, self._find)
+        # Whoever is asked again was turned away by somebody full.
+        allowed = None
+        if before is not None or len(candidates) != len(self._replicas):
+            free = available(candidates) or candidates
+            allowed = [full_id(it) for it in free if full_id(it) in self._replicas]
+        decision = self._route(wanted, allowed)
+        self._bookings[request_id] = Booking(wanted, decision, pending.future)
+        if before is None or before.future is not pending.future:
+            pending.future.add_done_callback(lambda future: self._placed(request_id, future))
+        return self._replicas[decision.address]
+
+    def _route(self, wanted: Asked, allowed: Sequence[str] | None) -> Decision:
+        options = wanted.options
+        if allowed is not None:
+            options = {**options, "allowed": allowed}
+        if wanted.tokens is not None:
+            return self.router.route(wanted.tokens, **options)
+        if wanted.text:
+            return self.router.route(text=wanted.text, **options)
+        # Nothing is known of its prompt: it counts as a request, and matches nothing.
+        return self.router.route(UNKNOWN, **options)
+
+    def _placed(self, request_id: str, future: Any) -> None:
+        """Ray has chosen, or nobody wants the request any more."""
+        booking = self._bookings.get(request_id)
+        if booking is None or booking.future is not future:
+            return
+        if future.cancelled() or future.exception() is not None:
+            del self._bookings[request_id]
+            self.router.cancel(booking.decision)
+            return
+        chosen = full_id(future.result())
+        booking.is_waiting = False
+        if chosen == booking.decision.address or chosen not in self._replicas:
+            return
+        # Its place was full: the load is booked where it went.
+        self._moved += 1
+        self.router.cancel(booking.decision)
+        try:
+            booking.decision = self._route(booking.asked, [chosen])
+        except LlmdError as failed:
+            del self._bookings[request_id]
+            self._fell_back(failed)
+
+    # What Ray tells.
+
+    def sync(self, replicas: Sequence[Any]) -> None:
+        """These are the replicas now."""
+        try:
+            self._sync(replicas)
+        except Exception as failed:
+            self._fell_back(failed)
+
+    def _sync(self, replicas: Sequence[Any]) -> None:
+        there = {full_id(replica): replica for replica in replicas}
+        for gone in self._replicas.keys() - there.keys():
+            self._remove(gone)
+        for name, replica in there.items():
+            described = endpoint_of(replica, self.settings)
+            if name in self._replicas and described != self._described[name]:
+                # It tells only now where it publishes: what it was believed to hold is worth less.
+                self._remove(name)
+            if name not in self._replicas:
+                self.router.add_endpoint(name, **described)
+                self._described[name] = described
+            self._replicas[name] = replica
+
+    def died(self, replica_id: Any) -> None:
+        """A replica is no more; it may be said again, or of one never seen."""
+        try:
+            self._remove(replica_id.to_full_id_str())
+        except Exception as failed:
+            self._fell_back(failed)
+
+    def _remove(self, name: str) -> None:
+        if self._replicas.pop(name, None) is None:
+            return
+        del self._described[name]
+        self.router.remove_endpoint(name)
+        lost = [it for it, booking in self._bookings.items() if booking.decision.address == name]
+        for request_id in lost:
+            del self._bookings[request_id]
+
+    def completed(self, replica_id: Any, request_id: str) -> None:
+        """A request is over. Ray says it too of a replica that only turned the request away, while
+        the request has been picked its next place already.
+        """
+        booking = self._bookings.get(request_id)
+        if booking is None or booking.is_waiting:
+            return
+        if booking.decision.address != replica_id.to_full_id_str():
+            return
+        del self._bookings[request_id]
+        self.router.finish(booking.decision)
+
+    # What is shown.
+
+    def counters(self) -> dict[str, Any]:
+        """As :func:`llmd_sched.ray.counters` says."""
+        return {
+            "picks": self._picks,
+            "repicks": self._repicks,
+            "moved": self._moved,
+            "fallbacks": self._fallbacks,
+            "last_error": self._last_error,
+            "booked": len(self._bookings),
+            "waiting": sum(it.is_waiting for it in list(self._bookings.values())),
+            "pick_cpu_us": self._pick_cpu_ns / 1e3 / max(self._picks, 1),
+            "router": self.router.stats(),
+        }
+
+    def _fell_back(self, failed: Exception) -> None:
+        self._fallbacks += 1
+        said = f"{type(failed).__name__}: {failed}"
+        if said != self._last_error:
+            logger.warning("%s: Ray chooses, because of %s", self.name, said)
+        self._last_error = said
+
+    def close(self) -> None:
+        """Ends what runs for the router."""
+        self.router.close()
+
+
+def full_id(replica: Any) -> str:
+    """The name of a replica that no other has, which is its endpoint's address."""
+    name: str = replica.replica_id.to_full_id_str()
+    return name

@@ -1,0 +1,105 @@
+"""What a deployment's configuration says: the keyword arguments of the router, checked."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict, cast, get_args
+
+from llmd_sched._errors import ConfigError
+
+KvEvents = Literal["auto", "off"]
+
+
+class Slo(TypedDict, total=False):
+    """Objectives of requests that bring none of their own, milliseconds."""
+
+    ttft_ms: float
+    tpot_ms: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keywords of :class:`LlmdRouter`, all of which JSON can carry.
+
+    - ``policy``: name of the scheduling profile, see ``docs/policy.md``.
+    - ``block_size``: tokens a block, best the engines' own.
+    - ``kv_events``: ``"auto"`` subscribes to the replicas that tell where they publish KV events,
+      and estimates from this router's own decisions what the others hold; ``"off"`` estimates
+      it of all.
+    - ``slo``: objectives of requests that bring none, ``{"ttft_ms": ..., "tpot_ms": ...}``.
+    - ``prompt``: ``"package.module:function"`` that finds the prompt of a request where its payload is
+      the application's own; see :data:`llmd_sched.ray._requests.Finder`.
+    - ``config``: any other key of the :class:`llmd_sched.Router`'s configuration.
+
+    Raises :class:`ConfigError` naming the key.
+
+    >>> Settings.of({"policy": "lmetric", "slo": {"ttft_ms": 500}}).policy
+    'lmetric'
+    >>> Settings.of({"polcy": "lmetric"})
+    Traceback (most recent call last):
+    llmd_sched._errors.ConfigError: request_router_kwargs has no key 'polcy'; it may have: policy, \
+block_size, kv_events, slo, prompt, config
+    """
+
+    policy: str = "default"
+    block_size: int = 16
+    kv_events: KvEvents = "auto"
+    slo: Slo = field(default_factory=lambda: Slo())
+    prompt: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kwargs: Mapping[str, Any]) -> Settings:
+        """The settings that keyword arguments ask for."""
+        for key in kwargs:
+            if key not in cls.__dataclass_fields__:
+                known = ", ".join(cls.__dataclass_fields__)
+                raise ConfigError(f"request_router_kwargs has no key {key!r}; it may have: {known}")
+        settings = cls(**kwargs)
+        settings._check()
+        return settings
+
+    def router_config(self) -> dict[str, Any]:
+        """The configuration of the :class:`llmd_sched.Router`."""
+        return dict(self.config)
+
+    def request_options(self) -> dict[str, float]:
+        """The options that every request gets unless it says otherwise."""
+        named = {"ttft_ms": "ttft_slo_ms", "tpot_ms": "tpot_slo_ms"}
+        return {named[key]: float(cast(float, value)) for key, value in self.slo.items()}
+
+    def finder(self) -> Callable[..., Any] | None:
+        """The function that ``prompt`` names."""
+        if self.prompt is None:
+            return None
+        module, _, function = self.prompt.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as failed:
+            raise ConfigError(
+                f"prompt: {self.prompt!r} cannot be imported ({failed}); name a function as "
+                "'package.module:function' that every router process can import"
+            ) from failed
+        if not callable(found):
+            raise ConfigError(f"prompt: {self.prompt!r} is not a function")
+        return cast("Callable[..., Any]", found)
+
+    def _check(self) -> None:
+        if self.kv_events not in get_args(KvEvents):
+            allowed = " or ".join(repr(name) for name in get_args(KvEvents))
+            raise ConfigError(f"kv_events: {self.kv_events!r} is not {allowed}")
+        if not isinstance(self.slo, Mapping):
+            raise ConfigError(f"slo: {self.slo!r} is not a mapping of ttft_ms and tpot_ms")
+        for key, value in self.slo.items():
+            if key not in ("ttft_ms", "tpot_ms"):
+                raise ConfigError(f"slo: it has no key {key!r}; it may have ttft_ms and tpot_ms")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+                raise ConfigError(f"slo: {key} is {value!r}; give milliseconds above 0")
+        if not isinstance(self.config, Mapping):
+            raise ConfigError(f"config: {self.config!r} is not a mapping")
+        for key in ("block_size",):
+            if key in self.config:
+                raise ConfigError(f"config: {key} is a keyword of its own here")
+        self.finder()

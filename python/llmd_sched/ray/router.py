@@ -1,0 +1,50 @@
+"""The class that Ray Serve makes one of for each process and deployment. It only hands over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmd_sched._errors import MissingDependencyError
+
+try:
+    from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+except ImportError as absent:
+    raise MissingDependencyError(
+        f"llmd_sched.ray needs Ray Serve 2.50 or newer ({absent}): pip install 'llmd-sched[ray]'"
+    ) from absent
+
+
+class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types that hold
+    """Sends each request where the brain says; see :class:`llmd_sched.ray.Settings` for its keywords.
+
+    Whatever goes wrong inside, Ray gets the candidates as it gave them, and
+    :func:`llmd_sched.ray.counters` counts it: an exception here would hang the request for ever.
+    """
+
+    def initialize_state(self, **kwargs: Any) -> None:
+        """Takes up ``request_router_kwargs``. Raises :class:`llmd_sched.ConfigError`."""
+        from llmd_sched.ray._deployments import deployment_brain
+
+        self._brain = deployment_brain(self._deployment_id.to_replica_actor_class_name(), kwargs)
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """The best replica first, then all of them."""
+        return self._brain.rank(candidate_replicas, pending_request, self.select_available_replicas)
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Takes up who is there; Ray calls this whenever anything about a replica changed."""
+        self._brain.sync(replicas)
+        super().update_replicas(replicas)
+
+    def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
+        """Forgets a replica and what was in flight on it. Ray may say so several times, or never."""
+        self._brain.died(replica_id)
+        super().on_replica_actor_died(replica_id)
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Releases what was booked for the request."""
+        self._brain.completed(replica_id, internal_request_id)

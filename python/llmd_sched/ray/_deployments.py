@@ -1,7 +1,7 @@
 """The brains of this process, one for each deployment that it routes to.
 
-Apart from the router class: Ray pickles that by value where it is given as an object, and what is here
-must be one for the process, not one for each copy.
+Apart from the router class: Ray pickles that by value where it is given as an object, and what is
+here must be one for the process, not one for each copy.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmd_sched.ray._settings import Settings
 
-# Under this key of its metadata a replica describes its engine; see `llmd_sched.ray.engine_metadata`.
+# Under this key of its metadata a replica describes its engine.
 METADATA_KEY = "llmd_sched"
 # What Ray's own LLM replicas publish among their routing stats.
 RAY_LLM_KEY = "kv_event_metadata"

@@ -1,8 +1,8 @@
 """What a request of Ray Serve asks for: its prompt and options, wherever Ray hands them over.
 
-Handles pass whatever the application passes; ``ray.serve.llm`` passes parsed OpenAI requests, or with
-direct streaming a namespace of the body and ``request_token_ids``; the HTTP proxy passes only the head
-of the request, whose headers still count.
+Handles pass whatever the application passes; ``ray.serve.llm`` passes parsed OpenAI requests, or
+with direct streaming a namespace of the body and ``request_token_ids``; the HTTP proxy passes only
+the head of the request, whose headers still count.
 """
 
 from __future__ import annotations

@@ -29,8 +29,9 @@ class Settings:
       and estimates from this router's own decisions what the others hold; ``"off"`` estimates
       it of all.
     - ``slo``: objectives of requests that bring none, ``{"ttft_ms": ..., "tpot_ms": ...}``.
-    - ``prompt``: ``"package.module:function"`` that finds the prompt of a request where its payload is
-      the application's own; see :data:`llmd_sched.ray._requests.Finder`.
+    - ``prompt``: ``"package.module:function"``, called with the arguments and keyword arguments of
+      a call whose payload is the application's own. It returns token ids, a string, ``None`` where
+      there is no prompt, or a mapping with ``tokens`` or ``text`` and any request options.
     - ``config``: any other key of the :class:`llmd_sched.Router`'s configuration.
 
     Raises :class:`ConfigError` naming the key.

@@ -15,7 +15,7 @@ except ImportError as absent:
 
 
 class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types that hold
-    """Sends each request where the brain says; see :class:`llmd_sched.ray.Settings` for its keywords.
+    """Sends each request where the brain says. Keywords: :class:`llmd_sched.ray.Settings`.
 
     Whatever goes wrong inside, Ray gets the candidates as it gave them, and
     :func:`llmd_sched.ray.counters` counts it: an exception here would hang the request for ever.
@@ -41,7 +41,7 @@ class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types th
         super().update_replicas(replicas)
 
     def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
-        """Forgets a replica and what was in flight on it. Ray may say so several times, or never."""
+        """Forgets a replica and what was in flight on it; Ray may say so often, or never."""
         self._brain.died(replica_id)
         super().on_replica_actor_died(replica_id)
 

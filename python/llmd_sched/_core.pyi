@@ -800,6 +800,16 @@ class Explanation:
     >>> explanation = router.explain([1, 2, 3])
     >>> explanation.totals.shape == (len(explanation.candidates),)
     True
+
+    What is expected of the request where it was picked to go, as in :class:`Decision`:
+
+    >>> router = Router({"predict": {"prior_profile": "qwen3-32b_h100_tp2"}})
+    >>> _ = router.add_endpoint("http://10.0.0.1:8000")
+    >>> explanation = router.explain(range(1000))
+    >>> round(explanation.predicted_ttft_ms, 2)  # 3.52 + 0.05025 * 1000 + 1.6e-6 * 1000**2 / 2
+    54.57
+    >>> explanation.predicted_ttft_ms < explanation.predicted_ttft_p90_ms
+    True
     """
 
     @property
@@ -845,6 +855,26 @@ class Explanation:
     @property
     def fallback(self) -> str | None:
         """Why the profile was not followed, where it was not (a scorer failed, say)."""
+
+    @property
+    def predicted_ttft_ms(self) -> float | None:
+        """:attr:`Decision.predicted_ttft_ms` of :attr:`chosen`; None where there is neither."""
+
+    @property
+    def predicted_ttft_p90_ms(self) -> float | None:
+        """:attr:`Decision.predicted_ttft_p90_ms` of it."""
+
+    @property
+    def predicted_tpot_ms(self) -> float | None:
+        """:attr:`Decision.predicted_tpot_ms` of it."""
+
+    @property
+    def predicted_tpot_p50_ms(self) -> float | None:
+        """:attr:`Decision.predicted_tpot_p50_ms` of it."""
+
+    @property
+    def predicted_tpot_p90_ms(self) -> float | None:
+        """:attr:`Decision.predicted_tpot_p90_ms` of it."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain Python values."""

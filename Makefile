@@ -158,6 +158,12 @@ bench-predict:
 	cargo build -q --profile test-build -p llmd-bodies
 	$(PYTHON) benches/predict.py target/test-build/llmd-sched $(TRACES) $(ARGS)
 
+# The same on two real engines. What else the machine does is part of what it measures.
+.PHONY: bench-predict-vllm
+bench-predict-vllm: develop engines
+	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 256 --max-model-len 1024 -- \
+		$(BIN)/python benches/predict_vllm.py {urls} $(ARGS)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

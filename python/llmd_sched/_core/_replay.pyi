@@ -38,5 +38,6 @@ class ReplayReport:
 def replay(path: str | PathLike[str]) -> ReplayReport:
     """Runs a recorded decision log through a new brain and compares every outcome, bit by bit.
 
-    Raises :class:`ReplayError` for a file that is not a log, or of another version.
+    Raises :class:`ReplayError` for a file that is not a log, or one that was written under other
+    rules; :meth:`Workload.from_decision_log` reads those too.
     """

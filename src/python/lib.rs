@@ -58,7 +58,7 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use crate::cli::run_cli;
+    use crate::cli::{errand_run, run_cli};
     #[pymodule_export]
     use crate::decision::{Decision, Leg};
     #[pymodule_export]

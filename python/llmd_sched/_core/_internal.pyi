@@ -39,5 +39,11 @@ def explain_body(
 def run_cli(arguments: Sequence[str]) -> int:
     """Runs the command tree of ``llmd-sched`` and returns its exit status."""
 
+def errand_run(errand: bytes, number: int) -> bytes:
+    """Makes one run of what ``llmd-sched sim --ray`` sends, and returns what it gave.
+
+    Raises :class:`ConfigError` for an errand of another release, or a run that cannot be.
+    """
+
 def _before_fork() -> None: ...
 def _after_fork(in_child: bool) -> None: ...

@@ -10,7 +10,7 @@
 //! shared is given back as a home once the guests fit what else is shared, with some slack, or one home.
 //!
 //! On 40 agent sessions on 8 caches, `crowd_share` of 4, 6 and 8: 86, 88 and 91 % of the turns in time, the
-//! longest wait of a turn 355, 485 and 590 s; of 2 as bad as no guests apart. NOTE(perf): tight from 1.1 on:
+//! longest wait of a turn 355, 485 and 590 s (two seeds, as what follows). NOTE(perf): tight from 1.1 on:
 //! 12 % more turns in time of agents with short prompts, 8 % fewer of 40 sessions with long ones. From 1.35
 //! on: 2 to 14 % fewer.
 //!

@@ -251,10 +251,10 @@ impl State {
             .book(now, choice.endpoint, &booking)
             .map_err(|why| RejectReason::NotBooked(why.to_string()))?;
         self.scheduler.committed(now, request, &choice);
-        let session = session_of(request);
+        let session = self.tracked_session(request);
         self.routed.insert(ticket, Routed { reservation, session });
         if let Some(session) = session {
-            self.sessions.placed(now, session, ticket, choice.endpoint, keys);
+            self.sessions.placed(now, session, choice.endpoint, keys);
         }
         answers.book(now, choice.endpoint, request, keys);
         self.pace.let_go(now);
@@ -347,7 +347,7 @@ impl State {
         if let Some(held) = self.holding.take(ticket) {
             self.waits_no_more(&held);
             if let Some(session) = session_of(&held.payload.request) {
-                self.sessions.given_up(now, session, ticket);
+                self.sessions.given_up(now, session);
             }
             self.stats.cancelled += 1;
             return Ok(());

@@ -66,6 +66,8 @@ pub struct Reservation {
 /// A request in flight, and what its endpoint did since its first token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InFlight {
+    /// Its prompt.
+    pub prompt_tokens: u32,
     /// When its first token came.
     pub first_token_at: Option<Time>,
     /// Uncached tokens of others that were prefilled since; 0 before it.
@@ -410,6 +412,7 @@ fn in_flight(entry: &Entry, it: &Reservation, prefilled: (u64, u128)) -> InFligh
         None => (0.0, 0.0),
     };
     InFlight {
+        prompt_tokens: it.prompt_tokens,
         first_token_at: it.first_token_at,
         prefill_tokens,
         prefill_pairs,

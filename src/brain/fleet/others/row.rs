@@ -107,7 +107,7 @@ impl Row {
         };
         let last = self.shown.replace(page)?;
         // An engine that started again counts from zero.
-        let rise = (page.queries >= last.queries).then(|| page.queries - last.queries)?;
+        let rise = (page.queries >= last.queries).then_some(page.queries - last.queries)?;
         let hits = (page.hits - last.hits).max(0.0);
         // What of ours is long past its prefill has been shown, or never will be.
         let pending = own.inflight_context_tokens - own.active_decode_tokens;

@@ -22,7 +22,7 @@ struct Engine {
     running: Vec<Sent>,
     queries: f64,
     hits: f64,
-    others_tokens: f64,
+    others_tokens: u64,
 }
 
 impl Engine {
@@ -30,7 +30,7 @@ impl Engine {
         if let Some(it) = self.waiting.pop_front() {
             self.queries += f64::from(it.tokens);
             self.hits += f64::from(it.cached);
-            self.others_tokens += if it.ours.is_none() { f64::from(it.tokens) } else { 0.0 };
+            self.others_tokens += if it.ours.is_none() { it.tokens.into() } else { 0 };
             self.running.push(it);
         }
     }
@@ -155,7 +155,6 @@ proptest! {
                     read(&mut fleet, ms, id, &page, 1e9);
                     let seen = fleet.columns().load(SLOT).pending_prefill_tokens
                         - fleet.own_load(SLOT).pending_prefill_tokens;
-                    let seen = seen as f64;
                     prop_assert!(seen <= engine.others_tokens);
                     if engine.waiting.iter().all(|it| it.ours.is_none()) {
                         prop_assert_eq!(seen, engine.others_tokens);

@@ -233,6 +233,7 @@ impl State {
         foreign: &[ForeignScore],
         answers: &mut IndexAnswers<'_>,
     ) -> Result<Decision, RejectReason> {
+        self.fleet.settle_others(now);
         let matches = answers.matches(now, keys);
         let choice = self
             .scheduler
@@ -375,6 +376,11 @@ impl State {
         actions: &mut Vec<Action>,
     ) -> Result<(), BrainError> {
         let observed = self.fleet.observe(now, endpoint, sample)?;
+        let rates = self.predictor.rates(endpoint.slot);
+        self.fleet.estimate_others(now, endpoint, |tokens, pairs| {
+            let [base, per_token, per_pair] = rates?.prefill;
+            Some(base + per_token * tokens + per_pair * pairs)
+        })?;
         if let (Some(capacity), Some(index)) = (observed.capacity_learned, answers.index()) {
             index.set_capacity(endpoint, capacity.kv_blocks);
         }

@@ -210,6 +210,20 @@ impl Ledger {
         }
     }
 
+    /// A prefill of somebody else's is done on a slot, in so many steps.
+    pub(super) fn others_prefilled(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        uncached_tokens: u32,
+        pairs: u64,
+        steps: u64,
+    ) {
+        if let Some(row) = self.rows.get_mut(slot.index()) {
+            row.meter.prefilled(now, uncached_tokens, pairs, steps);
+        }
+    }
+
     pub(super) fn get(&self, id: ReservationId) -> Option<&Reservation> {
         let (index, generation) = split(id);
         let entry = self.entries.get(index as usize)?;

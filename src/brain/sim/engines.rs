@@ -3,6 +3,7 @@
 use crate::Time;
 use crate::engine::KvChange;
 use crate::engine::{EngineConfig, EngineConfigError, EngineModel, Load, SharedCache, Step};
+use crate::fleet::MetricsSample;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -48,7 +49,7 @@ impl Engine {
 
     /// Ends the step in flight and keeps its news.
     pub(super) fn finish_step(&mut self, now: Time, step: &mut Step) {
-        self.samples.until(now, self.model.load());
+        self.samples.until(now, Page::of(&self.model));
         self.model.finish_step(step);
         if !step.changes.is_empty() {
             let changes: Rc<[KvChange]> = step.changes.drain(..).collect();
@@ -60,7 +61,7 @@ impl Engine {
 
     /// Before the model changes at `now`.
     pub(super) fn before_change(&mut self, now: Time) {
-        self.samples.until(now, self.model.load());
+        self.samples.until(now, Page::of(&self.model));
     }
 
     /// It begins anew, and its events say so.
@@ -71,13 +72,43 @@ impl Engine {
         }
     }
 
-    /// The newest sample that a reader has at `now`, where there is one.
-    pub(super) fn sample(&mut self, now: Time) -> Option<(Time, Load)> {
+    /// The next sample that a router has by `now` and has not been told, and when it got it.
+    pub(super) fn sample(&mut self, now: Time, router: usize) -> Option<(Time, Page)> {
         if !self.is_up {
             return None;
         }
-        self.samples.until(now, self.model.load());
-        self.samples.newest(now)
+        self.samples.until(now, Page::of(&self.model));
+        self.samples.next(now, router)
+    }
+}
+
+/// What an engine's metrics page says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Page {
+    load: Load,
+    prefix_queries_tokens: u64,
+    prefix_hits_tokens: u64,
+}
+
+impl Page {
+    fn of(model: &EngineModel) -> Self {
+        let counters = model.counters();
+        Self {
+            load: model.load(),
+            prefix_queries_tokens: counters.prefix_queries_tokens,
+            prefix_hits_tokens: counters.prefix_hits_tokens,
+        }
+    }
+
+    pub(super) fn read(&self) -> MetricsSample {
+        MetricsSample {
+            waiting_requests: Some(self.load.waiting_requests.into()),
+            running_requests: Some(self.load.running_requests.into()),
+            kv_usage: Some(self.load.kv_usage()),
+            prefix_cache_queries_tokens: Some(self.prefix_queries_tokens as f64),
+            prefix_cache_hits_tokens: Some(self.prefix_hits_tokens as f64),
+            ..MetricsSample::default()
+        }
     }
 }
 
@@ -89,37 +120,61 @@ pub(super) struct Samples {
     lag_nanos: u64,
     /// The last multiple that has been taken.
     taken: u64,
-    kept: VecDeque<(Time, Load)>,
+    /// Those that a reader may still want: of what said the same, the first and the last.
+    kept: VecDeque<(Time, Page)>,
+    /// How many are no longer kept.
+    dropped: usize,
+    /// How many each reader has read or passed over.
+    read: Vec<usize>,
 }
 
 impl Samples {
     /// `interval_nanos` 0 takes none.
-    pub(super) fn new(interval_nanos: u64, lag_nanos: u64) -> Self {
-        Self { interval_nanos, lag_nanos, taken: 0, kept: VecDeque::new() }
+    pub(super) fn new(interval_nanos: u64, lag_nanos: u64, readers: usize) -> Self {
+        let (kept, read) = (VecDeque::new(), vec![0; readers]);
+        Self { interval_nanos, lag_nanos, taken: 0, kept, dropped: 0, read }
     }
 
-    /// The load has been `load` since the last call.
-    fn until(&mut self, now: Time, load: Load) {
+    /// The page has said `page` since the last call.
+    fn until(&mut self, now: Time, page: Page) {
         let Some(multiple) = now.as_nanos().checked_div(self.interval_nanos) else { return };
         // A sample at the very instant of a change sees what was before it.
         if multiple <= self.taken {
             return;
         }
+        let first = self.taken + 1;
         self.taken = multiple;
-        let at = Time::from_nanos(multiple * self.interval_nanos);
-        // Samples between the last change and this one said the same.
-        self.kept.push_back((at, load));
-        while self
-            .kept
-            .get(1)
-            .is_some_and(|(next, _)| next.as_nanos() + self.lag_nanos <= now.as_nanos())
-        {
-            self.kept.pop_front();
+        let mut keep = |multiple: u64| {
+            self.kept.push_back((Time::from_nanos(multiple * self.interval_nanos), page));
+        };
+        if first < multiple {
+            keep(first);
         }
+        keep(multiple);
     }
 
-    fn newest(&self, now: Time) -> Option<(Time, Load)> {
-        let known = |(at, _): &&(Time, Load)| at.as_nanos() + self.lag_nanos <= now.as_nanos();
-        self.kept.iter().rev().find(known).copied()
+    /// The oldest that a reader has by `now` and has not read, and when it got it; of a lone reader the
+    /// newest, since nothing that it has not done itself happens in between.
+    fn next(&mut self, now: Time, reader: usize) -> Option<(Time, Page)> {
+        let known = |at: Time| {
+            let told = Time::from_nanos(at.as_nanos() + self.lag_nanos);
+            (told <= now).then_some(told)
+        };
+        let at = |number: usize| self.kept.get(number - self.dropped);
+        let mut number = self.read[reader];
+        let (mut told, mut page) = at(number).and_then(|(at, page)| Some((known(*at)?, *page)))?;
+        number += 1;
+        while self.read.len() == 1
+            && let Some((later, newer)) =
+                at(number).and_then(|(at, page)| Some((known(*at)?, *page)))
+        {
+            (told, page) = (later, newer);
+            number += 1;
+        }
+        self.read[reader] = number;
+        let all = self.read.iter().copied().min().unwrap_or_default();
+        self.kept.drain(..all - self.dropped);
+        self.dropped = all;
+        Some((told, page))
     }
 }

@@ -96,7 +96,8 @@ impl<'a> Sim<'a> {
             return Err(SimError::Nobody("router"));
         }
         let (routers, block_size) = (world.routers as usize, workload.block_size());
-        let samples = Samples::new(nanos(world.metrics_interval_ms), nanos(world.metrics_lag_ms));
+        let samples =
+            Samples::new(nanos(world.metrics_interval_ms), nanos(world.metrics_lag_ms), routers);
         let shared = world.shared_cache.then(SharedCache::default);
         let (mut engines, mut profiles) = (Vec::with_capacity(world.engines.len()), Vec::new());
         for (engine, config) in world.engines.iter().enumerate() {
@@ -280,8 +281,9 @@ impl<'a> Sim<'a> {
 
     /// Tells a router something and carries out what it wants.
     fn tell(&mut self, router: usize, input: Input) -> Result<(), SimError> {
-        // Whoever may let a held request go has to know what is so now.
-        if !self.routers[router].held.is_empty() {
+        // Whoever may let a held request go has to know what is so now, and who has to guess at what
+        // other routers do, in which order things came.
+        if self.routers.len() > 1 || !self.routers[router].held.is_empty() {
             self.routers[router].catch_up(self.now, self.kv_lag_nanos, &mut self.engines);
         }
         let actions = self.routers[router].brain.step(self.now, input)?;

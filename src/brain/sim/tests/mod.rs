@@ -4,6 +4,7 @@ mod decision_log;
 mod generated;
 mod loads;
 mod outages;
+mod routers;
 
 use super::*;
 use crate::BlockKey;

@@ -25,6 +25,9 @@ pub(super) struct Engine {
     /// For each router, what it does not know yet, oldest first.
     pub(super) unread: Vec<VecDeque<News>>,
     samples: Samples,
+    /// Prompt tokens that its page says were looked up in its prefix cache, and were found there, as of
+    /// the last step that ended; `None` where pages tell of the step under way.
+    shown: Option<[u64; 2]>,
 }
 
 impl Engine {
@@ -33,6 +36,7 @@ impl Engine {
         routers: usize,
         samples: Samples,
         shared: Option<SharedCache>,
+        pages_at_step_end: bool,
     ) -> Result<Self, EngineConfigError> {
         let model = EngineModel::new(config)?;
         Ok(Self {
@@ -44,13 +48,16 @@ impl Engine {
             is_up: true,
             unread: vec![VecDeque::new(); routers],
             samples,
+            shown: pages_at_step_end.then_some([0; 2]),
         })
     }
 
     /// Ends the step in flight and keeps its news.
     pub(super) fn finish_step(&mut self, now: Time, step: &mut Step) {
-        self.samples.until(now, Page::of(&self.model));
+        self.samples.until(now, self.page());
         self.model.finish_step(step);
+        let counted = self.counted();
+        self.shown = self.shown.map(|_| counted);
         if !step.changes.is_empty() {
             let changes: Rc<[KvChange]> = step.changes.drain(..).collect();
             for unread in &mut self.unread {
@@ -61,7 +68,7 @@ impl Engine {
 
     /// Before the model changes at `now`.
     pub(super) fn before_change(&mut self, now: Time) {
-        self.samples.until(now, Page::of(&self.model));
+        self.samples.until(now, self.page());
     }
 
     /// It begins anew, and its events say so.
@@ -77,8 +84,19 @@ impl Engine {
         if !self.is_up {
             return None;
         }
-        self.samples.until(now, Page::of(&self.model));
+        self.samples.until(now, self.page());
         self.samples.next(now, router)
+    }
+
+    fn counted(&self) -> [u64; 2] {
+        let counters = self.model.counters();
+        [counters.prefix_queries_tokens, counters.prefix_hits_tokens]
+    }
+
+    fn page(&self) -> Page {
+        let [prefix_queries_tokens, prefix_hits_tokens] =
+            self.shown.unwrap_or_else(|| self.counted());
+        Page { load: self.model.load(), prefix_queries_tokens, prefix_hits_tokens }
     }
 }
 
@@ -91,15 +109,6 @@ pub(super) struct Page {
 }
 
 impl Page {
-    fn of(model: &EngineModel) -> Self {
-        let counters = model.counters();
-        Self {
-            load: model.load(),
-            prefix_queries_tokens: counters.prefix_queries_tokens,
-            prefix_hits_tokens: counters.prefix_hits_tokens,
-        }
-    }
-
     pub(super) fn read(&self) -> MetricsSample {
         MetricsSample {
             waiting_requests: Some(self.load.waiting_requests.into()),

@@ -113,7 +113,9 @@ impl<'a> Sim<'a> {
             if shared.is_some() {
                 config.host_ms_per_token = 0.0;
             }
-            engines.push(Engine::new(config, routers, samples.clone(), shared.clone())?);
+            let (samples, shared) = (samples.clone(), shared.clone());
+            let at_step_end = world.pages_at_step_end;
+            engines.push(Engine::new(config, routers, samples, shared, at_step_end)?);
         }
         let routers = (0..routers).map(|number| Router::new(world, block_size, number));
         Ok(Self {

@@ -62,6 +62,9 @@ pub(super) struct SimArgs {
     /// How often metrics are sampled; 0 is never.
     #[arg(long, default_value_t = 50.0)]
     metrics_ms: f64,
+    /// Pages tell what a step did to the prefix cache's counters when it ends, as vLLM's do.
+    #[arg(long)]
+    pages_at_step_end: bool,
     /// Routers that share nothing but the engines' events.
     #[arg(long, default_value_t = 1)]
     routers: u32,

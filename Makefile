@@ -36,7 +36,7 @@ $(VENV)/.stamp: tests/requirements.txt tests/setup/system_packages.sh
 	$(BIN)/pip install -q -r tests/requirements.txt
 	touch $@
 
-RUST_SOURCES := $(shell find src -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock python/llmd_sched/_core.pyi
+RUST_SOURCES := $(shell find src -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock $(wildcard python/llmd_sched/_core/*.pyi)
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi') pyproject.toml
 
 # The extension, built for tests (no LTO) and importable from the test environment.
@@ -157,6 +157,12 @@ bench-flow:
 bench-predict:
 	cargo build -q --profile test-build -p llmd-bodies
 	$(PYTHON) benches/predict.py target/test-build/llmd-sched $(TRACES) $(ARGS)
+
+# The same on two real engines. What else the machine does is part of what it measures.
+.PHONY: bench-predict-vllm
+bench-predict-vllm: develop engines
+	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 256 --max-model-len 1024 -- \
+		$(BIN)/python benches/predict_vllm.py {urls} $(ARGS)
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

@@ -1,27 +1,32 @@
 //! Takes the docstrings out of the type stub, so that they are written once: `stub_doc!("A.b")`
-//! is the docstring of `b` in `class A` of `python/llmd_sched/_core.pyi`.
+//! is the docstring of `b` in `class A` of a file in `python/llmd_sched/_core`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-const STUB: &str = "../../python/llmd_sched/_core.pyi";
+const STUB: &str = "../../python/llmd_sched/_core";
+/// Whose docstring is the module's.
+const MODULE: &str = "__init__.pyi";
 const QUOTES: &str = "\"\"\"";
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed={STUB}");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    let text = fs::read_to_string(Path::new(STUB))?;
-    for (name, docstring) in docstrings(&text) {
-        fs::write(out.join(format!("{name}.txt")), docstring)?;
+    for file in fs::read_dir(Path::new(STUB))? {
+        let path = file?.path();
+        let own = if path.ends_with(MODULE) { "module" } else { "file" };
+        for (name, docstring) in docstrings(&fs::read_to_string(path)?, own) {
+            fs::write(out.join(format!("{name}.txt")), docstring)?;
+        }
     }
     Ok(())
 }
 
-/// Every `(qualified name, docstring)` of the stub; the module's own has the name `module`.
-fn docstrings(stub: &str) -> Vec<(String, String)> {
+/// Every `(qualified name, docstring)` of a file of the stub; the file's own has the name `own`.
+fn docstrings(stub: &str, own: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut class = String::new();
-    let mut owner = Some("module".to_owned());
+    let mut owner = Some(own.to_owned());
     let mut lines = stub.lines();
     while let Some(line) = lines.next() {
         let code = line.trim_start();

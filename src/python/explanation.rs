@@ -129,6 +129,36 @@ impl Explanation {
         self.0.fallback.as_deref()
     }
 
+    #[doc = stub_doc!("Explanation.predicted_ttft_ms")]
+    #[getter]
+    fn predicted_ttft_ms(&self) -> Option<f64> {
+        self.0.predicted.ttft_ms
+    }
+
+    #[doc = stub_doc!("Explanation.predicted_ttft_p90_ms")]
+    #[getter]
+    fn predicted_ttft_p90_ms(&self) -> Option<f64> {
+        self.0.predicted.ttft_p90_ms
+    }
+
+    #[doc = stub_doc!("Explanation.predicted_tpot_ms")]
+    #[getter]
+    fn predicted_tpot_ms(&self) -> Option<f64> {
+        self.0.predicted.tpot_ms
+    }
+
+    #[doc = stub_doc!("Explanation.predicted_tpot_p50_ms")]
+    #[getter]
+    fn predicted_tpot_p50_ms(&self) -> Option<f64> {
+        self.0.predicted.tpot_p50_ms
+    }
+
+    #[doc = stub_doc!("Explanation.predicted_tpot_p90_ms")]
+    #[getter]
+    fn predicted_tpot_p90_ms(&self) -> Option<f64> {
+        self.0.predicted.tpot_p90_ms
+    }
+
     #[doc = stub_doc!("Explanation.to_dict")]
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         json::document(py, &self.0)
@@ -238,6 +268,8 @@ impl Table {
             })
             .collect();
         let mut notes = Vec::new();
+        notes.extend(expected("first token", why.predicted.ttft_ms, why.predicted.ttft_p90_ms));
+        notes.extend(expected("each token", why.predicted.tpot_ms, why.predicted.tpot_p90_ms));
         for step in &why.filters {
             if step.skipped {
                 notes.push(format!("{} skipped: it would have removed everybody", step.name));
@@ -249,6 +281,12 @@ impl Table {
         notes.extend(why.fallback.iter().map(|reason| format!("fallback: {reason}")));
         Self { title, head, rows, notes }
     }
+}
+
+/// A predicted latency in a note, where there is one.
+fn expected(what: &str, mean_ms: Option<f64>, p90_ms: Option<f64>) -> Option<String> {
+    let p90 = p90_ms.map_or_else(String::new, |p90| format!(", p90 {p90:.1} ms"));
+    mean_ms.map(|mean| format!("{what} expected in {mean:.1} ms{p90}"))
 }
 
 /// An endpoint in a table.

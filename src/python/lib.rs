@@ -1,6 +1,6 @@
 //! Python bindings: convert, call, convert back. Nothing here decides anything.
 //!
-//! Docstrings are those of `python/llmd_sched/_core.pyi`, written once, there.
+//! Docstrings are those of the files of `python/llmd_sched/_core`, written once, there.
 //!
 //! The GIL: a request is routed with it; whatever may wait (a held request, events, the disk) waits
 //! without it. No thread takes it while holding a lock of the brain.
@@ -18,7 +18,7 @@
 )]
 #![allow(clippy::doc_markdown, clippy::doc_lazy_continuation, reason = "docstrings are Python's")]
 
-/// The docstring of a name in `python/llmd_sched/_core.pyi`.
+/// The docstring of a name in `python/llmd_sched/_core`.
 macro_rules! stub_doc {
     ($name:literal) => {
         include_str!(concat!(env!("OUT_DIR"), "/", $name, ".txt"))
@@ -58,7 +58,7 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use crate::cli::run_cli;
+    use crate::cli::{errand_run, run_cli};
     #[pymodule_export]
     use crate::decision::{Decision, Leg};
     #[pymodule_export]

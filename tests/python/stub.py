@@ -11,7 +11,7 @@ from types import ModuleType
 
 import llmd_sched
 
-STUB = Path(llmd_sched.__file__).with_name("_core.pyi")
+STUBS = sorted((Path(llmd_sched.__file__).parent / "_core").glob("*.pyi"))
 
 Callable = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -42,8 +42,8 @@ class Declared:
 
 
 def declarations() -> list[Declared]:
-    """Everything that the stub declares, in its order."""
-    return list(_walk(ast.parse(STUB.read_text())))
+    """Everything that the stub's files declare."""
+    return [it for stub in STUBS for it in _walk(ast.parse(stub.read_text()))]
 
 
 def _walk(tree: ast.Module) -> Iterator[Declared]:

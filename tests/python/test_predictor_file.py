@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from llmd_sched import Router, SnapshotError
+from llmd_sched import Explanation, Router, SnapshotError
 
 PROFILE = {"engine-profile": "qwen3-32b_h100_tp2"}
 PROMPT = list(range(2_000))
@@ -51,6 +51,26 @@ def test_quantiles_bracket_the_mean_before_anything_was_seen() -> None:
         for mean, p90 in zip(means, p90s, strict=True):
             assert 0 < (mean or 0) <= (p90 or 0)
         assert router.endpoint("http://a:1").latency_drift is None
+
+
+def test_an_explanation_tells_what_the_decision_will_predict() -> None:
+    names = [f"predicted_{it}_ms" for it in ("ttft", "ttft_p90", "tpot", "tpot_p50", "tpot_p90")]
+
+    def told(of: object) -> list[float | None]:
+        return [getattr(of, name) for name in names]
+
+    with Router() as router:
+        router.add_endpoint("http://a:1")
+        assert told(router.explain(PROMPT)) == [None] * 5
+        assert "expected" not in repr(router.explain(PROMPT))
+        router.add_endpoint("http://b:1", labels=PROFILE)
+        why = router.explain(PROMPT, allowed=["http://b:1"])
+        decision = router.route(PROMPT, allowed=["http://b:1"])
+        assert told(why) == told(decision) == told(decision.explanation)
+        assert told(Explanation.from_json(why.to_dict())) == told(why)
+        assert f"first token expected in {why.predicted_ttft_ms:.1f} ms, p90 " in repr(why)
+        router.cordon("http://b:1")
+        assert told(router.explain(PROMPT, allowed=["http://b:1"])) == [None] * 5
 
 
 def test_a_first_start_has_no_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llmd_sched import ReplayError, Router, replay
+from llmd_sched import ReplayError, Router, replay, sim
 
 DECISIONS = 10_000
 THREADS = 8
@@ -121,6 +121,25 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
             replay(path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.log"):
         replay(tmp_path / "nowhere.log")
+
+
+def test_a_log_of_other_rules_names_the_versions_and_is_still_a_workload(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "decisions.log")
+    ours = path.read_bytes()
+    assert ours.count(b"\xa6Header\x94\x02\xa5") == 1
+
+    def of_format(number: int) -> None:
+        header = b"\xa6Header\x94" + bytes([number, 0xA5])
+        path.write_bytes(ours.replace(b"\xa6Header\x94\x02\xa5", header))
+
+    of_format(1)
+    with pytest.raises(ReplayError, match=r"format 1, by release 0\..*decisions of format 2 again"):
+        replay(path)
+    assert len(sim.Workload.from_decision_log(path)) == 20
+    of_format(3)
+    for read in (replay, sim.Workload.from_decision_log):
+        with pytest.raises(ReplayError, match=r"format 3, by release 0\..*reads formats 1 to 2"):
+            read(path)
 
 
 def test_a_log_is_never_overwritten(tmp_path: Path) -> None:

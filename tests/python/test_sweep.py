@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from llmd_sched import ConfigError, MissingDependencyError, sim
+from llmd_sched._core import errand_run, run_cli
 from sim_worlds import prompts, world
 
 WORLDS = {"two": world(2), "four": world(4)}
@@ -92,6 +93,37 @@ def test_ray_comes_to_the_same_table(ray_cluster: str) -> None:
     workload = prompts(120)
     local = sim.sweep(workload, WORLDS, policies=POLICIES, seeds=2)
     assert sim.sweep(workload, WORLDS, policies=POLICIES, seeds=2, ray=True) == local
+
+
+SIM = [
+    *("llmd-sched", "sim", "--format", "chats", "--requests", "300", "--replicas", "2"),
+    *("--policy", "round-robin,default", "--seeds", "2"),
+]
+
+
+@pytest.mark.timeout(300)
+def test_the_command_line_plays_on_ray_too(
+    ray_cluster: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*options: str) -> list[str]:
+        assert run_cli([*SIM, *options]) == 0
+        return capfd.readouterr().out.splitlines()
+
+    here = printed("--json")
+    # On threads a line is printed as soon as its run is done.
+    assert len(here) == 4
+    assert sorted(printed("--json", "--ray")) == sorted(here)
+    assert printed(f"--ray={ray_cluster}") == printed()
+
+
+def test_the_command_line_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run_cli([*SIM, "--ray"]) == 1
+    assert "pip install 'llmd-sched[ray]'" in capfd.readouterr().err
+    with pytest.raises(ConfigError, match="not what llmd-sched"):
+        errand_run(b"", 0)
 
 
 @pytest.mark.timeout(300)

@@ -11,6 +11,7 @@ const TABLE: &[(&str, f64, f64)] = &[
     ("least-request", 74.7, 4.9),
     ("sglang", 76.6, 8.3),
     ("dynamo", 81.9, 6.5),
+    ("mooncake", 87.3, 7.9),
     ("lmetric", 90.4, 7.7),
     ("min-ttft", 90.3, 8.1),
 ];

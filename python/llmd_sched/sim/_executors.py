@@ -12,32 +12,25 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Protocol
 
-from llmd_sched._core import Workload
-
 
 class Playable(Protocol):
     """A run that is to be made."""
 
-    def play(self, workload: Workload) -> dict[str, Any]:
-        """Makes it."""
+    def play(self, shared: Any, /) -> Any:
+        """Makes it from what all runs share."""
 
 
-Executor = Callable[
-    [Workload, Sequence[Playable], Callable[[], None]],
-    list[dict[str, Any]],
-]
-"""Plays each case with the workload, calls the function after each, and returns what they gave in
-the order of the cases. The first error ends it."""
+Executor = Callable[[Any, Sequence[Playable], Callable[[], None]], list[Any]]
+"""Plays each case with what they share, calls the function after each, and returns what they gave
+in the order of the cases. The first error ends it."""
 
 
 def on_threads(threads: int | None) -> Executor:
     """So many runs at a time, by default one a core."""
 
-    def play(
-        workload: Workload, cases: Sequence[Playable], one_more: Callable[[], None]
-    ) -> list[dict[str, Any]]:
+    def play(shared: Any, cases: Sequence[Playable], one_more: Callable[[], None]) -> list[Any]:
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            futures = [pool.submit(case.play, workload) for case in cases]
+            futures = [pool.submit(case.play, shared) for case in cases]
             try:
                 for future in as_completed(futures):
                     future.result()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from llmd_sched._core import Workload
+from llmd_sched._core import errand_run
 from llmd_sched._errors import MissingDependencyError
 from llmd_sched.sim._executors import Executor, Playable
+from llmd_sched.sim._progress import Progress
 
 
 def on_ray(options: Mapping[str, Any]) -> Executor:
@@ -18,21 +20,19 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
         import ray
     except ImportError as absent:
         raise MissingDependencyError(
-            "sweep(ray=...) needs Ray: pip install 'llmd-sched[ray]', or leave ray out to play on "
-            "threads"
+            "there is no Ray to play on: pip install 'llmd-sched[ray]', or leave out `ray` to play "
+            "on threads"
         ) from absent
 
-    def play(
-        workload: Workload, cases: Sequence[Playable], one_more: Callable[[], None]
-    ) -> list[dict[str, Any]]:
+    def play(shared: Any, cases: Sequence[Playable], one_more: Callable[[], None]) -> list[Any]:
         is_ours = not ray.is_initialized()
         if is_ours:
             ray.init(**{"log_to_driver": False, **options})
         try:
             task = ray.remote(num_cpus=1)(_play)
-            # Put once: every task reads the arrays where the object store has them.
-            shared = ray.put(workload)
-            references = [task.remote(case, shared) for case in cases]
+            # Put once: every task reads it where the object store has it.
+            put = ray.put(shared)
+            references = [task.remote(case, put) for case in cases]
             unfinished = references
             try:
                 while unfinished:
@@ -45,8 +45,8 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
                 if isinstance(failed, ray.exceptions.RayTaskError):
                     raise failed.cause from None
                 raise
-            rows: list[dict[str, Any]] = ray.get(references)
-            return rows
+            gave: list[Any] = ray.get(references)
+            return gave
         finally:
             if is_ours:
                 ray.shutdown()
@@ -54,5 +54,23 @@ def on_ray(options: Mapping[str, Any]) -> Executor:
     return play
 
 
-def _play(case: Playable, workload: Workload) -> dict[str, Any]:
-    return case.play(workload)
+def _play(case: Playable, shared: Any) -> Any:
+    return case.play(shared)
+
+
+@dataclass(frozen=True)
+class _ErrandRun:
+    """A run of the command line's; the errand is what all of them share."""
+
+    number: int
+
+    def play(self, errand: bytes) -> bytes:
+        return errand_run(errand, self.number)
+
+
+def play_errand(address: str, errand: bytes, runs: int) -> list[bytes]:
+    """Makes the runs of ``llmd-sched sim --ray=ADDRESS``, which calls this."""
+    executor = on_ray({"address": address} if address else {})
+    cases = [_ErrandRun(number) for number in range(runs)]
+    with Progress(runs, shown=None) as told:
+        return executor(errand, cases, told.one_more)

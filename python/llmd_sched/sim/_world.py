@@ -109,7 +109,8 @@ class World:
       it: a bound that no routing passes.
     - ``kv_lag_ms``: how late KV events reach a router.
     - ``metrics_interval_ms``, ``metrics_lag_ms``: how often metrics are sampled (0 is never), and
-      how late a sample arrives.
+      how late a sample arrives; ``pages_at_step_end``: what a step did to the counters of the
+      prefix cache is told when it ends, as vLLM does.
     - ``exchange_interval_ms``: how often routers tell each other their load; 0 is never.
     - ``profiles_known``: whether routers know the engines' step times from the start.
     - ``hold_ms``: how long a request may be held; 0 holds none.
@@ -135,6 +136,7 @@ class World:
     kv_lag_ms: float = 10.0
     metrics_interval_ms: float = 50.0
     metrics_lag_ms: float = 0.0
+    pages_at_step_end: bool = False
     exchange_interval_ms: float = 0.0
     profiles_known: bool = True
     hold_ms: int = 0

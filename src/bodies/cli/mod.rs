@@ -5,6 +5,8 @@ mod engine;
 mod policy;
 mod sim;
 
+pub use sim::{Cluster, errand_run};
+
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 
@@ -23,7 +25,7 @@ enum Command {
     /// Once it serves, one line of JSON on standard output says where: `url`, `port`, `model`, and
     /// under `kv_events`, for each rank, `endpoint`, `replay_endpoint` and `topic`. SIGTERM or
     /// SIGINT ends it after what is in flight; a second one ends it at once.
-    Engine(engine::EngineArgs),
+    Engine(Box<engine::EngineArgs>),
     /// Drive the brain by lines of JSON at virtual time.
     ///
     /// In: `init` (n, block, kv_tokens, engine, slo_ttft_ms, slo_tpot_ms, hold), `stored` and
@@ -32,13 +34,13 @@ enum Command {
     /// to an arrival; where init had hold, `{"go":[[id,w],..]}` to first, done and tick.
     Policy(policy::PolicyArgs),
     /// Simulate a fleet under policies on a trace, at virtual time.
-    Sim(sim::SimArgs),
+    Sim(Box<sim::SimArgs>),
 }
 
 /// Runs the command that `args`, of which the first is the program's name, asks for, until it is
 /// done or the process is told to stop, and returns the exit code: 2 is a mistake in `args`, 1 any
-/// other failure.
-pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
+/// other failure. `cluster` is who plays simulations on other machines, where there is one to ask.
+pub fn run(args: impl Iterator<Item = OsString>, cluster: Option<&dyn Cluster>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -51,7 +53,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let outcome = match cli.command {
         Command::Engine(args) => args.run(),
         Command::Policy(args) => args.run(),
-        Command::Sim(args) => args.run(),
+        Command::Sim(args) => args.run(cluster),
     };
     match outcome {
         Ok(()) => 0,

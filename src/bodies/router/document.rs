@@ -5,7 +5,7 @@ use super::members::MemberRef;
 use super::{LiveRouter, Prompt, Scratch};
 use llmd_brain::EndpointId;
 use llmd_brain::brain::EndpointView;
-use llmd_brain::fleet::{Capacity, EndpointSpec, Health, KvSource, Role, Topology};
+use llmd_brain::fleet::{Capacity, EndpointSpec, Health, KvSource, Predicted, Role, Topology};
 use llmd_brain::prompt::{MultimodalItem, Scope};
 use llmd_brain::schedule::{Decision, Explanation, ForeignScore, Request, Slo};
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,9 @@ pub struct ExplanationDocument {
     pub picker: String,
     /// Why the profile was not followed, where it was not.
     pub fallback: Option<String>,
+    /// What is expected of the request where it was picked to go.
+    #[serde(default)]
+    pub predicted: Predicted,
 }
 
 /// One filter's work.
@@ -258,7 +261,7 @@ impl LiveRouter {
     /// How a request was placed.
     #[must_use]
     pub fn explanation_of(&self, decision: &Decision) -> ExplanationDocument {
-        self.explained(Some(decision.endpoint), &decision.explanation())
+        self.explained(Some((decision.endpoint, decision.predicted)), &decision.explanation())
     }
 
     /// How a prepared request would be placed now.
@@ -270,7 +273,9 @@ impl LiveRouter {
         scratch: &mut Scratch,
     ) -> ExplanationDocument {
         match self.explain(request, foreign, scratch) {
-            Ok(choice) => self.explained(Some(choice.endpoint), &choice.explanation()),
+            Ok(choice) => {
+                self.explained(Some((choice.endpoint, choice.predicted)), &choice.explanation())
+            }
             Err(why) => ExplanationDocument {
                 rejection: Some(why.to_string()),
                 ..self.explained(None, &Explanation::default())
@@ -324,12 +329,16 @@ impl LiveRouter {
         Ok(self.explanation(&request, &[], &mut scratch))
     }
 
-    fn explained(&self, chosen: Option<EndpointId>, why: &Explanation) -> ExplanationDocument {
+    fn explained(
+        &self,
+        chosen: Option<(EndpointId, Predicted)>,
+        why: &Explanation,
+    ) -> ExplanationDocument {
         let documents =
             |ids: &[EndpointId]| ids.iter().map(|&id| self.document(id)).collect::<Vec<_>>();
         ExplanationDocument {
             profile: why.profile.clone(),
-            chosen: chosen.map(|id| self.document(id)),
+            chosen: chosen.map(|(id, _)| self.document(id)),
             rejection: None,
             filters: why
                 .filters
@@ -354,6 +363,7 @@ impl LiveRouter {
             matched_tokens: why.matched_tokens.clone(),
             picker: why.picker.clone(),
             fallback: why.fallback.clone(),
+            predicted: chosen.map_or_else(Predicted::default, |(_, predicted)| predicted),
         }
     }
 }

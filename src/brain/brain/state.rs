@@ -233,6 +233,7 @@ impl State {
         foreign: &[ForeignScore],
         answers: &mut IndexAnswers<'_>,
     ) -> Result<Decision, RejectReason> {
+        self.fleet.settle_others(now);
         let matches = answers.matches(now, keys);
         let choice = self
             .scheduler
@@ -251,10 +252,10 @@ impl State {
             .book(now, choice.endpoint, &booking)
             .map_err(|why| RejectReason::NotBooked(why.to_string()))?;
         self.scheduler.committed(now, request, &choice);
-        let session = session_of(request);
+        let session = self.tracked_session(request);
         self.routed.insert(ticket, Routed { reservation, session });
         if let Some(session) = session {
-            self.sessions.placed(now, session, ticket, choice.endpoint, keys);
+            self.sessions.placed(now, session, choice.endpoint, keys);
         }
         answers.book(now, choice.endpoint, request, keys);
         self.pace.let_go(now);
@@ -347,7 +348,7 @@ impl State {
         if let Some(held) = self.holding.take(ticket) {
             self.waits_no_more(&held);
             if let Some(session) = session_of(&held.payload.request) {
-                self.sessions.given_up(now, session, ticket);
+                self.sessions.given_up(now, session);
             }
             self.stats.cancelled += 1;
             return Ok(());
@@ -375,6 +376,11 @@ impl State {
         actions: &mut Vec<Action>,
     ) -> Result<(), BrainError> {
         let observed = self.fleet.observe(now, endpoint, sample)?;
+        let rates = self.predictor.rates(endpoint.slot);
+        self.fleet.estimate_others(now, endpoint, |tokens, pairs| {
+            let [base, per_token, per_pair] = rates?.prefill;
+            Some(base + per_token * tokens + per_pair * pairs)
+        })?;
         if let (Some(capacity), Some(index)) = (observed.capacity_learned, answers.index()) {
             index.set_capacity(endpoint, capacity.kv_blocks);
         }

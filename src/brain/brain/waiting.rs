@@ -42,15 +42,14 @@ impl Waiting {
             keys: &held.payload.keys,
             prompt_tokens: held.payload.request.prompt_tokens,
             since: held.since,
+            may_wait: true,
         }
     }
 }
 
-/// The session that a request names, if it may be held: nothing is kept of others, for whom it could
-/// change nothing.
+/// The session that a request names.
 pub(super) fn session_of(request: &Request) -> Option<SessionId> {
-    let name = request.session_id.as_ref().filter(|_| request.hold_ms > 0)?;
-    Some(SessionId(xxh3_64(name.as_bytes())))
+    request.session_id.as_ref().map(|name| SessionId(xxh3_64(name.as_bytes())))
 }
 
 /// A request that was sent.
@@ -61,6 +60,13 @@ pub(super) struct Routed {
 }
 
 impl State {
+    /// The session of a request, if it may change anything: where requests of it may wait, or the profile
+    /// weighs what they evict. A published rule stays what it is.
+    pub(super) fn tracked_session(&self, request: &Request) -> Option<SessionId> {
+        let is_tracked = request.hold_ms > 0 || self.scheduler.weighs_evictions();
+        session_of(request).filter(|_| is_tracked)
+    }
+
     /// A request that has just come: its place, or a place in the queue.
     pub(super) fn route_or_hold(
         &mut self,
@@ -71,13 +77,13 @@ impl State {
         foreign: &[ForeignScore],
         answers: &mut IndexAnswers<'_>,
     ) -> Action {
-        let session = session_of(request);
+        let (session, may_wait) = (self.tracked_session(request), request.hold_ms > 0);
         if let Some(session) = session {
-            self.sessions.arrived(now, session, keys);
+            self.sessions.arrived(now, session, keys, may_wait);
         }
         let takes_turns = self.turns.arrives(now, request);
         let prompt_tokens = request.prompt_tokens;
-        let waiter = Waiter { ticket, session, keys, prompt_tokens, since: now };
+        let waiter = Waiter { ticket, session, keys, prompt_tokens, since: now, may_wait };
         let admission = if self.sessions.is_of_sessions() && session.is_some() {
             self.admission(now, &waiter)
         } else {
@@ -90,8 +96,13 @@ impl State {
             }
             Admission::Anywhere => self.place(now, ticket, request, keys, foreign, answers),
             Admission::Among(homes) => {
-                let request = among(request, homes);
-                self.place(now, ticket, &request, keys, foreign, answers)
+                let narrowed = among(request, homes);
+                let placed = self.place(now, ticket, &narrowed, keys, foreign, answers);
+                match placed {
+                    // Its labels or its own list keep it from where its session should be.
+                    Err(_) if !may_wait => self.place(now, ticket, request, keys, foreign, answers),
+                    placed => placed,
+                }
             }
             Admission::Wait => Err(RejectReason::NoRoom),
         };
@@ -110,7 +121,7 @@ impl State {
             (Action::Hold(_), Some(_)) if self.sessions.is_of_sessions() => {
                 self.asks_at = Some(now);
             }
-            (Action::Reject { .. }, Some(session)) => self.sessions.given_up(now, session, ticket),
+            (Action::Reject { .. }, Some(session)) => self.sessions.given_up(now, session),
             _ => {}
         }
         action
@@ -129,7 +140,7 @@ impl State {
         }
         // Room goes to who is worth the most of those who wait, not to who came last.
         if others_wait && !self.sessions.is_at_home(waiter) {
-            return Admission::Wait;
+            return self.sessions.without_room(now, waiter, &homes);
         }
         self.sessions.admit(now, waiter, &homes)
     }
@@ -203,7 +214,7 @@ impl State {
     fn shed(&mut self, now: Time, held: &Held<Waiting>) {
         self.waits_no_more(held);
         if let Some(session) = session_of(&held.payload.request) {
-            self.sessions.given_up(now, session, held.ticket);
+            self.sessions.given_up(now, session);
         }
         self.stats.shed += 1;
         let why = RejectReason::Shed(self.holding.len());
@@ -306,7 +317,7 @@ impl State {
             return Action::Release(Box::new(decision));
         }
         if let Some(session) = session_of(request) {
-            self.sessions.given_up(now, session, ticket);
+            self.sessions.given_up(now, session);
         }
         let too_long = RejectReason::HoldExpired(request.hold_ms);
         let why = due_ms.map_or(too_long, RejectReason::DeadlinePassed);

@@ -60,10 +60,12 @@ impl EngineConfig {
     }
 
     /// By how much step number `step` lasts longer than the profile says.
+    #[inline]
     pub(super) fn jitter(&self, step: u64) -> f64 {
-        if self.step_jitter == 0.0 {
-            return 1.0;
-        }
+        if self.step_jitter == 0.0 { 1.0 } else { self.drawn_jitter(step) }
+    }
+
+    fn drawn_jitter(&self, step: u64) -> f64 {
         // By the step's number, and not from one generator: a run that is cut draws no more than its
         // steps.
         let mut rng = Rng::new(Rng::new(self.jitter_seed).next_u64() ^ step);

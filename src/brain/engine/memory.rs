@@ -55,6 +55,11 @@ impl<K: BlockIdentity> Memory<K> {
         self.cache.free_blocks()
     }
 
+    /// Whether others change what a request would find.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// Whether residency changed since the last report.
     pub(super) fn has_changes(&self) -> bool {
         !self.changes.is_empty()
@@ -97,6 +102,7 @@ impl<K: BlockIdentity> Memory<K> {
             }
         }
         let hit_blocks = self.found.len() as u32;
+        sequence.blocks.reserve(needed as usize);
         for position in 0..needed as usize {
             let shared = self.found.get(position).copied().flatten();
             let block = match shared {
@@ -125,7 +131,14 @@ impl<K: BlockIdentity> Memory<K> {
 
     /// Makes the full blocks that are computed hittable.
     pub(super) fn publish(&mut self, sequence: &mut Sequence<K>) {
+        // Nearly always: who decodes has no block to add for many steps, or may add none.
+        if sequence.published == sequence.cacheable_blocks {
+            return;
+        }
         let full = (sequence.computed / self.block_size).min(sequence.cacheable_blocks);
+        if full <= sequence.published {
+            return;
+        }
         let mut run = sequence.published;
         for position in sequence.published..full {
             let block = sequence.blocks[position as usize];
@@ -137,7 +150,7 @@ impl<K: BlockIdentity> Memory<K> {
             }
         }
         self.note_stored(sequence, run, full);
-        sequence.published = full.max(sequence.published);
+        sequence.published = full;
     }
 
     /// Takes all blocks of a request, its tail first, so that of one prefix the head stays longest.

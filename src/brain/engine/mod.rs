@@ -33,12 +33,14 @@ mod shared_cache;
 mod submit_error;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use config::{EngineConfig, EngineConfigError};
 pub use event::{Admission, KvChange, Step};
-pub use model::{Counters, EngineModel, Load, Planned};
+pub use model::{Counters, EngineModel, Load};
 pub use shared_cache::SharedCache;
 pub use submit_error::SubmitError;
+pub use work::Planned;
 
 use crate::BlockKey;
 use serde::{Deserialize, Serialize};

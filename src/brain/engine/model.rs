@@ -2,6 +2,7 @@ use super::kv_cache::KeyHasher;
 use super::memory::Memory;
 use super::sequence::Sequence;
 use super::shared_cache::SharedCache;
+use super::work::{Planned, Work};
 use super::{
     Admission, BlockIdentity, EngineConfig, EngineConfigError, EngineRequest, RequestId, Step,
     SubmitError,
@@ -10,7 +11,6 @@ use crate::{BlockKey, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashSet, VecDeque};
 use std::hash::BuildHasherDefault;
-use std::time::Duration;
 
 /// The engine. [`begin_step`](Self::begin_step) and [`finish_step`](Self::finish_step) alternate;
 /// requests may be submitted and aborted between and during steps.
@@ -46,17 +46,6 @@ pub struct EngineModel<K = BlockKey> {
     counters: Counters,
 }
 
-/// A step that has begun.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Planned {
-    /// When it began.
-    pub started: Time,
-    /// When it will end.
-    pub ends: Time,
-    /// How long it takes, milliseconds.
-    pub duration_ms: f64,
-}
-
 /// What the step in flight does.
 #[derive(Debug, Clone)]
 struct Flight {
@@ -66,16 +55,6 @@ struct Flight {
     work: Work,
     admitted: Vec<Admission>,
     preempted: Vec<RequestId>,
-}
-
-/// What a step's duration depends on.
-#[derive(Debug, Clone, Copy, Default)]
-struct Work {
-    prefill_tokens: u32,
-    prefill_pairs: f64,
-    decode_requests: u32,
-    context_tokens: u64,
-    host_tokens: u32,
 }
 
 /// Totals since the engine began.
@@ -242,30 +221,17 @@ impl<K: BlockIdentity> EngineModel<K> {
         if self.running.is_empty() {
             return None;
         }
-        let is_steady = self.waiting.is_empty()
-            && work.prefill_tokens == 0
+        // Whoever waits now found no room, and finds none before something but a token happens:
+        // unless another engine finds it some.
+        let is_steady = work.prefill_tokens == 0
             && preempted.is_empty()
             && admitted.is_empty()
+            && (self.waiting.is_empty() || !self.memory.is_shared())
             // What made room is news, and not to wait for the end of a run.
             && !self.memory.has_changes();
         let steps = if is_steady { self.steady_steps().min(most).max(1) } else { 1 };
         let mut ends = std::mem::take(&mut self.ends);
-        ends.clear();
-        let mut planned = Planned { started: self.now, ends: self.now, duration_ms: 0.0 };
-        let mut context_tokens = work.context_tokens;
-        for step in 0..steps {
-            let duration_ms = self.config.jitter(self.counters.steps + u64::from(step))
-                * (self.config.profile.step_ms(
-                    u64::from(work.prefill_tokens),
-                    work.prefill_pairs,
-                    u64::from(work.decode_requests),
-                    context_tokens,
-                ) + self.config.host_ms_per_token * f64::from(work.host_tokens));
-            planned.duration_ms += duration_ms;
-            planned.ends = planned.ends + Duration::from_nanos((duration_ms * 1e6) as u64);
-            context_tokens += u64::from(work.decode_requests);
-            ends.push(planned.ends);
-        }
+        let planned = work.plan(&self.config, self.now, self.counters.steps, steps, &mut ends);
         self.flight = Some(Flight { planned, ends, work, admitted, preempted });
         Some(planned)
     }
@@ -486,23 +452,5 @@ impl<K: BlockIdentity> EngineModel<K> {
     #[cfg(test)]
     pub(super) fn running(&self) -> &[Sequence<K>] {
         &self.running
-    }
-}
-
-impl Work {
-    /// A request that generates a token a step is a decode; one that still has a prefix to compute
-    /// is a prefill, and so is a prompt's last token.
-    fn add<K>(&mut self, sequence: &Sequence<K>) {
-        if sequence.scheduled == 0 {
-            return;
-        }
-        if sequence.computed >= sequence.prompt_tokens && sequence.uncomputed_tokens() == 1 {
-            self.decode_requests += 1;
-            self.context_tokens += u64::from(sequence.tokens);
-        } else {
-            let (chunk, past) = (f64::from(sequence.scheduled), f64::from(sequence.computed));
-            self.prefill_tokens += sequence.scheduled;
-            self.prefill_pairs += chunk * (past + chunk / 2.0);
-        }
     }
 }

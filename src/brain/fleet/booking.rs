@@ -24,6 +24,7 @@ impl Fleet {
         let ahead = self.columns.ahead(slot);
         let full = FleetError::TooManyReservations(self.ledger.limit());
         let reservation = self.ledger.book(now, id, booking, ahead).ok_or(full)?;
+        self.others.booked(now, slot, booking.prompt_tokens, booking.uncached_tokens);
         self.refresh_load(now, slot);
         Ok(reservation)
     }
@@ -53,6 +54,10 @@ impl Fleet {
         let renewed = self.ledger.token(now, id, output_tokens, steps_per_token);
         let (slot, is_first) = renewed.ok_or(FleetError::UnknownReservation(id))?;
         self.columns.step_ended_ms[slot.index()] = now.as_millis_f64();
+        if is_first && let Some(it) = self.ledger.get(id) {
+            let done = self.others.first_token(now, slot, it);
+            self.others_prefilled(now, slot, done);
+        }
         self.refresh_load(now, slot);
         Ok(is_first)
     }
@@ -62,6 +67,9 @@ impl Fleet {
     pub fn release(&mut self, now: Time, id: ReservationId) -> bool {
         let now = self.clamp(now);
         let Some(ended) = self.ledger.release(now, id) else { return false };
+        if ended.first_token_at.is_none() {
+            self.others.gone(now, ended.endpoint.slot, &ended);
+        }
         self.refresh_load(now, ended.endpoint.slot);
         true
     }
@@ -185,9 +193,16 @@ impl Fleet {
 
     /// Brings the columns and the meter of a slot up to the ledger and the peers.
     pub(super) fn refresh_load(&mut self, now: Time, slot: Slot) {
-        let total = self.ledger.load(slot) + self.peers.load(slot);
+        let mut total = self.ledger.load(slot) + self.peers.load(slot);
+        let mut head = self.ledger.prefill_head(slot);
+        if !self.peers.is_told(now) {
+            total += self.others.load(slot);
+            // The older one: engines prefill in the order of arrival.
+            let heads = [head, self.others.head(slot)].into_iter().flatten();
+            head = heads.min_by_key(|head| head.since);
+        }
         self.ledger.meter(now, slot, &total);
-        self.columns.set_load(slot, total, self.ledger.prefill_head(slot));
+        self.columns.set_load(slot, total, head);
     }
 
     fn refresh_loads(&mut self, now: Time, slots: &[Slot]) {

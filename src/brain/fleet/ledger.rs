@@ -66,6 +66,8 @@ pub struct Reservation {
 /// A request in flight, and what its endpoint did since its first token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InFlight {
+    /// Its prompt.
+    pub prompt_tokens: u32,
     /// When its first token came.
     pub first_token_at: Option<Time>,
     /// Uncached tokens of others that were prefilled since; 0 before it.
@@ -205,6 +207,20 @@ impl Ledger {
     pub(super) fn meter(&mut self, now: Time, slot: Slot, total: &Load) {
         if let Some(row) = self.rows.get_mut(slot.index()) {
             row.meter.set(now, total);
+        }
+    }
+
+    /// A prefill of somebody else's is done on a slot, in so many steps.
+    pub(super) fn others_prefilled(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        uncached_tokens: u32,
+        pairs: u64,
+        steps: u64,
+    ) {
+        if let Some(row) = self.rows.get_mut(slot.index()) {
+            row.meter.prefilled(now, uncached_tokens, pairs, steps);
         }
     }
 
@@ -410,6 +426,7 @@ fn in_flight(entry: &Entry, it: &Reservation, prefilled: (u64, u128)) -> InFligh
         None => (0.0, 0.0),
     };
     InFlight {
+        prompt_tokens: it.prompt_tokens,
         first_token_at: it.first_token_at,
         prefill_tokens,
         prefill_pairs,

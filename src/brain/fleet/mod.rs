@@ -9,7 +9,8 @@
 //! the ledger: what this router itself sent and has not seen finish. It is booked at the decision,
 //! never at the response, so a burst does not herd.
 //!
-//! Peers' totals are added to it and zeroed when their router falls silent.
+//! Peers' totals are added to it and zeroed when their router falls silent. Where no peer tells, what
+//! other senders have in flight is estimated from the engines' pages (`others`).
 //!
 //! In-flight load counts what costs: a request's uncached tokens are pending prefill from its
 //! booking to its first token, its context tokens are active decode from then on.
@@ -34,6 +35,7 @@ mod loras;
 mod meter;
 mod models;
 mod observe;
+mod others;
 mod peers;
 mod predicted;
 mod roster;

@@ -91,6 +91,11 @@ impl Peers {
         self.sums.get(slot.index()).copied().unwrap_or_default()
     }
 
+    /// Whether any peer tells what it has in flight.
+    pub(super) fn is_told(&self, now: Time) -> bool {
+        self.by_router.values().any(|peer| now < peer.heard_at + self.ttl)
+    }
+
     /// Takes a message in; `loads` are its endpoints that are in the fleet. `touched` gets the
     /// slots whose sums changed, even where it fails; some more than once. `Ok(false)` is a late
     /// message.

@@ -3,6 +3,7 @@
 use super::change::Standing;
 use super::ledger::Ledger;
 use super::models::Models;
+use super::others::Others;
 use super::peers::Peers;
 use super::{
     Capacity, Columns, EndpointChange, EndpointSpec, FleetConfig, FleetError, MetricsSample,
@@ -49,6 +50,7 @@ pub struct Fleet {
     pub(super) tenants: Vec<Option<Tenant>>,
     pub(super) ledger: Ledger,
     pub(super) peers: Peers,
+    pub(super) others: Others,
     models: Models,
     vacant: BTreeSet<Slot>,
     draining: BTreeSet<Slot>,
@@ -79,6 +81,7 @@ impl Fleet {
             tenants: Vec::new(),
             ledger: Ledger::new(config.max_reservations, Duration::from_millis(config.lease_ms)),
             peers: Peers::new(config.max_peers, Duration::from_millis(config.peer_ttl_ms)),
+            others: Others::default(),
             models: Models::default(),
             vacant: BTreeSet::new(),
             draining: BTreeSet::new(),
@@ -143,6 +146,7 @@ impl Fleet {
         });
         self.set_capacity_columns(slot);
         self.ledger.admit(now, slot);
+        self.others.admit(slot);
         self.refresh_load(now, slot);
         self.roster_changed();
         Ok(EndpointId { slot, generation: self.columns.generation[row] })

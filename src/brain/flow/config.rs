@@ -56,6 +56,7 @@ impl FlowConfig {
             ("sessions.age_s", it.age_s, 0.0, day_s),
             ("sessions.patience_s", it.patience_s, it.age_s, day_s),
             ("sessions.quantum_s", it.quantum_s, 0.001, day_s),
+            ("sessions.crowd_share", it.crowd_share, 1.0, 1e6),
             ("turns.contended_s", turns.contended_s, 0.0, day_s),
             ("turns.queue_ms", turns.queue_ms, 0.0, 1e3 * day_s),
             ("turns.kv_share", turns.kv_share, 0.01, 100.0),

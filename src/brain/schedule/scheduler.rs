@@ -122,6 +122,12 @@ impl Scheduler {
         self.profile.scorers.iter().filter_map(|entry| entry.scorer.foreign_name())
     }
 
+    /// Whether the profile in use weighs what a placement evicts.
+    #[must_use]
+    pub fn weighs_evictions(&self) -> bool {
+        self.profile.scorers.iter().any(|entry| entry.scorer.weighs_evictions())
+    }
+
     /// What went wrong without stopping any decision.
     #[must_use]
     pub fn counters(&self) -> ScheduleCounters {

@@ -8,7 +8,7 @@
 
 use super::{Fate, Outcome, Row};
 use crate::predict::Timing;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Requests from which models have learned before predictions count.
 pub const LEARNING_REQUESTS: usize = 500;
@@ -17,7 +17,7 @@ pub const LEARNING_REQUESTS: usize = 500;
 const SEEN: u32 = 100;
 
 /// Errors of a router's predictions, as shares.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// Of the mean time to first token.
     pub ttft_mape: f64,

@@ -1,5 +1,7 @@
+use serde::{Deserialize, Serialize};
+
 /// An engine is gone for a while, with its cache and all that it was doing.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Outage {
     /// Which, by its place in [`World::engines`](super::World::engines).
     pub engine: u32,

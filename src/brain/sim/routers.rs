@@ -3,8 +3,8 @@
 use super::engines::Engine;
 use super::{SimError, World};
 use crate::brain::{Action, Brain, Input, PeerTotals};
-use crate::engine::{EngineConfig, KvChange, Load};
-use crate::fleet::{Capacity, EndpointSpec, KvSource, MetricsSample};
+use crate::engine::{EngineConfig, KvChange};
+use crate::fleet::{Capacity, EndpointSpec, KvSource};
 use crate::index::Matches;
 use crate::schedule::{Request, Slo};
 use crate::{BlockKey, EndpointId, EngineHash, Ticket, Time};
@@ -24,8 +24,6 @@ pub(super) struct Router {
     engine_of: Vec<u32>,
     specs: Vec<EndpointSpec>,
     shared_cache: bool,
-    /// The sample of each engine that it was told last.
-    told: Vec<Time>,
     matches: Matches,
     request: Request,
     /// Which row a held ticket is.
@@ -65,7 +63,6 @@ impl Router {
         Ok(Self {
             brain,
             number,
-            told: vec![Time::ZERO; ids.len()],
             is_member: vec![true; ids.len()],
             // Engines join in order, and nobody else does.
             engine_of: (0..ids.len() as u32).collect(),
@@ -96,12 +93,9 @@ impl Router {
                 }
                 unread.pop_front();
             }
-            if let Some((sampled, load)) = engine.sample(now)
-                && sampled > self.told[at]
-            {
-                self.told[at] = sampled;
+            while let Some((told, page)) = engine.sample(now, self.number) {
                 // The fleet is as it was made.
-                let _ = self.brain.step(now, Input::Metrics(id, page(load)));
+                let _ = self.brain.step(told, Input::Metrics(id, page.read()));
             }
         }
     }
@@ -179,15 +173,6 @@ fn spec(number: usize, engine: &EngineConfig, profile_known: bool) -> EndpointSp
         spec.labels.insert("engine-profile".to_owned(), engine.profile.label());
     }
     spec
-}
-
-fn page(load: Load) -> MetricsSample {
-    MetricsSample {
-        waiting_requests: Some(load.waiting_requests.into()),
-        running_requests: Some(load.running_requests.into()),
-        kv_usage: Some(load.kv_usage()),
-        ..MetricsSample::default()
-    }
 }
 
 /// What an engine computed, all have from now on.

@@ -1,7 +1,9 @@
 //! The loop: events in order of time, of equal times in the order in which they were made.
 
+mod agenda;
 mod outages;
 
+use self::agenda::Agenda;
 use super::engines::{Engine, Samples};
 use super::outcome::{Fate, Outcome, Row};
 use super::routers::Router;
@@ -13,13 +15,11 @@ use crate::predict::EngineProfile;
 use crate::rng::Rng;
 use crate::schedule::Decision;
 use crate::{ReservationId, Ticket, Time};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 /// Most steps that an engine decodes between two events: bounds what a submission cuts.
 const MOST_STEPS: u32 = 256;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     /// A request of the workload comes.
     Arrive { prompt: u32, session: u32 },
@@ -72,8 +72,7 @@ struct Sim<'a> {
     /// The kinds of engines.
     profiles: Vec<EngineProfile>,
     routers: Vec<Router>,
-    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
-    events_made: u64,
+    agenda: Agenda<Event>,
     rows: Vec<Row>,
     /// Row by row, as `rows`.
     sent: Vec<Option<Sent>>,
@@ -82,7 +81,7 @@ struct Sim<'a> {
     /// Sessions that have not begun, last first.
     unbegun: Vec<u32>,
     now: Time,
-    /// Arrivals and ends of steps among `events`: without any, nothing more happens.
+    /// Arrivals and ends of steps on the agenda: without any, nothing more happens.
     under_way: u64,
     kv_lag_nanos: u64,
     step: Step,
@@ -97,7 +96,8 @@ impl<'a> Sim<'a> {
             return Err(SimError::Nobody("router"));
         }
         let (routers, block_size) = (world.routers as usize, workload.block_size());
-        let samples = Samples::new(nanos(world.metrics_interval_ms), nanos(world.metrics_lag_ms));
+        let samples =
+            Samples::new(nanos(world.metrics_interval_ms), nanos(world.metrics_lag_ms), routers);
         let shared = world.shared_cache.then(SharedCache::default);
         let (mut engines, mut profiles) = (Vec::with_capacity(world.engines.len()), Vec::new());
         for (engine, config) in world.engines.iter().enumerate() {
@@ -113,7 +113,9 @@ impl<'a> Sim<'a> {
             if shared.is_some() {
                 config.host_ms_per_token = 0.0;
             }
-            engines.push(Engine::new(config, routers, samples.clone(), shared.clone())?);
+            let (samples, shared) = (samples.clone(), shared.clone());
+            let at_step_end = world.pages_at_step_end;
+            engines.push(Engine::new(config, routers, samples, shared, at_step_end)?);
         }
         let routers = (0..routers).map(|number| Router::new(world, block_size, number));
         Ok(Self {
@@ -122,8 +124,7 @@ impl<'a> Sim<'a> {
             engines,
             profiles,
             routers: routers.collect::<Result<_, _>>()?,
-            events: BinaryHeap::new(),
-            events_made: 0,
+            agenda: Agenda::new(),
             rows: Vec::with_capacity(workload.prompts().len()),
             sent: Vec::with_capacity(workload.prompts().len()),
             next_turn: workload.sessions().iter().map(|session| session.start).collect(),
@@ -136,9 +137,8 @@ impl<'a> Sim<'a> {
     }
 
     fn at(&mut self, time: Time, event: Event) {
-        self.events_made += 1;
         self.under_way += u64::from(event.is_work());
-        self.events.push(Reverse((time, self.events_made, event)));
+        self.agenda.add(time, event);
     }
 
     /// The first events.
@@ -159,12 +159,15 @@ impl<'a> Sim<'a> {
                 let mean_rate = prompts.len() as f64 / ((last - first) / 1e3).max(1e-9);
                 let stretch = requests_per_s.map_or(1.0, |rate| mean_rate / rate);
                 times.iter_mut().for_each(|time| *time = (*time - first) * stretch);
-                for (session, turns) in (0..).zip(workload.sessions()) {
-                    for prompt in turns.clone() {
-                        let at = Time::from_millis_f64(times[prompt as usize]);
-                        self.at(at, Event::Arrive { prompt, session });
-                    }
-                }
+                let sessions = (0..).zip(workload.sessions());
+                let arrivals = sessions.flat_map(|(session, turns)| {
+                    turns.clone().map(move |prompt| (prompt, session))
+                });
+                let timed = arrivals.map(|(prompt, session)| {
+                    let at = Time::from_millis_f64(times[prompt as usize]);
+                    (at, Event::Arrive { prompt, session })
+                });
+                self.under_way += self.agenda.plan(timed) as u64;
             }
             Arrivals::Closed { sessions, .. } => {
                 let mut order: Vec<u32> = (0..workload.sessions().len() as u32).collect();
@@ -208,7 +211,7 @@ impl<'a> Sim<'a> {
             Arrivals::Closed { horizon_s, .. } => Time::from_millis_f64(horizon_s * 1e3),
         };
         while self.under_way > 0 || self.routers.iter().any(|router| !router.held.is_empty()) {
-            let Some(Reverse((at, _, event))) = self.events.pop() else { break };
+            let Some((at, event)) = self.agenda.next() else { break };
             self.under_way -= u64::from(event.is_work());
             if at > horizon {
                 self.now = horizon;
@@ -280,8 +283,9 @@ impl<'a> Sim<'a> {
 
     /// Tells a router something and carries out what it wants.
     fn tell(&mut self, router: usize, input: Input) -> Result<(), SimError> {
-        // Whoever may let a held request go has to know what is so now.
-        if !self.routers[router].held.is_empty() {
+        // Whoever may let a held request go has to know what is so now, and who has to guess at what
+        // other routers do, in which order things came.
+        if self.routers.len() > 1 || !self.routers[router].held.is_empty() {
             self.routers[router].catch_up(self.now, self.kv_lag_nanos, &mut self.engines);
         }
         let actions = self.routers[router].brain.step(self.now, input)?;

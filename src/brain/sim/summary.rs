@@ -2,13 +2,13 @@
 
 use super::accuracy::Accuracy;
 use super::{Fate, Outcome, Row};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A prompt with more is a long one: policies differ in whether they give those up for the others.
 pub const LONG_PROMPT_TOKENS: u32 = 20_000;
 
 /// Figures over the rows that are counted. Percentiles are of served requests, milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Requests counted.
     pub requests: u64,

@@ -29,6 +29,9 @@ pub struct World {
     pub metrics_lag_ms: f64,
     /// How often metrics are sampled, milliseconds; 0 is never.
     pub metrics_interval_ms: f64,
+    /// Whether what a step does to the counters of prefix caches is told when it ends, as vLLM does:
+    /// of a prefill of one step nobody else knows then before it is over.
+    pub pages_at_step_end: bool,
     /// How often routers tell each other their load, milliseconds; 0 is never.
     pub exchange_interval_ms: f64,
     /// Whether routers know the engines' profiles from the start.
@@ -63,6 +66,7 @@ impl World {
             kv_lag_ms: 10.0,
             metrics_lag_ms: 0.0,
             metrics_interval_ms: 50.0,
+            pages_at_step_end: false,
             exchange_interval_ms: 0.0,
             profiles_known: true,
             slo: SloRule::default(),

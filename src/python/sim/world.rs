@@ -24,6 +24,7 @@ struct Document {
     kv_lag_ms: f64,
     metrics_lag_ms: f64,
     metrics_interval_ms: f64,
+    pages_at_step_end: bool,
     exchange_interval_ms: f64,
     profiles_known: bool,
     slo: SloDocument,
@@ -101,6 +102,7 @@ pub fn read(world: &Bound<'_, PyAny>, workload: &Workload) -> PyResult<World> {
     read.kv_lag_ms = it.kv_lag_ms;
     read.metrics_lag_ms = it.metrics_lag_ms;
     read.metrics_interval_ms = it.metrics_interval_ms;
+    read.pages_at_step_end = it.pages_at_step_end;
     read.exchange_interval_ms = it.exchange_interval_ms;
     read.profiles_known = it.profiles_known;
     read.slo = SloRule {

@@ -5,8 +5,9 @@ use clap::Args;
 use llmd_brain::engine::EngineConfig;
 use llmd_brain::predict::EngineProfile;
 use llmd_brain::sim::{Outage, World};
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(super) struct FleetArgs {
     /// Models and GPUs whose step times engines take: NAME for as many as --replicas says, NAME:COUNT
     /// for so many; several for a fleet of several kinds.

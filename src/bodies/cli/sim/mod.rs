@@ -1,26 +1,23 @@
 //! `llmd-sched sim`.
 
+mod cluster;
 mod fleet;
+mod plan;
 mod runs;
 mod source;
+
+pub use cluster::{Cluster, errand_run};
 
 use super::CommandError;
 use clap::Args;
 use fleet::FleetArgs;
-use llmd_brain::brain::BrainConfig;
-use llmd_brain::engine::EngineConfig;
-use llmd_brain::schedule::builtin_profiles;
-use llmd_brain::sim::{Arrivals, TwoTenants, Workload, World, capacity_requests_per_s};
-use runs::{Job, Question, play, print_table};
+use runs::{Ran, print_table};
+use serde::{Deserialize, Serialize};
 use source::SourceArgs;
-use std::path::PathBuf;
-
-/// What is asked of a fleet to learn what it completes, where the load is of a tenant alone.
-const SAMPLED_PER_S: f64 = 10.0;
-const SAMPLED_S: f64 = 120.0;
+use std::path::{Path, PathBuf};
 
 /// Options of `llmd-sched sim`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(super) struct SimArgs {
     #[command(flatten)]
     source: SourceArgs,
@@ -65,6 +62,9 @@ pub(super) struct SimArgs {
     /// How often metrics are sampled; 0 is never.
     #[arg(long, default_value_t = 50.0)]
     metrics_ms: f64,
+    /// Pages tell what a step did to the prefix cache's counters when it ends, as vLLM's do.
+    #[arg(long)]
+    pages_at_step_end: bool,
     /// Routers that share nothing but the engines' events.
     #[arg(long, default_value_t = 1)]
     routers: u32,
@@ -86,122 +86,64 @@ pub(super) struct SimArgs {
     /// Print a line of JSON for each run in the place of a table.
     #[arg(long)]
     json: bool,
+    /// Play on Ray: on the cluster at this address (`auto`, `HOST:PORT`, `ray://...`), else on the one
+    /// that RAY_ADDRESS names, else on a new one here. Its machines read the trace and the settings at
+    /// the same paths. Needs the wheel, and Ray: `pip install 'llmd-sched[ray]'`.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    ray: Option<String>,
+    /// What the fleet completes when flooded, requests a second, where that is known: else it is
+    /// measured before all runs.
+    #[arg(skip)]
+    capacity_requests_per_s: Option<f64>,
 }
 
 impl SimArgs {
-    pub(super) fn run(self) -> Result<(), CommandError> {
-        let config = self.brain_config()?;
-        let written = config.schedule.profiles.keys().cloned();
-        let known: Vec<String> = written.chain(builtin_profiles().map(str::to_owned)).collect();
-        let unknown = self.policies.iter().find(|name| !known.contains(name));
-        if let Some(unknown) = unknown {
-            return Err(format!("policy {unknown:?} is unknown: use {}", known.join(", ")).into());
-        }
-        let workloads = match self.two_tenants()? {
-            Some(workloads) => workloads,
+    /// Plays all runs, on a cluster where that is asked for, and prints what came of them.
+    pub(super) fn run(mut self, cluster: Option<&dyn Cluster>) -> Result<(), CommandError> {
+        let as_json = self.json;
+        let ran = match self.ray.take() {
+            Some(address) => {
+                let without = "--ray is of the llmd-sched that comes with the wheel, whose Python asks \
+                               Ray: pip install 'llmd-sched[ray]'";
+                let ran = cluster::play(self, cluster.ok_or(without)?, &address)?;
+                if as_json {
+                    ran.iter().for_each(Ran::print_json);
+                }
+                ran
+            }
             None => {
-                let source = self.source.open()?;
-                (1..=if source.is_seeded() { self.seeds.max(1) } else { 1 })
-                    .map(|seed| source.workload(seed))
-                    .collect::<Result<Vec<_>, _>>()?
+                let plan = self.plan(1..=self.seeds)?;
+                let runs = 0..self.runs();
+                let jobs: Vec<_> = runs.map(|number| plan.job(self.run_of(number))).collect();
+                runs::play(&jobs, &plan.world, plan.question, as_json)?
             }
         };
-        let (world, question) = self.world(&workloads[0], &config)?;
-        let seeds = (1..=self.seeds).zip(workloads.iter().cycle());
-        let jobs: Vec<Job<'_>> = self
-            .policies
-            .iter()
-            .flat_map(|policy| {
-                seeds.clone().map(move |(seed, workload)| (policy.as_str(), seed, workload))
-            })
-            .collect();
-        let ran = play(&jobs, &world, question, self.json)?;
-        if !self.json {
+        if !as_json {
             print_table(&ran);
         }
         Ok(())
     }
 
-    fn brain_config(&self) -> Result<BrainConfig, CommandError> {
-        let Some(path) = &self.config else { return Ok(BrainConfig::default()) };
-        let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|why| failed(&why))?;
-        Ok(toml::from_str(&text).map_err(|why| failed(&why))?)
+    /// How many runs there are: each policy under each seed.
+    fn runs(&self) -> usize {
+        self.policies.len() * self.seeds as usize
     }
 
-    /// Two tenants, where they are asked for: the first asks for `--load` of what the fleet completes of
-    /// its requests.
-    fn two_tenants(&self) -> Result<Option<Vec<Workload>>, CommandError> {
-        let Some(sample) = self.source.two_tenants(SAMPLED_PER_S, SAMPLED_S, 0) else {
-            return Ok(None);
-        };
-        let quiet_per_s = match self.rate {
-            Some(rate) => rate,
-            None => {
-                let sample = TwoTenants { flood: 0.0, ..sample }.workload();
-                let engines = self.fleet.engines(sample.block_size())?;
-                let mut world = World::new(first(&engines)?, 0, Arrivals::closed(1));
-                world.engines = engines;
-                self.load * capacity_requests_per_s(&sample, &world)?
-            }
-        };
-        let of_seed = |seed| self.source.two_tenants(quiet_per_s, self.horizon_s, seed);
-        let asked = (1..=self.seeds.max(1)).filter_map(of_seed);
-        Ok(Some(asked.map(|it| it.workload()).collect()))
+    /// Policy and seed of a run; those of a policy follow one another.
+    fn run_of(&self, number: usize) -> (&str, u64) {
+        let seeds = self.seeds as usize;
+        (&self.policies[number / seeds], (number % seeds) as u64 + 1)
     }
 
-    /// The world and what is asked in it. The capacity is that of the first seed's workload.
-    fn world(
-        &self,
-        workload: &Workload,
-        config: &BrainConfig,
-    ) -> Result<(World, Question), CommandError> {
-        let engines = self.fleet.engines(workload.block_size())?;
-        let first = first(&engines)?;
-        let mut world = World::new(first, 0, Arrivals::closed(self.sessions));
-        world.engines = engines;
-        self.fleet.apply(&mut world);
-        world.brain = config.clone();
-        world.slo.ttft_ms = self.slo_ttft_ms;
-        world.slo.tpot_ms = self.slo_tpot_ms;
-        world.kv_lag_ms = self.lag_ms;
-        world.metrics_interval_ms = self.metrics_ms;
-        // Metrics are sampled, so they are late already; what is more than that is added.
-        world.metrics_lag_ms = (self.lag_ms - world.metrics_interval_ms).max(0.0);
-        world.routers = self.routers;
-        world.exchange_interval_ms = self.exchange_ms;
-        world.hold_ms = (self.max_hold_s * 1e3) as u64;
-        if let Arrivals::Closed { horizon_s, think_cap_s, .. } = &mut world.arrivals {
-            (*horizon_s, *think_cap_s) = (self.horizon_s, self.think_cap_s);
-            world.warmup_share = 0.15;
-        }
-        if !self.source.is_open_loop() {
-            return match self.goodput {
-                Some(_) => Err("--goodput is of an open loop, and this is a closed one".into()),
-                None => Ok((world, Question::Run)),
-            };
-        }
-        world.warmup_share = 0.1;
-        let jitter_ms = self.jitter_ms.unwrap_or(self.source.jitter_ms());
-        if self.source.two_tenants(0.0, 0.0, 0).is_some() {
-            world.arrivals = Arrivals::Open { requests_per_s: None, jitter_ms };
-            return Ok((world, Question::Run));
-        }
-        world.arrivals = Arrivals::at_rate(self.rate.unwrap_or(1.0), jitter_ms);
-        if self.rate.is_some() {
-            return Ok((world, Question::Run));
-        }
-        let capacity_requests_per_s = capacity_requests_per_s(workload, &world)?;
-        eprintln!("capacity: {capacity_requests_per_s:.3} requests/s");
-        if let Some(attainment) = self.goodput {
-            return Ok((world, Question::Goodput { attainment, capacity_requests_per_s }));
-        }
-        world.arrivals = Arrivals::at_rate(self.load * capacity_requests_per_s, jitter_ms);
-        Ok((world, Question::Run))
+    /// The same from any folder of this machine.
+    fn start_from(&mut self, folder: &Path) {
+        self.source.start_from(folder);
+        self.config = self.config.take().map(|config| folder.join(config));
     }
-}
-
-fn first(engines: &[EngineConfig]) -> Result<EngineConfig, CommandError> {
-    let empty = "the fleet is empty: give --replicas or --profile NAME:COUNT";
-    engines.first().cloned().ok_or_else(|| empty.into())
 }

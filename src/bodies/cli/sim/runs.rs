@@ -2,25 +2,25 @@
 
 use super::CommandError;
 use llmd_brain::sim::{Summary, Workload, World, goodput_requests_per_s, run};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// One run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ran {
     policy: String,
     seed: u64,
     #[serde(flatten)]
     figures: Figures,
     /// Of each tenant, where there are any.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     tenants: BTreeMap<u32, Summary>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Figures {
     Run(Summary),
@@ -71,10 +71,31 @@ impl Question {
     }
 }
 
+impl Ran {
+    /// Makes a run.
+    pub(super) fn of(
+        (policy, seed, workload): Job<'_>,
+        world: &World,
+        question: Question,
+    ) -> Result<Self, CommandError> {
+        let mut world = world.clone().with_policy(policy);
+        world.seed = seed;
+        let (figures, tenants) = question.answer(workload, &world)?;
+        Ok(Self { policy: policy.to_owned(), seed, figures, tenants })
+    }
+
+    /// Prints it as a line of JSON.
+    pub(super) fn print_json(&self) {
+        if let Ok(line) = serde_json::to_string(self) {
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        }
+    }
+}
+
 /// A run to make: a policy, a seed, and what is played.
 pub(super) type Job<'a> = (&'a str, u64, &'a Workload);
 
-/// Runs all jobs and says how far it is.
+/// Makes all runs here, and says how far it is.
 pub(super) fn play(
     jobs: &[Job<'_>],
     world: &World,
@@ -87,16 +108,13 @@ pub(super) fn play(
     let work = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&(policy, seed, workload)) = jobs.get(number) else { return };
-            let mut world = world.clone().with_policy(policy);
-            world.seed = seed;
-            match question.answer(workload, &world) {
-                Ok((figures, tenants)) => {
-                    let it = Ran { policy: policy.to_owned(), seed, figures, tenants };
+            let Some(&job) = jobs.get(number) else { return };
+            match Ran::of(job, world, question) {
+                Ok(it) => {
                     let so_far = done.fetch_add(1, Ordering::Relaxed) + 1;
                     eprint!("\r{so_far} of {} runs", jobs.len());
-                    if as_json && let Ok(line) = serde_json::to_string(&it) {
-                        let _ = writeln!(std::io::stdout().lock(), "{line}");
+                    if as_json {
+                        it.print_json();
                     }
                     ran.lock().unwrap_or_else(PoisonError::into_inner).push((number, it));
                 }
@@ -193,4 +211,14 @@ fn print_summaries(is_first: bool, policy: &str, runs: &[&Summary]) {
         mean(|it| it.retries as f64),
         mean(|it| it.usd_per_million_tokens),
     );
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::Ran;
+
+    /// Runs as they are printed.
+    pub(in super::super) fn lines(ran: &[Ran]) -> Vec<String> {
+        ran.iter().map(|it| serde_json::to_string(it).unwrap()).collect()
+    }
 }

@@ -7,9 +7,10 @@ use llmd_brain::sim::{
     Agents, Chats, Lognormal, PrefixModel, TwoTenants, Workload, agent_sessions, azure, mooncake,
     prompt_sessions, toolmix,
 };
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(super) struct SourceArgs {
     /// The trace; none for generated requests.
     #[arg(long)]
@@ -22,7 +23,7 @@ pub(super) struct SourceArgs {
 }
 
 /// Of requests that are made up, or whose prefixes are.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 struct GenerateArgs {
     /// Tokens a block, where no trace says it.
     #[arg(long, default_value_t = 16)]
@@ -55,7 +56,7 @@ struct GenerateArgs {
 }
 
 /// How a trace is written, or what is generated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 enum Format {
     /// Mooncake's: an open loop.
     Mooncake,
@@ -107,6 +108,11 @@ impl SourceArgs {
         let flood = self.generate.flood;
         let asked = TwoTenants { quiet_per_s, flood, seconds, seed };
         (self.format == Format::TwoTenants).then_some(asked)
+    }
+
+    /// The trace's path as seen from anywhere on this machine.
+    pub(super) fn start_from(&mut self, folder: &Path) {
+        self.trace = self.trace.take().map(|trace| folder.join(trace));
     }
 
     /// Reads the trace.

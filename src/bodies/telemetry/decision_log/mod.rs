@@ -25,8 +25,12 @@ use serde::{Deserialize, Serialize};
 
 /// The first bytes of every decision log.
 pub const MAGIC: [u8; 8] = *b"LLMDLOG\n";
-/// Version of the format that this release writes and reads.
-pub const FORMAT: u32 = 1;
+/// Version that this release writes, and makes the decisions of again. It goes up when frames change,
+/// and when what a brain decides on equal inputs does, or what is compared of it: a change of the rules
+/// is not to look like a decision that came out otherwise.
+pub const FORMAT: u32 = 2;
+/// Oldest version that is read. In the first, decisions had no quantiles.
+pub const OLDEST_FORMAT: u32 = 1;
 /// Longest frame that is written or read: a prompt of 64 M tokens has 4 M keys of 9 bytes.
 pub const MAX_FRAME_BYTES: u32 = 256 << 20;
 

@@ -1,6 +1,6 @@
 //! Reads a decision log, and makes its decisions again.
 
-use super::{FORMAT, Frame, Header, MAGIC, MAX_FRAME_BYTES};
+use super::{FORMAT, Frame, Header, MAGIC, MAX_FRAME_BYTES, OLDEST_FORMAT};
 use llmd_brain::brain::{BrainConfig, BrainError, LogEntry, Replay, ReplayReport};
 use llmd_brain::sim::TraceError;
 use std::fs::File;
@@ -17,8 +17,28 @@ pub enum LogError {
     #[error("not a decision log: it does not begin with {MAGIC:?}")]
     Magic,
     /// It was written by another release.
-    #[error("a decision log of format {0}; this release reads format {FORMAT}")]
-    Format(u32),
+    #[error(
+        "a decision log of format {format}, by release {release}; release {} reads formats \
+         {OLDEST_FORMAT} to {FORMAT}: read it with the release that wrote it", env!("CARGO_PKG_VERSION")
+    )]
+    Format {
+        /// Of the file.
+        format: u32,
+        /// Which wrote it.
+        release: String,
+    },
+    /// It was written under other rules.
+    #[error(
+        "a decision log of format {format}, by release {release}; release {} makes decisions of format \
+         {FORMAT} again: replay it with the release that wrote it, or simulate what was asked",
+        env!("CARGO_PKG_VERSION")
+    )]
+    OtherRules {
+        /// Of the file.
+        format: u32,
+        /// Which wrote it.
+        release: String,
+    },
     /// A frame that no writer makes.
     #[error("the decision log is damaged at frame {frame}: {reason}")]
     Damaged {
@@ -81,10 +101,12 @@ impl<R: Read> LogReader<R> {
             _ => return Err(LogError::Magic),
         }
         match read_frame(&mut source, 0)? {
-            Some(Frame::Header(header)) if header.format == FORMAT => {
+            Some(Frame::Header(header)) if (OLDEST_FORMAT..=FORMAT).contains(&header.format) => {
                 Ok(Self { source, header, frames: 1 })
             }
-            Some(Frame::Header(header)) => Err(LogError::Format(header.format)),
+            Some(Frame::Header(Header { format, release, .. })) => {
+                Err(LogError::Format { format, release })
+            }
             _ => Err(LogError::Damaged { frame: 0, reason: "no header".to_owned() }),
         }
     }
@@ -169,6 +191,10 @@ pub struct FileReplay {
 /// [`LogError`].
 pub fn replay(path: &Path) -> Result<FileReplay, LogError> {
     let mut reader = LogReader::open(path)?;
+    let &Header { format, ref release, .. } = reader.header();
+    if format != FORMAT {
+        return Err(LogError::OtherRules { format, release: release.clone() });
+    }
     let mut replay = Replay::new(reader.config()?)?;
     let mut lost = 0;
     let complete = loop {

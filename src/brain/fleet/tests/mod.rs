@@ -5,6 +5,7 @@ mod ledger;
 mod ledger_oracle;
 mod loras;
 mod metrics;
+mod others;
 mod peers;
 mod roster;
 

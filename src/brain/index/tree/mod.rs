@@ -27,6 +27,7 @@
 mod heads;
 pub(in crate::index) mod heap;
 mod names;
+mod naming;
 mod node;
 mod pages;
 mod prefetch;
@@ -92,6 +93,11 @@ impl Hold {
 
     fn has(self, plane: usize) -> bool {
         self.0 >> plane & 1 != 0
+    }
+
+    /// The planes that it has.
+    fn planes(self) -> impl Iterator<Item = usize> {
+        set::bits(self.0.into(), 0).map(|plane| plane as usize)
     }
 
     fn has_more(self) -> bool {

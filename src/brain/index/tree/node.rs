@@ -254,15 +254,13 @@ impl Node {
     /// From now on one endpoint holds it in this way.
     pub(super) fn set_held(&self, slot: u32, to: Hold, source: &mut impl SharedSource) {
         let from = self.held_by(slot, source);
-        if from == to {
-            return;
-        }
+        let (added, taken) = (to.without(from), from.without(to));
         if to.has_more() && self.more().is_none() {
             let record = source.take_record();
             self.more.store(record + 1, Ordering::Release);
         }
         // Adds first, so that whoever moves between sets is in one of them at every moment.
-        for plane in (0..PLANES).filter(|&plane| to.has(plane) && !from.has(plane)) {
+        for plane in added.planes() {
             on_set!(self, source, plane, |set, source| {
                 let outgrown = set.outgrown(slot, source.rows());
                 set.insert(slot, source);
@@ -272,11 +270,11 @@ impl Node {
                 }
             });
         }
-        if (0..PLANES).all(|plane| to.has(plane) || !from.has(plane)) {
+        if taken == Hold::NONE {
             return;
         }
         self.warn();
-        for plane in (0..PLANES).filter(|&plane| from.has(plane) && !to.has(plane)) {
+        for plane in taken.planes() {
             on_set!(self, source, plane, |set, source| set.remove(slot, source));
         }
         self.give_back_record(source);
@@ -294,9 +292,12 @@ impl Node {
     /// The node is free from now on. It must not be found any more.
     pub(super) fn retire(&self, source: &mut impl SharedSource) {
         self.shrink_to(0);
-        for plane in 0..PLANES {
-            on_set!(self, source, plane, |set, source| set.clear(source));
+        self.gpu.clear(source);
+        if let Some(record) = self.more() {
+            for set in &source.shared_record(record).sets {
+                set.clear(source);
+            }
+            self.give_back_record(source);
         }
-        self.give_back_record(source);
     }
 }

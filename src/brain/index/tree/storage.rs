@@ -121,6 +121,11 @@ impl Storage {
         same
     }
 
+    /// How many of `len` blocks from `first` on have no name, up to the first that has one.
+    pub(super) fn unnamed(&self, first: u32, len: usize) -> usize {
+        (first..first + len as u32).take_while(|&slot| self.name(slot) == 0).count()
+    }
+
     pub(super) fn set_names(&self, first: u32, names: &[EngineHash]) {
         self.pages(first..first + names.len() as u32, |page, at, done| {
             for (to, name) in page.names[at].iter().zip(&names[done..]) {

@@ -138,11 +138,6 @@ impl Writer {
         }
     }
 
-    /// Whether a block goes by this name among all.
-    pub(super) fn is_named(&self, slot: u32, EngineHash(name): EngineHash) -> bool {
-        name != 0 && self.storage.name(slot) == name
-    }
-
     /// The run of slots around `slot` that `who` holds in this way, under the names that all
     /// share, and whose names follow in `names`, in either direction: first slot and number.
     pub(super) fn same_run(
@@ -322,9 +317,12 @@ impl Writer {
             after = after.without(Hold::BELIEVED);
         }
         if !names.is_empty() {
-            let named_so = self.named_so(first, &names[..len as usize]);
-            let aliased = named_so == 0 && self.is_aliased(tree, first, names[0]);
-            of.len = named_so.max(1) as u32;
+            let names = &names[..len as usize];
+            let aliased;
+            (of.len, aliased) = match self.named_so(first, names) {
+                0 => self.give_names(tree, first, names),
+                named_so => (named_so as u32, false),
+            };
             let alike = (of.len..len)
                 .take_while(|&i| self.is_aliased(tree, first + i, names[i as usize]) == aliased);
             of.len += alike.count() as u32;
@@ -338,45 +336,6 @@ impl Writer {
         self.assign(tree, node, lo..lo + of.len, who, after);
         placed(of);
         of.len
-    }
-
-    /// Whether a name is not the one that all share for the block; makes it so where there is none.
-    fn is_aliased(&self, tree: &Tree, slot: u32, name: EngineHash) -> bool {
-        if name.0 != 0 && self.storage.name(slot) == 0 {
-            self.name(tree, slot, std::slice::from_ref(&name));
-        }
-        !self.is_named(slot, name)
-    }
-
-    /// How many of the blocks from `first` on go by these names among all.
-    fn named_so(&self, first: u32, names: &[EngineHash]) -> usize {
-        let named_so = self.storage.named_so(first, names);
-        // No name is none, whatever is compared.
-        match names[..named_so].contains(&EngineHash(0)) {
-            false => named_so,
-            true => names.iter().position(|name| name.0 == 0).unwrap_or(0),
-        }
-    }
-
-    /// Makes the names the ones that all share for the blocks from `first` on, but for those that
-    /// are other blocks' already. Returns how many of the first ones became so, or became not.
-    fn name(&self, tree: &Tree, first: u32, names: &[EngineHash]) -> (u32, bool) {
-        self.storage.set_names(first, names);
-        let is_it = |name, other: BlockRef| tree.name(other) == name;
-        let mut any_refused = false;
-        let refused = |i: usize| {
-            any_refused = true;
-            self.storage.set_name(first + i as u32, 0);
-        };
-        tree.names.insert(names, self.block(first), is_it, refused);
-        let len = names.len() as u32;
-        if !any_refused {
-            return (len, true);
-        }
-        let is_shared = |i: u32| self.storage.name(first + i) != 0;
-        let shared = is_shared(0);
-        let alike = (1..len).take_while(|&i| is_shared(i) == shared).count();
-        (alike as u32 + 1, shared)
     }
 
     /// New blocks behind the cursor, where nothing goes on with the first key: as many as fit

@@ -58,6 +58,12 @@ pub trait Scorer: Send {
     /// The fleet has so many slots now: room for what is remembered of each.
     fn make_room(&mut self, _slots: usize) {}
 
+    /// Whether it weighs what a placement evicts. Where KV is short, requests that may not be held then
+    /// stay where their sessions are at home; a rule that does not is left to choose among all.
+    fn weighs_evictions(&self) -> bool {
+        false
+    }
+
     /// A request was placed.
     fn placed(&mut self, _placed: &Placed<'_>) {}
 

@@ -1,7 +1,8 @@
 //! The terms of `predicted-cost-scorer`, each worked out by hand.
 
 use super::fixture::{NOW, World, assert_close, prompt, scorer, spec};
-use crate::fleet::{EndpointSpec, MetricsSample};
+use crate::Ticket;
+use crate::fleet::{Booking, EndpointSpec, MetricsSample, Predicted};
 use crate::predict::EngineProfile;
 use crate::schedule::{Scheduler, ScorerConfig};
 
@@ -117,6 +118,53 @@ fn who_is_not_looked_at_seems_no_cheaper_for_that() {
     let scores = world.scores(cost(), &request);
 
     assert!(scores.is_sorted_by(|one, other| one > other), "{scores:?}");
+}
+
+/// A fleet of two: one whose prefills wait and who decodes nothing, one that decodes for as many as
+/// told, whose clients ask for a time per output token, behind so much prefill.
+fn waiting_or_decoding(waiting_tokens: u32, decoding: (usize, f64), queued_tokens: u32) -> World {
+    let mut world = World::with_prior((0..2).map(spec), "qwen3-32b_h100_tp2");
+    world.book(0, waiting_tokens);
+    for _ in 0..decoding.0 {
+        let booking = Booking {
+            ticket: Ticket(0),
+            prompt_tokens: 100,
+            uncached_tokens: 100,
+            predicted: Predicted::default(),
+            objective_tpot_ms: Some(decoding.1),
+            expected_output_tokens: Some(256),
+        };
+        let id = world.fleet.book(NOW, world.ids[1], &booking).unwrap();
+        world.fleet.first_token(NOW, id).unwrap();
+    }
+    world.book(1, queued_tokens);
+    world
+}
+
+fn chosen(world: &World, prompt_tokens: u32) -> usize {
+    let mut request = prompt(prompt_tokens);
+    request.slo.ttft_ms = Some(1_000.0);
+    let scores = world.scores(cost(), &request);
+    usize::from(scores[1] > scores[0])
+}
+
+#[test]
+fn decodes_are_spared_for_as_long_as_a_client_waits() {
+    let spared = |waiting_tokens| {
+        chosen(&waiting_or_decoding(waiting_tokens, (40, 50.0), 72_000), 16_000) == 0
+    };
+
+    // Behind 8 s of prefill it costs four decodes; the others wait 9 s and 21 s.
+    assert!(spared(78_000));
+    assert!(!spared(135_000));
+}
+
+#[test]
+fn a_long_prompt_weighs_more_than_the_decodes_that_it_slows() {
+    let world = waiting_or_decoding(52_000, (20, 45.0), 1);
+
+    // Among those who decode it is in time, at the cost of 1.3 of them.
+    assert_eq!(chosen(&world, 30_000), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod decision_log;
 mod generated;
 mod loads;
 mod outages;
+mod routers;
 
 use super::*;
 use crate::BlockKey;
@@ -140,23 +141,20 @@ fn turns_of_a_session_follow_each_other() {
 #[test]
 fn admission_keeps_caches_where_sessions_are_too_many_and_starves_nobody() {
     let workload = sessions(40, 30);
-    let play = |hold_ms| {
+    let play = |hold_ms, admission| {
         let mut world = World::new(engine(), 2, Arrivals::closed(28));
         world.hold_ms = hold_ms;
         // Turns are short here.
         world.brain.flow.sessions.demand_window_s = 2.0;
-        run(&workload, &world).unwrap()
+        world.brain.flow.sessions.admission = admission;
+        let outcome = run(&workload, &world).unwrap();
+        assert!(outcome.rows.iter().all(|row| row.fate == Fate::Served));
+        assert_eq!(outcome.rows.len(), 40 * 30);
+        outcome.summary().hit_ratio
     };
-    let (placed, admitted) = (play(0), play(3_600_000));
-    assert!(admitted.rows.iter().all(|row| row.fate == Fate::Served));
-    assert_eq!(admitted.rows.len(), 40 * 30);
-    let (placed, admitted) = (placed.summary(), admitted.summary());
-    assert!(
-        admitted.hit_ratio > placed.hit_ratio + 0.1,
-        "{} against {}",
-        admitted.hit_ratio,
-        placed.hit_ratio
-    );
+    let (placed, apart, admitted) = (play(0, false), play(0, true), play(3_600_000, true));
+    assert!(admitted > placed + 0.1, "held {admitted}, against {placed}");
+    assert!(apart > placed + 0.05, "not held, but guests apart {apart}, against {placed}");
 }
 
 /// Two tenants, of whom the second asks for ten times as much, and both together for more than there is.

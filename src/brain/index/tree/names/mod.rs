@@ -30,6 +30,9 @@ use std::sync::atomic::AtomicUsize;
 
 /// Names that go in or out together.
 const BATCH: usize = 128;
+/// So few names go in or out one by one: most of them have a shard of their own, and sorting them by it
+/// costs more than the locks that it saves.
+const FEW: usize = SHARDS / 2;
 /// Shards; a power of two.
 #[cfg(not(shuttle))]
 const SHARDS: usize = 32;
@@ -169,13 +172,18 @@ impl Names {
         first: impl Fn(&mut Shard, usize),
         mut each: impl FnMut(&mut Shard, u32, usize),
     ) {
-        if let [EngineHash(name)] = *names {
-            let Place { shard: number, tag } = place(name);
-            if let Some(shard) = self.shards.get(number) {
-                let mut shard = shard.lock();
-                first(&mut shard, 1);
-                each(&mut shard, tag, 0);
-                self.hints[number].update(&shard);
+        if names.len() <= FEW {
+            if names.len() > 1 {
+                self.prefetch(names);
+            }
+            for (i, &EngineHash(name)) in names.iter().enumerate() {
+                let Place { shard: number, tag } = place(name);
+                if let Some(shard) = self.shards.get(number) {
+                    let mut shard = shard.lock();
+                    first(&mut shard, 1);
+                    each(&mut shard, tag, i);
+                    self.hints[number].update(&shard);
+                }
             }
             return;
         }

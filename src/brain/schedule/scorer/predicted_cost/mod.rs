@@ -493,6 +493,10 @@ impl Scorer for PredictedCost {
         Ok(())
     }
 
+    fn weighs_evictions(&self) -> bool {
+        true
+    }
+
     fn make_room(&mut self, slots: usize) {
         self.churn.make_room(slots);
         self.placed.make_room(slots);

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(180)
 GROUPS = 8
 SHARED = "x" * 6_000
 

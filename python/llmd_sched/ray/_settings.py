@@ -36,12 +36,9 @@ class Settings:
 
     Raises :class:`ConfigError` naming the key.
 
+    >>> from llmd_sched.ray import Settings
     >>> Settings.of({"policy": "lmetric", "slo": {"ttft_ms": 500}}).policy
     'lmetric'
-    >>> Settings.of({"polcy": "lmetric"})
-    Traceback (most recent call last):
-    llmd_sched._errors.ConfigError: request_router_kwargs has no key 'polcy'; it may have: policy, \
-block_size, kv_events, slo, prompt, config
     """
 
     policy: str = "default"

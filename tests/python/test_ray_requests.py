@@ -1,0 +1,124 @@
+"""What is read from the calls of a Ray Serve handle, and from a deployment's configuration."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from llmd_sched import ConfigError
+from llmd_sched.ray import Settings
+from llmd_sched.ray._replicas import endpoint_of
+from llmd_sched.ray._requests import PART, asked
+
+
+def pending(*args: Any, session: str = "", adapter: str = "", **kwargs: Any) -> Any:
+    metadata = SimpleNamespace(session_id=session, multiplexed_model_id=adapter)
+    return SimpleNamespace(args=args, kwargs=kwargs, metadata=metadata)
+
+
+MESSAGES = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": [{"type": "text", "text": "hello"}]},
+]
+TALK = PART.join(["system", "be brief", "user", "hello"])
+
+
+@pytest.mark.parametrize(
+    ("call", "tokens", "text"),
+    [
+        (pending({"messages": MESSAGES}), None, TALK),
+        (pending(SimpleNamespace(messages=MESSAGES)), None, TALK),
+        (pending(request={"prompt": "once"}), None, "once"),
+        (pending({"prompt": ["one", "two"]}), None, "one"),
+        (pending({"prompt": [1, 2, 3]}), [1, 2, 3], None),
+        (pending({"prompt": [[1, 2], [3]]}), [1, 2], None),
+        (pending({"input": "respond"}), None, "respond"),
+        (pending({"input": MESSAGES}), None, TALK),
+        (pending({"prompt_token_ids": [7], "prompt": "seven"}), [7], None),
+        (pending({"messages": MESSAGES}, request_token_ids=[5, 6]), [5, 6], None),
+        (pending("plain", 3, None), None, None),
+        (pending(), None, None),
+        (pending({"prompt": []}), None, None),
+        (pending({"messages": None}), None, None),
+    ],
+)
+def test_a_prompt_is_found_in_every_shape(call: Any, tokens: Any, text: str | None) -> None:
+    found = asked(call, {}, None)
+    assert (found.tokens, found.text) == (tokens, text)
+
+
+def test_a_numpy_prompt_is_passed_as_it_is() -> None:
+    prompt = np.arange(8, dtype=np.uint32)
+    assert asked(pending({"prompt": prompt}), {}, None).tokens is prompt
+
+
+def test_a_longer_conversation_begins_as_the_shorter_one() -> None:
+    longer = [*MESSAGES, {"role": "assistant", "content": "hi"}]
+    text = asked(pending({"messages": longer}), {}, None).text
+    assert text is not None
+    assert text.startswith(TALK)
+
+
+def test_options_come_from_ray_the_payload_and_headers() -> None:
+    scope = {"headers": [(b"x-session-id", b"s9"), (b"x-slo-ttft-ms", b"250")]}
+    head = SimpleNamespace(asgi_scope=scope)
+    found = asked(pending(head), {"ttft_slo_ms": 1000.0}, None)
+    assert found.options == {"ttft_slo_ms": 250.0, "session_id": "s9"}
+    body = {"prompt": "p", "max_tokens": 12, "cache_salt": "t1"}
+    found = asked(pending(body, session="s1", adapter="a"), {}, None)
+    assert found.options == {
+        "session_id": "s1",
+        "lora": "a",
+        "max_output_tokens": 12,
+        "cache_salt": "t1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens", "text", "options"),
+    [
+        (None, None, None, {}),
+        ("text", None, "text", {}),
+        ([1, 2], [1, 2], None, {}),
+        ({"text": "t", "priority": 2}, None, "t", {"priority": 2}),
+        ({"tokens": [3], "session_id": "s"}, [3], None, {"session_id": "s"}),
+    ],
+)
+def test_an_application_finds_its_own_prompts(
+    answer: Any, tokens: Any, text: str | None, options: dict[str, Any]
+) -> None:
+    found = asked(pending("opaque", k=1), {}, lambda args, kwargs: answer)
+    assert (found.tokens, found.text, found.options) == (tokens, text, options)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"polcy": "x"}, "no key 'polcy'"),
+        ({"kv_events": "on"}, "'on' is not 'auto' or 'off'"),
+        ({"slo": {"ttft": 1}}, "no key 'ttft'"),
+        ({"slo": {"ttft_ms": 0}}, "ttft_ms is 0"),
+        ({"slo": 5}, "5 is not a mapping"),
+        ({"config": []}, "is not a mapping"),
+        ({"config": {"block_size": 16}}, "block_size is a keyword of its own"),
+        ({"prompt": "nowhere:f"}, "'nowhere:f' cannot be imported"),
+        ({"prompt": "math:pi"}, "'math:pi' is not a function"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Settings.of(kwargs)
+
+
+def test_a_replica_is_described_by_what_it_tells() -> None:
+    own = {"llmd_sched": {"kv_events": "tcp://h:1", "kv_replay": "tcp://h:2"}}
+    replica = SimpleNamespace(node_id="n1", replica_metadata=own, routing_stats={})
+    described = endpoint_of(replica, Settings())
+    assert described["topology"] == {"host": "n1"}
+    assert (described["kv_events"], described["kv_replay"]) == ("tcp://h:1", "tcp://h:2")
+    stats = {"kv_event_metadata": {"endpoint": "tcp://h:3", "replay_endpoint": "tcp://h:4"}}
+    ray_llm = SimpleNamespace(node_id=None, replica_metadata={}, routing_stats=stats)
+    assert endpoint_of(ray_llm, Settings())["kv_replay"] == "tcp://h:4"
+    assert endpoint_of(ray_llm, Settings(kv_events="off")) == {}

@@ -28,22 +28,21 @@ def serve(ray_cluster: str) -> Iterator[Any]:
     serve.shutdown()
 
 
-class Gate:
-    """An actor that lets go those who wait at it."""
-
-    def __init__(self) -> None:
-        self.opened = asyncio.Event()
-
-    async def wait(self) -> None:
-        await self.opened.wait()
-
-    def open(self) -> None:
-        self.opened.set()
-
-
 @pytest.fixture
 def gate(serve: Any) -> Any:
+    """An actor that lets go those who wait at it."""
     import ray
+
+    # In here, so that it travels by value: workers do not import the tests.
+    class Gate:
+        def __init__(self) -> None:
+            self.opened = asyncio.Event()
+
+        async def wait(self) -> None:
+            await self.opened.wait()
+
+        def open(self) -> None:
+            self.opened.set()
 
     return ray.remote(num_cpus=0)(Gate).remote()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from llmd_sched import ConfigError
-from llmd_sched.ray import Settings
+from llmd_sched.ray import Settings, _brain
 from llmd_sched.ray._replicas import endpoint_of
 from llmd_sched.ray._requests import PART, asked
 
@@ -122,3 +124,42 @@ def test_a_replica_is_described_by_what_it_tells() -> None:
     ray_llm = SimpleNamespace(node_id=None, replica_metadata={}, routing_stats=stats)
     assert endpoint_of(ray_llm, Settings())["kv_replay"] == "tcp://h:4"
     assert endpoint_of(ray_llm, Settings(kv_events="off")) == {}
+
+
+def test_a_policy_of_the_configuration_is_followed() -> None:
+    config = {"schedule": {"profile": "lmetric"}}
+    assert Settings.of({"config": config}).policy is None
+    brain = _brain.DeploymentBrain("d", Settings.of({"config": config}))
+    assert brain.router.config()["schedule"]["profile"] == "lmetric"
+
+
+def test_what_ray_never_says_is_over_is_not_kept_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: now_s, thread_time_ns=time.thread_time_ns)
+    monkeypatch.setattr(_brain, "time", clock)
+    brain = _brain.DeploymentBrain("d", Settings(config={"fleet": {"lease_ms": 60_000}}))
+    replica = SimpleNamespace(replica_id=SimpleNamespace(to_full_id_str=lambda: "r"))
+    brain.sync([replica])
+    loop = asyncio.new_event_loop()
+
+    def pick(request_id: str) -> None:
+        call = pending({"prompt": "once"})
+        call.metadata.internal_request_id = request_id
+        call.routing_context = SimpleNamespace(should_backoff=False)
+        call.future = loop.create_future()
+        ranks = brain.rank([replica], call, lambda replicas: replicas)
+        assert ranks == [[replica], [replica]]
+        assert call.routing_context.should_backoff
+
+    pick("a")
+    now_s = 59.0
+    pick("b")
+    assert brain.counters()["booked"] == 2
+    now_s = 60.0
+    pick("c")
+    assert brain.counters()["booked"] == 2
+    assert brain.router.endpoints()[0].inflight_requests == 2
+    assert brain.counters()["fallbacks"] == 0
+    loop.close()

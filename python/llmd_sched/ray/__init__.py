@@ -37,8 +37,8 @@ def counters() -> dict[str, dict[str, Any]]:
     Of each: ``picks``; ``repicks``, picks of a request that had been picked a place before;
     ``fallbacks``, times that Ray chose because of an error, and ``last_error``; ``moved``, requests
     that Ray sent elsewhere than picked; ``booked``, requests picked and not over, ``waiting`` of
-    which Ray has not sent yet; ``pick_cpu_us``, mean CPU
-    time of a pick, microseconds; ``router``, what :meth:`llmd_sched.Router.stats` says.
+    which Ray has not sent yet; ``pick_cpu_us``, mean CPU time of a pick, microseconds; ``router``,
+    what :meth:`llmd_sched.Router.stats` says.
     """
     from llmd_sched.ray._deployments import all_deployments
 

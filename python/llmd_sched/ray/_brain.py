@@ -27,12 +27,13 @@ UNKNOWN = (0,)
 class Booking:
     """A request that has a place, until Ray says that it is over."""
 
-    __slots__ = ("asked", "decision", "future", "is_waiting")
+    __slots__ = ("asked", "booked_at_s", "decision", "future", "is_waiting")
 
-    def __init__(self, asked: Asked, decision: Decision, future: Any) -> None:
+    def __init__(self, asked: Asked, decision: Decision, future: Any, booked_at_s: float) -> None:
         self.asked = asked
         self.decision = decision
         self.future = future
+        self.booked_at_s = booked_at_s
         self.is_waiting = True
 
 
@@ -47,9 +48,11 @@ class DeploymentBrain:
         self.router = Router(
             settings.router_config(), block_size=settings.block_size, profile=settings.policy
         )
+        self._lease_s = self.router.config()["fleet"]["lease_ms"] / 1e3
         # By the replica's full id, which is its endpoint's address.
         self._replicas: dict[str, Any] = {}
         self._described: dict[str, Any] = {}
+        # Oldest first.
         self._bookings: dict[str, Booking] = {}
         self._picks = 0
         self._repicks = 0
@@ -87,6 +90,8 @@ class DeploymentBrain:
         available: Callable[[Sequence[Any]], Sequence[Any]],
     ) -> Any:
         self._picks += 1
+        now_s = time.monotonic()
+        self._forget_overdue(now_s)
         request_id = pending.metadata.internal_request_id
         before = self._bookings.pop(request_id, None)
         if before is not None:
@@ -99,10 +104,21 @@ class DeploymentBrain:
             free = available(candidates) or candidates
             allowed = [full_id(it) for it in free if full_id(it) in self._replicas]
         decision = self._route(wanted, allowed)
-        self._bookings[request_id] = Booking(wanted, decision, pending.future)
+        self._bookings[request_id] = Booking(wanted, decision, pending.future, now_s)
         if before is None or before.future is not pending.future:
             pending.future.add_done_callback(lambda future: self._placed(request_id, future))
         return self._replicas[decision.address]
+
+    def _forget_overdue(self, now_s: float) -> None:
+        """Ray does not tell of every end (``choose_replica(_reserve=False)``): nothing is kept for
+        longer than the router's own lease.
+        """
+        while self._bookings:
+            request_id, oldest = next(iter(self._bookings.items()))
+            if now_s - oldest.booked_at_s < self._lease_s:
+                return
+            del self._bookings[request_id]
+            self.router.cancel(oldest.decision)
 
     def _route(self, wanted: Asked, allowed: Sequence[str] | None) -> Decision:
         options = wanted.options

@@ -35,7 +35,8 @@ OPTIONS = {
     "cache_salt": "cache_salt",
     "priority": "priority",
 }
-# Between the parts of a conversation: no text of a client has it, so that parts cannot be mistaken.
+# Between the parts of a conversation. A text that has it can look like another conversation, which
+# makes an estimate of what a replica holds wrong, and nothing else.
 PART = "\x1e"
 
 

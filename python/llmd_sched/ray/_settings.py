@@ -23,7 +23,8 @@ class Slo(TypedDict, total=False):
 class Settings:
     """The keywords of :class:`LlmdRouter`, all of which JSON can carry.
 
-    - ``policy``: name of the scheduling profile, see ``docs/policy.md``.
+    - ``policy``: name of the scheduling profile, see ``docs/policy.md``; without one it is what
+      ``config`` says, or ``default``.
     - ``block_size``: tokens a block, best the engines' own.
     - ``kv_events``: ``"auto"`` subscribes to the replicas that tell where they publish KV events,
       and estimates from this router's own decisions what the others hold; ``"off"`` estimates
@@ -41,7 +42,7 @@ class Settings:
     'lmetric'
     """
 
-    policy: str = "default"
+    policy: str | None = None
     block_size: int = 16
     kv_events: KvEvents = "auto"
     slo: Slo = field(default_factory=lambda: Slo())
@@ -97,7 +98,6 @@ class Settings:
                 raise ConfigError(f"slo: {key} is {value!r}; give milliseconds above 0")
         if not isinstance(self.config, Mapping):
             raise ConfigError(f"config: {self.config!r} is not a mapping")
-        for key in ("block_size",):
-            if key in self.config:
-                raise ConfigError(f"config: {key} is a keyword of its own here")
+        if "block_size" in self.config:
+            raise ConfigError("config: block_size is a keyword of its own here")
         self.finder()

@@ -140,12 +140,12 @@ TRACES ?= ../shared/traces
 
 .PHONY: bench-sched bench-sched-workloads
 bench-sched:
-	cargo build -q --release -p llmd-bodies
-	$(PYTHON) benches/sched.py target/release/llmd-sched $(TRACES) $(ARGS)
+	cargo build -q --profile dist -p llmd-bodies
+	$(PYTHON) benches/sched.py target/dist/llmd-sched $(TRACES) $(ARGS)
 
 bench-sched-workloads:
-	cargo build -q --release -p llmd-bodies
-	$(PYTHON) benches/sched_workloads.py target/release/llmd-sched $(TRACES) $(ARGS)
+	cargo build -q --profile dist -p llmd-bodies
+	$(PYTHON) benches/sched_workloads.py target/dist/llmd-sched $(TRACES) $(ARGS)
 
 .PHONY: bench-flow
 bench-flow:

@@ -302,28 +302,36 @@ impl Rank {
             }
         }
         let form = self.hash_form;
+        // An event for each block, as vLLM has it.
         let removed = |hash: &FullHash, medium| {
             let block_hashes = [WireHash(*hash, form)];
             WireEvent::BlockRemoved(WireRemoved { block_hashes, medium, group_idx: 0 })
         };
-        let wire = self.step.changes.iter().filter_map(|change| match change {
-            KvChange::Stored { request, .. } => {
-                let job = self.jobs.get(request)?;
-                let run = run_of(job, change, block_size)?;
-                let origin = &job.plan.origin;
-                Some(WireEvent::BlockStored(origin.stored(MEDIUM_GPU, &run, block_size, form)))
+        let mut events: Vec<WireEvent<'_>> = Vec::with_capacity(self.step.changes.len());
+        for change in &self.step.changes {
+            match change {
+                KvChange::Stored { request, .. } => {
+                    if let Some(job) = self.jobs.get(request)
+                        && let Some(run) = run_of(job, change, block_size)
+                    {
+                        let stored = job.plan.origin.stored(MEDIUM_GPU, &run, block_size, form);
+                        events.push(WireEvent::BlockStored(stored));
+                    }
+                }
+                KvChange::Removed(hashes) => {
+                    events.extend(hashes.iter().map(|hash| removed(hash, MEDIUM_GPU)));
+                }
+                KvChange::HostStored(hash) => {
+                    if let Some(content) = self.contents.as_ref().and_then(|it| it.get(hash)) {
+                        let run = content.as_run(hash);
+                        let stored = content.origin.stored(MEDIUM_CPU, &run, block_size, form);
+                        events.push(WireEvent::BlockStored(stored));
+                    }
+                }
+                KvChange::HostRemoved(hash) => events.push(removed(hash, MEDIUM_CPU)),
+                KvChange::Cleared => events.push(WireEvent::AllBlocksCleared),
             }
-            KvChange::Removed(hash) => Some(removed(hash, MEDIUM_GPU)),
-            KvChange::HostStored(hash) => {
-                let content = self.contents.as_ref()?.get(hash)?;
-                let run = content.as_run(hash);
-                let stored = content.origin.stored(MEDIUM_CPU, &run, block_size, form);
-                Some(WireEvent::BlockStored(stored))
-            }
-            KvChange::HostRemoved(hash) => Some(removed(hash, MEDIUM_CPU)),
-            KvChange::Cleared => Some(WireEvent::AllBlocksCleared),
-        });
-        let events: Vec<WireEvent<'_>> = wire.collect();
+        }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         publisher.publish(since_epoch.as_secs_f64(), &events);
         if let Some(contents) = &mut self.contents {
@@ -378,7 +386,8 @@ fn note_contents(
                 contents.stored(&run, &job.plan.origin);
             }
         }
-        KvChange::Removed(hash) | KvChange::HostRemoved(hash) => contents.removed(*hash),
+        KvChange::Removed(hashes) => hashes.iter().for_each(|hash| contents.removed(*hash)),
+        KvChange::HostRemoved(hash) => contents.removed(*hash),
         KvChange::HostStored(hash) => contents.moved_to_host(*hash),
         KvChange::Cleared => contents.clear(),
     }

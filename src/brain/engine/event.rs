@@ -97,8 +97,8 @@ pub enum KvChange<K = BlockKey> {
         /// The blocks.
         keys: Vec<K>,
     },
-    /// One copy of a block left the KV cache.
-    Removed(K),
+    /// One copy of each of these blocks left the KV cache, in this order.
+    Removed(Vec<K>),
     /// A block came to the host tier.
     HostStored(K),
     /// A block left the host tier.

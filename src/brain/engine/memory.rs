@@ -120,7 +120,8 @@ impl<K: BlockIdentity> Memory<K> {
 
     /// Whether the request has, or got, blocks for its first `tokens` tokens.
     pub(super) fn grow(&mut self, sequence: &mut Sequence<K>, tokens: u32) -> bool {
-        while sequence.blocks.len() < tokens.div_ceil(self.block_size) as usize {
+        // No division: this is asked of everything that runs, each step.
+        while sequence.blocks.len() as u64 * u64::from(self.block_size) < u64::from(tokens) {
             match self.allocate() {
                 Some(block) => sequence.blocks.push(block),
                 None => return false,
@@ -177,7 +178,10 @@ impl<K: BlockIdentity> Memory<K> {
     fn allocate(&mut self) -> Option<BlockIndex> {
         let (block, evicted) = self.cache.allocate()?;
         if let Some(evicted) = evicted {
-            self.changes.push(KvChange::Removed(evicted.key));
+            match self.changes.last_mut() {
+                Some(KvChange::Removed(keys)) => keys.push(evicted.key),
+                _ => self.changes.push(KvChange::Removed(vec![evicted.key])),
+            }
             if let Some(host) = self.host.as_mut().filter(|_| evicted.last_copy) {
                 match host.insert(evicted.key) {
                     Inserted::Refreshed => {}

@@ -28,6 +28,7 @@ mod kv_cache;
 mod lru;
 mod memory;
 mod model;
+mod run;
 mod sequence;
 mod shared_cache;
 mod submit_error;
@@ -38,9 +39,9 @@ mod work;
 pub use config::{EngineConfig, EngineConfigError};
 pub use event::{Admission, KvChange, Step};
 pub use model::{Counters, EngineModel, Load};
+pub use run::Planned;
 pub use shared_cache::SharedCache;
 pub use submit_error::SubmitError;
-pub use work::Planned;
 
 use crate::BlockKey;
 use serde::{Deserialize, Serialize};

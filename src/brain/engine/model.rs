@@ -1,8 +1,9 @@
 use super::kv_cache::KeyHasher;
 use super::memory::Memory;
+use super::run::{Instant, Planned, Run};
 use super::sequence::Sequence;
 use super::shared_cache::SharedCache;
-use super::work::{Planned, Work};
+use super::work::Work;
 use super::{
     Admission, BlockIdentity, EngineConfig, EngineConfigError, EngineRequest, RequestId, Step,
     SubmitError,
@@ -40,18 +41,16 @@ pub struct EngineModel<K = BlockKey> {
     known: HashSet<RequestId, BuildHasherDefault<KeyHasher>>,
     /// The step in flight.
     flight: Option<Flight>,
-    /// Memory for its ends.
-    ends: Vec<Time>,
-    now: Time,
+    /// Memory for the run of the next one.
+    spare: Vec<u64>,
+    now: Instant,
     counters: Counters,
 }
 
 /// What the step in flight does.
 #[derive(Debug, Clone)]
 struct Flight {
-    planned: Planned,
-    /// When each of its steps ends, where it is a run of several.
-    ends: Vec<Time>,
+    run: Run,
     work: Work,
     admitted: Vec<Admission>,
     preempted: Vec<RequestId>,
@@ -117,8 +116,8 @@ impl<K: BlockIdentity> EngineModel<K> {
             running: Vec::new(),
             known: HashSet::default(),
             flight: None,
-            ends: Vec::new(),
-            now: Time::ZERO,
+            spare: Vec::new(),
+            now: Instant::default(),
             counters: Counters::default(),
         })
     }
@@ -208,10 +207,10 @@ impl<K: BlockIdentity> EngineModel<K> {
     /// more of it, up to `most` steps at once: to the first that finishes a request or fills a block.
     /// Requests are [submitted](Self::submit_at) meanwhile as in a step; an abort waits for its end.
     pub fn begin_run(&mut self, now: Time, most: u32) -> Option<Planned> {
-        if let Some(flight) = &self.flight {
-            return Some(flight.planned);
+        if let Some(planned) = self.planned() {
+            return Some(planned);
         }
-        self.now = self.now.max(now);
+        self.now = self.now.or_later(now);
         let mut work = Work::default();
         let mut budget = self.config.max_batch_tokens;
         let preempted = self.schedule_running(&mut work, &mut budget);
@@ -230,9 +229,10 @@ impl<K: BlockIdentity> EngineModel<K> {
             // What made room is news, and not to wait for the end of a run.
             && !self.memory.has_changes();
         let steps = if is_steady { self.steady_steps().min(most).max(1) } else { 1 };
-        let mut ends = std::mem::take(&mut self.ends);
-        let planned = work.plan(&self.config, self.now, self.counters.steps, steps, &mut ends);
-        self.flight = Some(Flight { planned, ends, work, admitted, preempted });
+        let (memory, number) = (std::mem::take(&mut self.spare), self.counters.steps);
+        let run = Run::new(&work, &self.config, self.now, number, steps, memory);
+        let planned = run.planned();
+        self.flight = Some(Flight { run, work, admitted, preempted });
         Some(planned)
     }
 
@@ -248,21 +248,13 @@ impl<K: BlockIdentity> EngineModel<K> {
     /// The step, or run of steps, in flight.
     #[must_use]
     pub fn planned(&self) -> Option<Planned> {
-        self.flight.as_ref().map(|flight| flight.planned)
+        self.flight.as_ref().map(|flight| flight.run.planned())
     }
 
     /// A run in flight ends with the step that runs at `now`.
     fn cut_run(&mut self, now: Time) {
-        if let Some(flight) = &mut self.flight
-            && flight.ends.len() > 1
-        {
-            let steps = flight.ends.partition_point(|end| *end < now) + 1;
-            flight.ends.truncate(steps);
-            if let Some(last) = flight.ends.last() {
-                flight.planned.ends = *last;
-                let nanos = last.since(flight.planned.started).as_nanos();
-                flight.planned.duration_ms = nanos as f64 / 1e6;
-            }
+        if let Some(flight) = &mut self.flight {
+            flight.run.cut(now);
         }
     }
 
@@ -270,12 +262,12 @@ impl<K: BlockIdentity> EngineModel<K> {
     /// when none is.
     pub fn finish_step(&mut self, step: &mut Step<K>) -> bool {
         step.clear();
-        let Some(Flight { planned, ends, work, admitted, preempted }) = self.flight.take() else {
+        let Some(Flight { run, work, admitted, preempted }) = self.flight.take() else {
             return false;
         };
-        let steps = ends.len() as u32;
-        self.ends = ends;
-        self.now = self.now.max(planned.ends);
+        let (planned, steps) = (run.planned(), run.steps());
+        self.now = run.end();
+        self.spare = run.into_memory();
         self.counters.steps += u64::from(steps);
         step.steps = steps;
         step.started = planned.started;

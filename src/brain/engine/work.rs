@@ -1,21 +1,9 @@
-//! What a step does, and how long that takes.
+//! What a step does, and what its duration depends on.
 
 use super::EngineConfig;
 use super::sequence::Sequence;
-use crate::Time;
 
-/// A step that has begun.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Planned {
-    /// When it began.
-    pub started: Time,
-    /// When it will end.
-    pub ends: Time,
-    /// How long it takes, milliseconds.
-    pub duration_ms: f64,
-}
-
-/// What a step's duration depends on.
+/// The work of a step.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Work {
     pub(super) prefill_tokens: u32,
@@ -42,31 +30,10 @@ impl Work {
         }
     }
 
-    /// A run of so many such steps from `started` on, each but the first with the tokens that those before
-    /// it decoded, and nothing else new. `ends` gets their ends; they are numbered from `first` on.
-    pub(super) fn plan(
-        &self,
-        config: &EngineConfig,
-        started: Time,
-        first: u64,
-        steps: u32,
-        ends: &mut Vec<Time>,
-    ) -> Planned {
-        let (profile, decodes) = (&config.profile, u64::from(self.decode_requests));
-        let prefill_tokens = u64::from(self.prefill_tokens);
-        let without_context_ms = profile.step_ms(prefill_tokens, self.prefill_pairs, decodes, 0);
-        let host_ms = config.host_ms_per_token * f64::from(self.host_tokens);
-        let (mut context_tokens, mut end, mut total_ms) =
-            (self.context_tokens, started.as_nanos(), 0.0);
-        ends.clear();
-        for number in (first..).take(steps as usize) {
-            let context_ms = profile.decode_ms_per_context_token * context_tokens as f64;
-            let duration_ms = config.jitter(number) * (without_context_ms + context_ms + host_ms);
-            total_ms += duration_ms;
-            end = end.saturating_add((duration_ms * 1e6) as u64);
-            context_tokens += decodes;
-            ends.push(Time::from_nanos(end));
-        }
-        Planned { started, ends: Time::from_nanos(end), duration_ms: total_ms }
+    /// Milliseconds that it takes, but for what visiting the context of those that decode adds.
+    pub(super) fn without_context_ms(&self, config: &EngineConfig) -> f64 {
+        let (prefilled, decodes) = (self.prefill_tokens.into(), self.decode_requests.into());
+        config.profile.step_ms(prefilled, self.prefill_pairs, decodes, 0)
+            + config.host_ms_per_token * f64::from(self.host_tokens)
     }
 }

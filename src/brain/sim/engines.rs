@@ -54,7 +54,9 @@ impl Engine {
 
     /// Ends the step in flight and keeps its news.
     pub(super) fn finish_step(&mut self, now: Time, step: &mut Step) {
-        self.samples.until(now, self.page());
+        if self.samples.is_due(now) {
+            self.samples.until(now, self.page());
+        }
         self.model.finish_step(step);
         let counted = self.counted();
         self.shown = self.shown.map(|_| counted);
@@ -68,7 +70,9 @@ impl Engine {
 
     /// Before the model changes at `now`.
     pub(super) fn before_change(&mut self, now: Time) {
-        self.samples.until(now, self.page());
+        if self.samples.is_due(now) {
+            self.samples.until(now, self.page());
+        }
     }
 
     /// It begins anew, and its events say so.
@@ -84,7 +88,9 @@ impl Engine {
         if !self.is_up {
             return None;
         }
-        self.samples.until(now, self.page());
+        if self.samples.is_due(now) {
+            self.samples.until(now, self.page());
+        }
         self.samples.next(now, router)
     }
 
@@ -142,6 +148,11 @@ impl Samples {
     pub(super) fn new(interval_nanos: u64, lag_nanos: u64, readers: usize) -> Self {
         let (kept, read) = (VecDeque::new(), vec![0; readers]);
         Self { interval_nanos, lag_nanos, taken: 0, kept, dropped: 0, read }
+    }
+
+    /// Whether one is to be taken: what the page says is asked for that alone.
+    fn is_due(&self, now: Time) -> bool {
+        now.as_nanos().checked_div(self.interval_nanos).is_some_and(|it| it > self.taken)
     }
 
     /// The page has said `page` since the last call.

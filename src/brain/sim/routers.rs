@@ -187,27 +187,19 @@ fn shared(brain: &Brain, ids: &[EndpointId], changes: &[KvChange], names: &mut V
 /// What an engine's events say, with the blocks' identities for their names.
 fn apply(brain: &Brain, id: EndpointId, changes: &[KvChange], names: &mut Vec<EngineHash>) {
     let residency = brain.residency();
-    let mut at = 0;
-    while at < changes.len() {
+    for change in changes {
         names.clear();
-        match &changes[at] {
+        match change {
             KvChange::Stored { parent, keys, .. } => {
                 names.extend(keys.iter().map(|key| EngineHash(key.0)));
                 residency.store(id, parent.map(|key| EngineHash(key.0)), names, keys);
-                at += 1;
             }
-            KvChange::Removed(_) => {
-                while let Some(KvChange::Removed(key)) = changes.get(at) {
-                    names.push(EngineHash(key.0));
-                    at += 1;
-                }
+            KvChange::Removed(keys) => {
+                names.extend(keys.iter().map(|key| EngineHash(key.0)));
                 residency.remove(id, names);
             }
-            KvChange::HostStored(_) | KvChange::HostRemoved(_) => at += 1,
-            KvChange::Cleared => {
-                residency.clear(id);
-                at += 1;
-            }
+            KvChange::HostStored(_) | KvChange::HostRemoved(_) => {}
+            KvChange::Cleared => residency.clear(id),
         }
     }
 }

@@ -118,7 +118,7 @@ struct Sorted(Vec<f64>);
 impl Sorted {
     fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
+        values.sort_unstable_by(f64::total_cmp);
         Self(values)
     }
 
@@ -139,13 +139,18 @@ fn imbalance(outcome: &Outcome) -> f64 {
 }
 
 fn fairness(counted: &[&Row]) -> f64 {
-    let mut of_session = std::collections::BTreeMap::<u32, (f64, f64)>::new();
+    let mut of_session: Vec<(f64, f64)> = Vec::new();
     for row in counted {
-        let (good, all) = of_session.entry(row.session).or_default();
+        let session = row.session as usize;
+        if of_session.len() <= session {
+            of_session.resize(session + 1, (0.0, 0.0));
+        }
+        let (good, all) = &mut of_session[session];
         *good += f64::from(u8::from(row.is_in_slo()));
         *all += 1.0;
     }
-    let shares = of_session.values().map(|(good, all)| good / all);
+    of_session.retain(|(_, all)| *all > 0.0);
+    let shares = of_session.iter().map(|(good, all)| good / all);
     let (sum, squares) = shares.fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
     if squares > 0.0 { sum * sum / (squares * of_session.len() as f64) } else { 1.0 }
 }

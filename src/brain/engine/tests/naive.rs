@@ -277,7 +277,10 @@ impl NaiveEngine {
         };
         self.blocks[block].holders.push(id);
         if let Some(key) = self.blocks[block].key.take() {
-            self.changes.push(KvChange::Removed(key));
+            match self.changes.last_mut() {
+                Some(KvChange::Removed(keys)) => keys.push(key),
+                _ => self.changes.push(KvChange::Removed(vec![key])),
+            }
             if self.copies(key).is_empty() {
                 self.offload(key);
             }

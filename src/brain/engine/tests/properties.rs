@@ -89,11 +89,14 @@ impl Copies {
                 KvChange::Stored { keys, .. } => {
                     keys.iter().for_each(|key| *self.0.entry(*key).or_default() += 1);
                 }
-                KvChange::Removed(key) => {
-                    let copies = self.0.get_mut(key).expect("removed without having been stored");
-                    *copies -= 1;
-                    if *copies == 0 {
-                        self.0.remove(key);
+                KvChange::Removed(keys) => {
+                    for key in keys {
+                        let copies =
+                            self.0.get_mut(key).expect("removed without having been stored");
+                        *copies -= 1;
+                        if *copies == 0 {
+                            self.0.remove(key);
+                        }
                     }
                 }
                 KvChange::Cleared => self.0.clear(),

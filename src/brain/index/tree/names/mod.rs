@@ -30,9 +30,8 @@ use std::sync::atomic::AtomicUsize;
 
 /// Names that go in or out together.
 const BATCH: usize = 128;
-/// So few names go in or out one by one: most of them have a shard of their own, and sorting them by it
-/// costs more than the locks that it saves.
-const FEW: usize = SHARDS / 2;
+/// So few names go in or out one by one: sorting them by shard costs more than the locks that it saves.
+const FEW: usize = SHARDS;
 /// Shards; a power of two.
 #[cfg(not(shuttle))]
 const SHARDS: usize = 32;

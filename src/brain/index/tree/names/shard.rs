@@ -24,7 +24,8 @@ impl Bucket {
     }
 
     fn len(&self) -> usize {
-        WIDTH - lanes_of(&self.blocks, 0).count_ones() as usize
+        // None is behind an empty one.
+        (lanes_of(&self.blocks, 0) | 1 << WIDTH).trailing_zeros() as usize
     }
 
     fn may_have(&self, tag: u32) -> bool {

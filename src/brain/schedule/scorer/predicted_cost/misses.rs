@@ -12,7 +12,7 @@
 //! expected  = step + (prefills since its first token + those queued + growth*left/2) / output
 //! weight    = prefill alone / 1.5 objectives, from 1 to 2         of each prompt's own misses
 //! rise      = weight * (P(expected + own/output) - P(expected))
-//! newcomer  = weight * (late + (1 - late/2) * P(step + growth)),  late = P(ttft)
+//! newcomer  = weight * (late + (1 - late/4) * P(step + growth)),  late = P(ttft)
 //! impatient = max(0, ttft / objective - 12)       where a client waits far too long
 //! peers     = n_peers * (P(step + growth + own/mean) - P(step + growth))
 //! ```
@@ -29,7 +29,7 @@
 //! Least of all is missed where everything is lost already, so without more the waits of a few endpoints
 //! grow without end, and long prompts, which would harm most elsewhere, end there. Hence the last two: past
 //! 12 objectives each further one is a miss, and a long prompt weighs more, newcomer and in decode alike.
-//! Who is late already is spared half of its second miss, since it is not in time in either case.
+//! Who is late already is spared a quarter of its second miss, since it is not in time in either case.
 //!
 //! NOTE(perf): tried on the conversation trace at loads of 0.8, 1.0 and 1.1, as requests in time and p99
 //! of the first token over those of the best rival, and points of prompts over 20k tokens that are in
@@ -64,7 +64,7 @@ const LONG_OBJECTIVES: f64 = 1.5;
 /// Most that the misses of a long prompt weigh.
 const MOST_WEIGHT: f64 = 2.0;
 /// Share of its second miss that a request which misses both objectives is spared.
-const LATE_AND_SLOW: f64 = 0.5;
+const LATE_AND_SLOW: f64 = 0.25;
 
 /// What the placement is about.
 pub(super) struct Newcomer {

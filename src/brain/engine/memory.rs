@@ -7,6 +7,9 @@ use super::sequence::Sequence;
 use super::shared_cache::SharedCache;
 use super::{BlockIdentity, EngineConfig, KvChange};
 
+/// Room for the blocks that one prompt evicts.
+const A_PROMPTS_BLOCKS: usize = 32;
+
 #[derive(Debug, Clone)]
 pub(super) struct Memory<K> {
     cache: KvCache<K>,
@@ -180,7 +183,12 @@ impl<K: BlockIdentity> Memory<K> {
         if let Some(evicted) = evicted {
             match self.changes.last_mut() {
                 Some(KvChange::Removed(keys)) => keys.push(evicted.key),
-                _ => self.changes.push(KvChange::Removed(vec![evicted.key])),
+                _ => {
+                    // Most are evicted for a whole prompt.
+                    let mut keys = Vec::with_capacity(A_PROMPTS_BLOCKS);
+                    keys.push(evicted.key);
+                    self.changes.push(KvChange::Removed(keys));
+                }
             }
             if let Some(host) = self.host.as_mut().filter(|_| evicted.last_copy) {
                 match host.insert(evicted.key) {

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmd_sched._core import Decision, Router
 from llmd_sched._errors import LlmdError
-from llmd_sched.ray._replicas import endpoint_of
+from llmd_sched.ray._replicas import endpoint_of, signals_of
 from llmd_sched.ray._requests import Asked, asked
 from llmd_sched.ray._settings import Settings
 
@@ -52,11 +52,14 @@ class DeploymentBrain:
         # By the replica's full id, which is its endpoint's address.
         self._replicas: dict[str, Any] = {}
         self._described: dict[str, Any] = {}
+        self._signals: dict[str, Any] = {}
         # Oldest first.
         self._bookings: dict[str, Booking] = {}
         self._picks = 0
         self._repicks = 0
         self._moved = 0
+        self._reports = 0
+        self._bad_reports = 0
         self._fallbacks = 0
         self._last_error: str | None = None
         self._pick_cpu_ns = 0
@@ -172,9 +175,31 @@ class DeploymentBrain:
                 # It tells only now where it publishes: what it was believed to hold is worth less.
                 self._remove(name)
             if name not in self._replicas:
-                self.router.add_endpoint(name, **described)
+                self._join(name, described)
                 self._described[name] = described
             self._replicas[name] = replica
+            # Ray says all of it whenever anything changed anywhere: what did not is no news.
+            if (signals := signals_of(replica)) != self._signals.get(name):
+                self._signals[name] = signals
+                if signals is not None:
+                    self._report(name, signals)
+
+    def _join(self, name: str, described: Mapping[str, Any]) -> None:
+        try:
+            self.router.add_endpoint(name, **described)
+        except (LlmdError, TypeError) as failed:
+            # It can still be given requests.
+            self._bad_reports += 1
+            self._note(f"what {name} tells of its engine is left out", failed)
+            self.router.add_endpoint(name)
+
+    def _report(self, name: str, signals: Mapping[str, Any]) -> None:
+        try:
+            self.router.report(name, **signals)
+            self._reports += 1
+        except (LlmdError, TypeError) as failed:
+            self._bad_reports += 1
+            self._note(f"the routing stats of {name} are left out", failed)
 
     def died(self, replica_id: Any) -> None:
         """A replica is no more; it may be said again, or of one never seen."""
@@ -187,6 +212,7 @@ class DeploymentBrain:
         if self._replicas.pop(name, None) is None:
             return
         del self._described[name]
+        self._signals.pop(name, None)
         self.router.remove_endpoint(name)
         lost = [it for it, booking in self._bookings.items() if booking.decision.address == name]
         for request_id in lost:
@@ -212,6 +238,8 @@ class DeploymentBrain:
             "picks": self._picks,
             "repicks": self._repicks,
             "moved": self._moved,
+            "reports": self._reports,
+            "bad_reports": self._bad_reports,
             "fallbacks": self._fallbacks,
             "last_error": self._last_error,
             "booked": len(self._bookings),
@@ -222,9 +250,12 @@ class DeploymentBrain:
 
     def _fell_back(self, failed: Exception) -> None:
         self._fallbacks += 1
+        self._note("Ray chooses", failed)
+
+    def _note(self, consequence: str, failed: Exception) -> None:
         said = f"{type(failed).__name__}: {failed}"
         if said != self._last_error:
-            logger.warning("%s: Ray chooses, because of %s", self.name, said)
+            logger.warning("%s: %s, because of %s", self.name, consequence, said)
         self._last_error = said
 
     def close(self) -> None:

@@ -51,8 +51,8 @@ lint: develop
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path benches/peers/Cargo.toml
 	cargo clippy -q --workspace --all-targets -- -D warnings
-	$(BIN)/ruff check -q python tests benches
-	$(BIN)/ruff format -q --check python tests benches
+	$(BIN)/ruff check -q python tests benches examples
+	$(BIN)/ruff format -q --check python tests benches examples
 	$(BIN)/mypy python
 
 check: lint

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import runpy
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from llmd_sched.ray import EngineSignals
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_embedded.py"
 
 pytestmark = pytest.mark.timeout(240)
 BLOCK_SIZE = 16
@@ -202,3 +206,17 @@ def test_the_router_knows_to_the_token_what_replicas_hold(serve: Any) -> None:
     assert fleet.predicted == hits(handle)
     assert brain.counters()["fallbacks"] == 0
     serve.delete("told")
+
+
+def test_the_example_runs(serve: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    # As the main module, which Ray carries to its workers by value.
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (asked,) = [int(it[-1]) for it in said if it[-2:-1] == ["asked"]]
+    (found,) = [int(it[-1]) for it in said if it[-2:-1] == ["found"]]
+    # Each of the four conversations repeats its 800, 1600, 2400 and 3200 tokens.
+    assert (asked, found <= 32_000) == (48_000, True)
+    seen = brain_of("embedded").counters()
+    assert seen["fallbacks"] == 0
+    if seen["moved"] == 0:
+        assert found == seen["router"]["requests"]["matched_tokens"] == 32_000

@@ -51,8 +51,8 @@ lint: develop
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path benches/peers/Cargo.toml
 	cargo clippy -q --workspace --all-targets -- -D warnings
-	$(BIN)/ruff check -q python tests benches
-	$(BIN)/ruff format -q --check python tests benches
+	$(BIN)/ruff check -q python tests benches examples
+	$(BIN)/ruff format -q --check python tests benches examples
 	$(BIN)/mypy python
 
 check: lint
@@ -163,6 +163,10 @@ bench-predict:
 bench-predict-vllm: develop engines
 	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 256 --max-model-len 1024 -- \
 		$(BIN)/python benches/predict_vllm.py {urls} $(ARGS)
+
+.PHONY: bench-ray-pick
+bench-ray-pick: develop
+	$(BIN)/python benches/ray_pick.py $(ARGS)
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

@@ -68,6 +68,38 @@ class Capacity(TypedDict, total=False):
     max_loras: int
 
 
+class Signals(TypedDict, total=False):
+    """What an engine says of itself at one moment; what is left out or None was not said.
+
+    - ``waiting_requests``, ``running_requests``: in its queue, and in its batch.
+    - ``kv_usage``: share of its KV cache in use, 0 to 1.
+    - ``gpu_utilization``: share of time its GPU was busy, 0 to 1.
+    - ``kv_blocks``, ``block_size``: blocks of its KV cache, and tokens a block.
+    - ``prefix_cache_queries_tokens``, ``prefix_cache_hits_tokens``: prompt tokens looked up in its
+      prefix cache and found there, since its start; requests that other routers sent are estimated
+      from these.
+    - ``preemptions``: since its start.
+    - ``running_loras``, ``waiting_loras``: names of adapters that run, and that requests wait for.
+    - ``max_loras``: most adapters that fit at once.
+    - ``process_start_time_s``: when its process started, seconds since the Unix epoch: another one
+      is a restart, which voids what it was known to hold.
+    """
+
+    waiting_requests: float | None
+    running_requests: float | None
+    kv_usage: float | None
+    gpu_utilization: float | None
+    kv_blocks: int | None
+    block_size: int | None
+    prefix_cache_queries_tokens: float | None
+    prefix_cache_hits_tokens: float | None
+    preemptions: float | None
+    running_loras: Sequence[str] | None
+    waiting_loras: Sequence[str] | None
+    max_loras: int | None
+    process_start_time_s: float | None
+
+
 class PromptOptions(TypedDict, total=False):
     """What, besides its tokens, decides whether two prompts share KV blocks.
 

@@ -308,7 +308,7 @@ impl Router {
 }
 
 /// A timeout; a century for what is longer or not a number.
-fn duration(timeout_s: f64) -> Duration {
+pub(crate) fn duration(timeout_s: f64) -> Duration {
     const CENTURY_S: f64 = 3.2e9;
     let timeout_s = if timeout_s.is_nan() { CENTURY_S } else { timeout_s.clamp(0.0, CENTURY_S) };
     Duration::from_secs_f64(timeout_s)

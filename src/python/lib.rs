@@ -46,6 +46,7 @@ mod replay;
 mod request;
 mod router;
 mod scorers;
+mod signals;
 mod sim;
 mod tokens;
 mod waiting;
@@ -85,6 +86,8 @@ mod _core {
     use crate::request::explain_body;
     #[pymodule_export]
     use crate::router::Router;
+    #[pymodule_export]
+    use crate::signals::{describe_engine, read_metrics};
     #[pymodule_export]
     use crate::sim::{Workload, builtin_policies, capacity_requests_per_s, simulate};
 

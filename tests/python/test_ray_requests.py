@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llmd_sched import ConfigError
-from llmd_sched.ray import Settings, _brain
+from embedded_engine import embedded_engine
+from llmd_sched import ConfigError, EngineError
+from llmd_sched.ray import EngineSignals, Settings, _brain
 from llmd_sched.ray._replicas import endpoint_of
 from llmd_sched.ray._requests import PART, asked
 
@@ -126,6 +127,75 @@ def test_a_replica_is_described_by_what_it_tells() -> None:
     assert endpoint_of(ray_llm, Settings(kv_events="off")) == {}
 
 
+def test_what_ray_s_own_llm_replicas_tell_is_understood() -> None:
+    told = {"endpoint": "tcp://h:3", "block_size": 32, "max_num_batched_tokens": 2048, "dp_rank": 0}
+    replica = SimpleNamespace(routing_stats={"kv_event_metadata": told})
+    assert endpoint_of(replica, Settings()) == {
+        "kv_events": "tcp://h:3",
+        "capacity": {"block_size": 32, "max_batch_tokens": 2048},
+    }
+
+
+def replica_of(name: str, **told: Any) -> Any:
+    return SimpleNamespace(replica_id=SimpleNamespace(to_full_id_str=lambda: name), **told)
+
+
+def test_how_engines_are_is_taken_from_routing_stats_once() -> None:
+    brain = _brain.DeploymentBrain("d", Settings())
+    busy = replica_of("busy", routing_stats={"llmd_sched": {"kv_usage": 0.5}})
+    wrong = replica_of("wrong", routing_stats={"llmd_sched": {"kv_usage": 87}})
+    silent = replica_of("silent", routing_stats={"llmd_sched": {}})
+    for _ in range(2):
+        brain.sync([busy, wrong, silent])
+    seen = brain.counters()
+    assert (seen["reports"], seen["bad_reports"], seen["fallbacks"]) == (1, 1, 0)
+    assert "wrong: kv_usage is 87: give a share" in seen["last_error"]
+    usage = {it.address: it.kv_usage for it in brain.router.endpoints()}
+    assert usage == {"busy": 0.5, "wrong": None, "silent": None}
+    busier = replica_of("busy", routing_stats={"llmd_sched": {"kv_usage": 0.75}})
+    brain.sync([busier, wrong, silent])
+    assert brain.counters()["reports"] == 2
+    assert brain.router.endpoint("busy").kv_usage == 0.75
+
+
+def test_a_replica_that_tells_nonsense_of_its_engine_still_gets_requests() -> None:
+    brain = _brain.DeploymentBrain("d", Settings())
+    wrong = replica_of("wrong", replica_metadata={"llmd_sched": {"kv_events": "nowhere"}})
+    brain.sync([wrong, replica_of("fine")])
+    assert [it.address for it in brain.router.endpoints()] == ["wrong", "fine"]
+    assert brain.counters()["bad_reports"] == 1
+
+
+def test_an_engine_tells_what_it_is_and_how_it_is() -> None:
+    with embedded_engine("--kv-blocks", "256") as engine:
+        told = EngineSignals()
+        told.tell_engine(engine.url, labels={"pool": "a"})
+        (metadata,) = told.record_replica_metadata().values()
+        assert metadata["kv_events"].startswith("tcp://127.0.0.1:")
+        assert (metadata["metrics"], metadata["labels"]) == (f"{engine.url}/metrics", {"pool": "a"})
+        described = endpoint_of(
+            replica_of("r", replica_metadata={"llmd_sched": metadata}), Settings(kv_events="off")
+        )
+        assert sorted(described) == ["capacity", "labels", "metrics"]
+        # Routers read the page: nothing is left for Ray to bring.
+        assert asyncio.run(told.record_routing_stats()) == {"llmd_sched": {}}
+        told.tell_engine(engine.url, metrics=None)
+        (signals,) = asyncio.run(told.record_routing_stats()).values()
+        assert (signals["running_requests"], signals["kv_blocks"]) == (0.0, 256)
+
+
+def test_an_engine_that_cannot_be_told_is_named() -> None:
+    with pytest.raises(TypeError, match=r"unknown \['endpoint'\]: an engine is told by kv_events"):
+        EngineSignals().tell_engine(endpoint="tcp://h:1")
+    with pytest.raises(RuntimeError, match=r"call tell_engine\(\) in __init__"):
+        EngineSignals().record_replica_metadata()
+    with (
+        embedded_engine("--kv-blocks", "256", "--data-parallel-size", "2") as engine,
+        pytest.raises(EngineError, match="has 2 data-parallel ranks"),
+    ):
+        EngineSignals().tell_engine(engine.url)
+
+
 def test_a_policy_of_the_configuration_is_followed() -> None:
     config = {"schedule": {"profile": "lmetric"}}
     assert Settings.of({"config": config}).policy is None
@@ -140,7 +210,7 @@ def test_what_ray_never_says_is_over_is_not_kept_for_ever(
     clock = SimpleNamespace(monotonic=lambda: now_s, thread_time_ns=time.thread_time_ns)
     monkeypatch.setattr(_brain, "time", clock)
     brain = _brain.DeploymentBrain("d", Settings(config={"fleet": {"lease_ms": 60_000}}))
-    replica = SimpleNamespace(replica_id=SimpleNamespace(to_full_id_str=lambda: "r"))
+    replica = replica_of("r")
     brain.sync([replica])
     loop = asyncio.new_event_loop()
 

@@ -108,6 +108,8 @@ def test_prompts_that_share_a_prefix_share_a_replica_and_nobody_starves(serve: A
     assert len(set.union(*where.values())) == 4
     for turn in range(1, 10):
         for group in range(GROUPS):
+            # Ray tells of an end after the client has its answer: until then it is load.
+            until(lambda: counters_of("affinity")["booked"] == 0)
             where[group].add(handle.remote(prompt_of(group, turn)).result())
     seen = counters_of("affinity")
     assert (seen["picks"], seen["repicks"], seen["fallbacks"]) == (80, 0, 0)

@@ -19,6 +19,7 @@ from llmd_sched._types import (
     RequestOptions,
     RoleName,
     Scorer,
+    Signals,
     Tokens,
     Topology,
 )
@@ -403,6 +404,24 @@ class Router:
         """
 
     # What engines tell.
+
+    def report(self, endpoint: EndpointRef, **signals: Unpack[Signals]) -> None:
+        """Takes in what an engine says of itself, where the program brings it and not a metrics
+        page that the router reads (``metrics`` of :meth:`add_endpoint`).
+
+        Each signal counts for ``fleet.metrics_max_age_ms`` of the configuration (2 s) from now on,
+        and is then unknown again; what is left out or None keeps its last value, which ages.
+
+        Raises :class:`EndpointError` for a value that cannot be, naming it,
+        :class:`UnknownEndpointError`, and :class:`RouterClosedError`.
+
+        >>> from llmd_sched import Router
+        >>> router = Router()
+        >>> endpoint = router.add_endpoint("http://10.0.0.1:8000")
+        >>> router.report(endpoint, waiting_requests=3, kv_usage=0.9)
+        >>> router.endpoint(endpoint).kv_usage
+        0.9
+        """
 
     def kv_position(self, endpoint: EndpointRef) -> KvPosition:
         """How far the endpoint's KV events have been followed.

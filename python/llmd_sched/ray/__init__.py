@@ -16,6 +16,9 @@ Name the class in the deployment's configuration; nothing else changes:
     )
     class Engine: ...
 
+Replicas whose class is an :class:`EngineSignals` tell it where their engines publish KV events, and
+how loaded those are.
+
 Needs ``pip install 'llmd-sched[ray]'``. Importing this package does not import Ray.
 """
 
@@ -24,11 +27,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmd_sched.ray._settings import Settings
+from llmd_sched.ray._signals import EngineSignals
 
 if TYPE_CHECKING:
     from llmd_sched.ray.router import LlmdRouter
 
-__all__ = ["LlmdRouter", "Settings", "counters"]
+__all__ = ["EngineSignals", "LlmdRouter", "Settings", "counters"]
 
 
 def counters() -> dict[str, dict[str, Any]]:
@@ -36,9 +40,11 @@ def counters() -> dict[str, dict[str, Any]]:
 
     Of each: ``picks``; ``repicks``, picks of a request that had been picked a place before;
     ``fallbacks``, times that Ray chose because of an error, and ``last_error``; ``moved``, requests
-    that Ray sent elsewhere than picked; ``booked``, requests picked and not over, ``waiting`` of
-    which Ray has not sent yet; ``pick_cpu_us``, mean CPU time of a pick, microseconds; ``router``,
-    what :meth:`llmd_sched.Router.stats` says.
+    that Ray sent elsewhere than picked; ``reports``, times that a replica's routing stats told how
+    its engine is, and ``bad_reports``, times that what a replica told made no sense; ``booked``,
+    requests picked and not over, ``waiting`` of which Ray has not sent yet; ``pick_cpu_us``, mean
+    CPU time of a pick, microseconds, of one pick in 16; ``router``, what
+    :meth:`llmd_sched.Router.stats` says.
     """
     from llmd_sched.ray._deployments import all_deployments
 

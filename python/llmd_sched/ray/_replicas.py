@@ -1,4 +1,4 @@
-"""What a replica tells of itself, as the fields of an endpoint."""
+"""What a replica tells of itself, as the router's endpoint and its signals."""
 
 from __future__ import annotations
 
@@ -7,38 +7,56 @@ from typing import Any
 
 from llmd_sched.ray._settings import Settings
 
-# Under this key of its metadata a replica describes its engine.
+# Under this key of its metadata a replica describes its engine; of its routing stats, how that is.
 METADATA_KEY = "llmd_sched"
 # What Ray's own LLM replicas publish among their routing stats.
 RAY_LLM_KEY = "kv_event_metadata"
 
+KV_EVENTS = ("kv_events", "kv_replay", "kv_topic", "kv_format")
+# Keywords of `Router.add_endpoint` that a replica may tell.
+TOLD = (*KV_EVENTS, "metrics", "capacity", "labels")
+
 
 def endpoint_of(replica: Any, settings: Settings) -> dict[str, Any]:
     """Keywords of :meth:`llmd_sched.Router.add_endpoint`, without the address."""
-    described: dict[str, Any] = {}
+    described = told_by(replica) or told_by_ray_llm(replica)
+    if settings.kv_events == "off":
+        described = {name: it for name, it in described.items() if name not in KV_EVENTS}
     topology = {
         "host": getattr(replica, "node_id", None),
         "zone": getattr(replica, "availability_zone", None),
     }
     if known := {key: value for key, value in topology.items() if value}:
         described["topology"] = known
-    if settings.kv_events == "auto":
-        described.update(kv_events_of(replica))
     return described
 
 
-def kv_events_of(replica: Any) -> dict[str, str]:
-    """Where a replica's engine publishes its KV events, if it tells."""
+def signals_of(replica: Any) -> Mapping[str, Any] | None:
+    """Keywords of :meth:`llmd_sched.Router.report`, if it tells."""
+    stats = getattr(replica, "routing_stats", None) or {}
+    own = stats.get(METADATA_KEY)
+    return own if isinstance(own, Mapping) and own else None
+
+
+def told_by(replica: Any) -> dict[str, Any]:
+    """What a replica of :class:`llmd_sched.ray.EngineSignals` tells of its engine."""
     metadata = getattr(replica, "replica_metadata", None) or {}
     own = metadata.get(METADATA_KEY)
-    if isinstance(own, Mapping) and own.get("kv_events"):
-        named = ("kv_events", "kv_replay", "kv_topic", "kv_format")
-        return {name: own[name] for name in named if own.get(name)}
+    if not isinstance(own, Mapping):
+        return {}
+    return {name: own[name] for name in TOLD if own.get(name)}
+
+
+def told_by_ray_llm(replica: Any) -> dict[str, Any]:
+    """What one of ``ray.serve.llm`` does."""
     stats = getattr(replica, "routing_stats", None) or {}
-    ray_llm = stats.get(RAY_LLM_KEY)
-    if isinstance(ray_llm, Mapping) and ray_llm.get("endpoint"):
-        told = {"kv_events": ray_llm["endpoint"]}
-        if ray_llm.get("replay_endpoint"):
-            told["kv_replay"] = ray_llm["replay_endpoint"]
-        return told
-    return {}
+    own = stats.get(RAY_LLM_KEY)
+    if not isinstance(own, Mapping) or not own.get("endpoint"):
+        return {}
+    told: dict[str, Any] = {"kv_events": own["endpoint"]}
+    if own.get("replay_endpoint"):
+        told["kv_replay"] = own["replay_endpoint"]
+    limits = {"block_size": "block_size", "max_num_batched_tokens": "max_batch_tokens"}
+    if capacity := {limits[name]: own[name] for name in limits if own.get(name)}:
+        told["capacity"] = capacity
+    return told

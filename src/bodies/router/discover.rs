@@ -1,9 +1,10 @@
-//! Adds an engine by what it says of itself.
+//! An engine by what it says of itself: added here, or described for a router elsewhere.
 
 use super::LiveRouter;
 use super::error::RouterError;
 use super::members::MemberRef;
 use super::observers::{KvEvents, Observed, Page};
+use crate::http::HttpClient;
 use crate::observe::EventFormat;
 use crate::observe::discovery::{EngineDescription, RankDescription, describe};
 use llmd_brain::EndpointId;
@@ -46,6 +47,38 @@ impl LiveRouter {
         }
         Ok(added)
     }
+}
+
+/// An endpoint that somebody may add, and how it is to be followed.
+#[derive(Debug, Clone)]
+pub struct DescribedEndpoint {
+    /// What it is, with the capacity that its metrics tell.
+    pub spec: EndpointSpec,
+    /// Where its own news is to be had.
+    pub observed: Observed,
+}
+
+/// Asks the engine at `url` what it is, waiting on this thread: an endpoint for each of its ranks.
+///
+/// # Errors
+/// [`RouterError::Discovery`] where it cannot be asked, [`RouterError::Runtime`].
+pub fn describe_engine(
+    url: &str,
+    timeout: Duration,
+) -> Result<Vec<DescribedEndpoint>, RouterError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(RouterError::Runtime)?;
+    let engine = runtime.block_on(describe(&HttpClient::default(), url, timeout))?;
+    let given = EndpointSpec::new(url, "");
+    let rank = |rank: &RankDescription| {
+        let (mut spec, observed) = endpoint_of(&engine, rank, &given);
+        let told = &rank.metrics;
+        spec.capacity.kv_blocks = told.kv_blocks.unwrap_or_default();
+        spec.capacity.block_size = told.block_size.unwrap_or_default();
+        spec.capacity.max_loras = told.max_loras.unwrap_or_default();
+        DescribedEndpoint { spec, observed }
+    };
+    Ok(engine.ranks.iter().map(rank).collect())
 }
 
 /// The endpoint that a rank of an engine is, and how it is followed.

@@ -6,7 +6,7 @@ use super::observers::{KvPosition, Observed, Observers};
 use crate::observe::{Subscriber, SubscriberStatus};
 use llmd_brain::EndpointId;
 use llmd_brain::brain::{Action, EndpointChange, EndpointView, Input};
-use llmd_brain::fleet::EndpointSpec;
+use llmd_brain::fleet::{EndpointSpec, MetricsSample};
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
 use std::time::Instant;
@@ -299,13 +299,29 @@ impl LiveRouter {
         Ok(position)
     }
 
-    /// The metrics page of an endpoint says when its process started.
-    pub(super) fn note_process_start(&self, id: EndpointId, started_s: f64) {
-        if let Some(subscriber) =
-            self.members.read().member(id).and_then(|member| member.observers.subscriber())
+    /// Takes in what an engine says of itself, which somebody brings.
+    ///
+    /// # Errors
+    /// [`RouterError::UnknownEndpoint`], [`RouterError::Closed`].
+    pub fn report(&self, name: &MemberRef, sample: MetricsSample) -> Result<(), RouterError> {
+        self.check_open()?;
+        let id = self.find(name)?;
+        self.observed(id, sample)
+    }
+
+    /// An engine told of itself. A subscriber hears of a restart before the brain does.
+    pub(super) fn observed(
+        &self,
+        id: EndpointId,
+        sample: MetricsSample,
+    ) -> Result<(), RouterError> {
+        if let Some(started_s) = sample.process_start_time_s
+            && let Some(subscriber) =
+                self.members.read().member(id).and_then(|member| member.observers.subscriber())
         {
             subscriber.note_process_start(started_s);
         }
+        self.step(Input::Metrics(id, sample)).map(drop)
     }
 
     /// An engine restarted. A subscriber was told before the brain, and sees to the rest; where

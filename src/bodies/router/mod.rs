@@ -31,6 +31,7 @@ mod stats;
 
 pub use clock::Clock;
 pub use config::{ConfigError, RouterConfig, overlay, read_file};
+pub use discover::{DescribedEndpoint, describe_engine};
 pub use document::{
     EndpointDocument, ExplainRequest, ExplanationDocument, FilterDocument, HealthName,
     ScoreDocument,

@@ -4,6 +4,7 @@ use crate::http::HttpError;
 use crate::observe::scraper::MetricsSink;
 use crate::observe::{KvSink, LostReason};
 use crate::router::LiveRouter;
+use crate::router::error::RouterError;
 use llmd_brain::EndpointId;
 use llmd_brain::brain::Input;
 use llmd_brain::fleet::MetricsSample;
@@ -30,8 +31,12 @@ impl Sink {
     }
 
     fn take(&self, input: Input) {
+        self.tell(|router| router.step(input).map(drop));
+    }
+
+    fn tell(&self, tell: impl FnOnce(&LiveRouter) -> Result<(), RouterError>) {
         let Some(router) = self.router.upgrade() else { return };
-        if let Err(error) = router.step(input) {
+        if let Err(error) = tell(&router) {
             // The endpoint has left, and its observers are about to.
             tracing::debug!(%error, "an observation came too late");
         }
@@ -51,23 +56,16 @@ impl KvSink for Sink {
 
 impl MetricsSink for Sink {
     fn sampled(&self, endpoint: EndpointId, sample: MetricsSample) {
-        if self.is_about_gpus {
-            self.take(Input::Metrics(
-                endpoint,
-                MetricsSample {
-                    gpu_utilization: sample.gpu_utilization,
-                    gpu_memory_used_bytes: sample.gpu_memory_used_bytes,
-                    ..MetricsSample::default()
-                },
-            ));
-            return;
-        }
-        if let (Some(router), Some(started_s)) =
-            (self.router.upgrade(), sample.process_start_time_s)
-        {
-            router.note_process_start(endpoint, started_s);
-        }
-        self.take(Input::Metrics(endpoint, sample));
+        let sample = if self.is_about_gpus {
+            MetricsSample {
+                gpu_utilization: sample.gpu_utilization,
+                gpu_memory_used_bytes: sample.gpu_memory_used_bytes,
+                ..MetricsSample::default()
+            }
+        } else {
+            sample
+        };
+        self.tell(|router| router.observed(endpoint, sample));
     }
 
     fn unreadable_lines(&self, url: &str, lines: u64) {

@@ -124,27 +124,24 @@ impl Fit {
     /// Minimises the weighted squares plus the pull towards the last factors, over factors that
     /// are not negative.
     fn solve(&self) -> Option<[f64; 3]> {
-        let mut free = [true; 3];
+        let mut matrix = self.gram;
+        let mut right = self.moment;
+        for (i, row) in matrix.iter_mut().enumerate() {
+            let pull = PROXIMAL * row[i] + LEAST_PROXIMAL;
+            row[i] += pull;
+            right[i] += pull * self.factor[i];
+        }
         loop {
-            let mut matrix = self.gram;
-            let mut right = self.moment;
-            for (i, row) in matrix.iter_mut().enumerate() {
-                let pull = PROXIMAL * row[i] + LEAST_PROXIMAL;
-                row[i] += pull;
-                right[i] += pull * self.factor[i];
-            }
-            for fixed in (0..3).filter(|&i| !free[i]) {
-                matrix[fixed] = [0.0; 3];
-                matrix.iter_mut().for_each(|row| row[fixed] = 0.0);
-                matrix[fixed][fixed] = 1.0;
-                right[fixed] = 0.0;
-            }
             let factor = eliminate(matrix, right)?;
-            let lowest = (0..3).min_by(|&i, &j| factor[i].total_cmp(&factor[j]))?;
-            if factor[lowest] >= 0.0 {
+            // Nearly always.
+            if factor.iter().all(|it| *it >= 0.0) {
                 return Some(factor);
             }
-            free[lowest] = false;
+            let lowest = (0..3).min_by(|&i, &j| factor[i].total_cmp(&factor[j]))?;
+            matrix[lowest] = [0.0; 3];
+            matrix.iter_mut().for_each(|row| row[lowest] = 0.0);
+            matrix[lowest][lowest] = 1.0;
+            right[lowest] = 0.0;
         }
     }
 }

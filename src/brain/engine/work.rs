@@ -54,14 +54,15 @@ impl Work {
     ) -> Planned {
         let (profile, decodes) = (&config.profile, u64::from(self.decode_requests));
         let prefill_tokens = u64::from(self.prefill_tokens);
-        let without_context_ms = profile.step_ms(prefill_tokens, self.prefill_pairs, decodes, 0);
+        let but_context_ms =
+            profile.step_but_context_ms(prefill_tokens, self.prefill_pairs, decodes);
         let host_ms = config.host_ms_per_token * f64::from(self.host_tokens);
         let (mut context_tokens, mut end, mut total_ms) =
             (self.context_tokens, started.as_nanos(), 0.0);
         ends.clear();
         for number in (first..).take(steps as usize) {
-            let context_ms = profile.decode_ms_per_context_token * context_tokens as f64;
-            let duration_ms = config.jitter(number) * (without_context_ms + context_ms + host_ms);
+            let step_ms = but_context_ms + profile.context_ms(context_tokens);
+            let duration_ms = config.jitter(number) * (step_ms + host_ms);
             total_ms += duration_ms;
             end = end.saturating_add((duration_ms * 1e6) as u64);
             context_tokens += decodes;

@@ -75,6 +75,8 @@ pub(super) struct Peers {
     limit: usize,
     ttl: Duration,
     sums: Vec<Load>,
+    /// When any of them told last: what every refresh of a load asks.
+    heard_at: Option<Time>,
 }
 
 /// The peer table is full of live peers.
@@ -83,7 +85,7 @@ pub(super) struct TooManyPeers;
 
 impl Peers {
     pub(super) fn new(limit: usize, ttl: Duration) -> Self {
-        Self { by_router: BTreeMap::new(), limit, ttl, sums: Vec::new() }
+        Self { by_router: BTreeMap::new(), limit, ttl, sums: Vec::new(), heard_at: None }
     }
 
     /// The sum of all peers' loads on a slot.
@@ -93,7 +95,7 @@ impl Peers {
 
     /// Whether any peer tells what it has in flight.
     pub(super) fn is_told(&self, now: Time) -> bool {
-        self.by_router.values().any(|peer| now < peer.heard_at + self.ttl)
+        self.heard_at.is_some_and(|at| now < at + self.ttl)
     }
 
     /// Takes a message in; `loads` are its endpoints that are in the fleet. `touched` gets the
@@ -124,6 +126,7 @@ impl Peers {
             let peer = Peer { epoch, sequence, heard_at: now, loads: Vec::new() };
             self.by_router.insert(totals.router.clone(), peer);
         }
+        self.heard_at = self.heard_at.max(Some(now));
         let loads = normalised(loads);
         for &(slot, load) in &loads {
             if self.sums.len() <= slot.index() {

@@ -81,7 +81,7 @@ impl Fleet {
             tenants: Vec::new(),
             ledger: Ledger::new(config.max_reservations, Duration::from_millis(config.lease_ms)),
             peers: Peers::new(config.max_peers, Duration::from_millis(config.peer_ttl_ms)),
-            others: Others::default(),
+            others: Others::new(Duration::from_millis(config.metrics_max_age_ms)),
             models: Models::default(),
             vacant: BTreeSet::new(),
             draining: BTreeSet::new(),

@@ -184,9 +184,7 @@ impl EngineProfile {
     /// Milliseconds of a step that only decodes.
     #[must_use]
     pub fn decode_ms(&self, batch_requests: u64, context_tokens: u64) -> f64 {
-        self.decode_base_ms
-            + self.decode_ms_per_request * batch_requests as f64
-            + self.decode_ms_per_context_token * context_tokens as f64
+        self.step_ms(0, 0.0, batch_requests, context_tokens)
     }
 
     /// Milliseconds of any step: `prefill_tokens` prefilled in chunks that visit `prefill_pairs`
@@ -200,6 +198,19 @@ impl EngineProfile {
         batch_requests: u64,
         context_tokens: u64,
     ) -> f64 {
+        self.step_but_context_ms(prefill_tokens, prefill_pairs, batch_requests)
+            + self.context_ms(context_tokens)
+    }
+
+    /// What of [`step_ms`](Self::step_ms) does not depend on how much context is decoded: the same for
+    /// every step of a run.
+    #[must_use]
+    pub fn step_but_context_ms(
+        &self,
+        prefill_tokens: u64,
+        prefill_pairs: f64,
+        batch_requests: u64,
+    ) -> f64 {
         let linear = if prefill_tokens > 0 {
             let rows = (prefill_tokens + batch_requests) as f64;
             (self.prefill_base_ms + self.prefill_ms_per_token * rows).max(self.decode_base_ms)
@@ -209,6 +220,11 @@ impl EngineProfile {
         linear
             + self.prefill_ms_per_pair * prefill_pairs
             + self.decode_ms_per_request * batch_requests as f64
-            + self.decode_ms_per_context_token * context_tokens as f64
+    }
+
+    /// The rest of it.
+    #[must_use]
+    pub fn context_ms(&self, context_tokens: u64) -> f64 {
+        self.decode_ms_per_context_token * context_tokens as f64
     }
 }

@@ -301,7 +301,7 @@ impl Fleet {
     pub(super) fn others_prefilled(&mut self, now: Time, slot: Slot, done: Option<OthersPrefill>) {
         if let Some(done) = done.filter(|_| !self.peers.is_told(now)) {
             let steps = done.uncached_tokens * self.columns.steps_per_token[slot.index()];
-            let (tokens, pairs) = (done.uncached_tokens as u32, done.pairs as u64);
+            let (tokens, pairs) = (done.uncached_tokens as u64, done.pairs as u64);
             self.ledger.others_prefilled(now, slot, tokens, pairs, (steps.ceil() as u64).max(1));
         }
     }

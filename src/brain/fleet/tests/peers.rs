@@ -220,8 +220,8 @@ fn prefills_of_peers_interrupt_our_decodes() {
     ours.apply_peer(at(30), &told_by(&theirs, 30, 1, 2)).unwrap();
 
     let it = ours.in_flight_one(decoding).unwrap();
-    assert_eq!(it.prefill_tokens, 300.0);
-    assert_eq!(it.prefill_pairs, prefill_pairs(300, 100) as f64);
+    let counted = (it.prefill_tokens as u64, it.prefill_pairs as u64);
+    assert_eq!(counted, (300, prefill_pairs(300, 100)));
 }
 
 #[test]

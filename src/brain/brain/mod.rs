@@ -19,6 +19,7 @@ mod contract;
 mod hot;
 mod log;
 mod pace;
+mod peers;
 mod state;
 #[cfg(test)]
 mod tests;

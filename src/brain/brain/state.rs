@@ -212,9 +212,7 @@ impl State {
                 self.change(now, *endpoint, *change, answers, &mut actions)?;
             }
             Input::Leave(endpoint) => self.leave(now, *endpoint, answers, &mut actions)?,
-            Input::PeerTotals(totals) => {
-                self.fleet.apply_peer(now, totals)?;
-            }
+            Input::PeerTotals(totals) => self.peer_totals(now, totals)?,
             Input::LearnedModels(saved) => {
                 self.predictor.restore(SavedModels::clone(saved), &self.fleet);
             }
@@ -378,8 +376,7 @@ impl State {
         let observed = self.fleet.observe(now, endpoint, sample)?;
         let rates = self.predictor.rates(endpoint.slot);
         self.fleet.estimate_others(now, endpoint, |tokens, pairs| {
-            let [base, per_token, per_pair] = rates?.prefill;
-            Some(base + per_token * tokens + per_pair * pairs)
+            Some(rates?.prefills_ms(1.0, tokens, pairs))
         })?;
         if let (Some(capacity), Some(index)) = (observed.capacity_learned, answers.index()) {
             index.set_capacity(endpoint, capacity.kv_blocks);

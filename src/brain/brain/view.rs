@@ -101,8 +101,8 @@ impl Brain {
 
     /// What this router has in flight, for its peers ([`Input::PeerTotals`](super::Input::PeerTotals)).
     #[must_use]
-    pub fn own_totals(&self) -> Vec<super::PeerLoad> {
-        self.state.lock().fleet.own_totals()
+    pub fn own_totals(&self, now: Time) -> Vec<super::PeerLoad> {
+        self.state.lock().fleet.own_totals(now)
     }
 
     /// Whether the load of a routed request is still booked.

@@ -1,8 +1,8 @@
 //! The fleet's load: the ledger and the peers' totals, summed into the columns.
 
 use super::ledger::{Booking, InFlight, Reservation};
-use super::peers::TooManyPeers;
-use super::{DecodeWindow, Fleet, FleetError, Load, PeerLoad, PeerOutcome, PeerTotals};
+use super::peers::{PrefillTotals, Queue, Told, TooManyPeers};
+use super::{DecodeWindow, Fleet, FleetError, Load, PeerHead, PeerLoad, PeerOutcome, PeerTotals};
 use crate::{EndpointId, ReservationId, Slot, Time};
 
 /// Longest name of a router, in bytes.
@@ -143,15 +143,30 @@ impl Fleet {
         self.peers.load(slot)
     }
 
-    /// What this router tells its peers: its own load on every endpoint that is not idle, in slot
-    /// order.
+    /// What this router tells its peers at `now`: its own load on every endpoint that it has sent
+    /// anything, in slot order.
     #[must_use]
-    pub fn own_totals(&self) -> Vec<PeerLoad> {
-        let busy = self.ids().map(|id| (id, self.ledger.load(id.slot)));
-        busy.filter(|(_, load)| !load.is_idle())
-            .filter_map(|(id, load)| {
+    pub fn own_totals(&self, now: Time) -> Vec<PeerLoad> {
+        let now = now.max(self.latest);
+        let us_ago = |at: Time| now.since(at).as_micros() as u64;
+        let sent = self.ids().map(|id| (id, self.ledger.prefills(id.slot)));
+        sent.filter(|(_, prefills)| *prefills != PrefillTotals::default())
+            .filter_map(|(id, prefills)| {
                 let spec = self.spec_at(id.slot)?;
-                Some(PeerLoad { address: spec.address.clone(), dp_rank: spec.dp_rank, load })
+                let Queue { head, done_at } = self.ledger.queue(id.slot);
+                Some(PeerLoad {
+                    address: spec.address.clone(),
+                    dp_rank: spec.dp_rank,
+                    load: self.ledger.load(id.slot),
+                    head: head.map(|head| PeerHead {
+                        booked_us_ago: us_ago(head.booked_at),
+                        since_us_ago: us_ago(head.prefill.since),
+                        uncached_tokens: head.prefill.uncached_tokens,
+                        pairs: head.prefill.pairs,
+                    }),
+                    head_done_us_ago: done_at.map(us_ago),
+                    prefills,
+                })
             })
             .collect()
     }
@@ -174,14 +189,22 @@ impl Fleet {
         if totals.router == self.config.router {
             return Ok(PeerOutcome::Echo);
         }
-        let mut loads = Vec::new();
+        let mut told = Vec::new();
         for endpoint in &totals.endpoints {
             let id = self.find(&endpoint.address, endpoint.dp_rank);
-            loads.extend(id.map(|id| (id.slot, endpoint.load)));
+            told.extend(id.map(|id| (id.slot, Told::at(now, endpoint))));
         }
-        let unknown_endpoints = totals.endpoints.len() - loads.len();
+        let unknown_endpoints = totals.endpoints.len() - told.len();
         let mut touched = Vec::new();
-        let applied = self.peers.apply(now, totals, loads, &mut touched);
+        self.placed_by_peers.clear();
+        let risen = &mut self.placed_by_peers;
+        let applied = self.peers.apply(now, totals, told, &mut touched, risen);
+        for (slot, rise) in &self.placed_by_peers {
+            if rise.done_steps > 0 {
+                let (tokens, pairs) = (rise.done_tokens, rise.done_pairs);
+                self.ledger.others_prefilled(now, *slot, tokens, pairs, rise.done_steps);
+            }
+        }
         self.refresh_loads(now, &touched);
         let full = |TooManyPeers| FleetError::TooManyPeers(self.config.max_peers);
         Ok(if applied.map_err(full)? {
@@ -191,16 +214,25 @@ impl Fleet {
         })
     }
 
+    /// Where the last of [`apply_peer`](Self::apply_peer) told of more prefills than before: how many more.
+    #[must_use]
+    pub fn placed_by_peers(&self) -> &[(Slot, PrefillTotals)] {
+        &self.placed_by_peers
+    }
+
     /// Brings the columns and the meter of a slot up to the ledger and the peers.
     pub(super) fn refresh_load(&mut self, now: Time, slot: Slot) {
         let mut total = self.ledger.load(slot) + self.peers.load(slot);
-        let mut head = self.ledger.prefill_head(slot);
-        if !self.peers.is_told(now) {
+        let own = self.ledger.queue(slot);
+        let head = if self.peers.is_told(now) {
+            own.beside(self.peers.queue(slot)).prefill()
+        } else {
             total += self.others.load(slot);
             // The older one: engines prefill in the order of arrival.
-            let heads = [head, self.others.head(slot)].into_iter().flatten();
-            head = heads.min_by_key(|head| head.since);
-        }
+            let own = own.head.map(|head| head.prefill);
+            let heads = [own, self.others.head(slot)].into_iter().flatten();
+            heads.min_by_key(|head| head.since)
+        };
         self.ledger.meter(now, slot, &total);
         self.columns.set_load(slot, total, head);
     }

@@ -49,7 +49,7 @@ pub struct Columns {
     pub active_decode_tokens: Vec<f64>,
     /// Context tokens of everything in flight, cached or not: KV that it holds or will hold.
     pub inflight_context_tokens: Vec<f64>,
-    /// The prefill in progress; of this router's requests only, peers do not tell theirs.
+    /// The prefill in progress, whichever router's.
     pub prefill_head: Vec<Option<PrefillHead>>,
     /// When it began, milliseconds since the origin; infinity where there is none.
     pub head_since_ms: Vec<f64>,

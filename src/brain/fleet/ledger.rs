@@ -8,6 +8,7 @@
 
 use super::links::{Links, List};
 use super::meter::{DecodeWindow, Meter, Reading};
+use super::peers::{PrefillTotals, Queue, QueueHead};
 use super::{Ahead, Load, Predicted, PrefillHead, prefill_pairs};
 use crate::{EndpointId, ReservationId, Slot, Ticket, Time};
 use serde::{Deserialize, Serialize};
@@ -128,6 +129,9 @@ struct Row {
     decoding: List,
     head_since: Time,
     meter: Meter,
+    /// For peers: when the oldest prefill was done last, and what was sent here in all.
+    head_done_at: Option<Time>,
+    prefills: PrefillTotals,
 }
 
 impl Row {
@@ -138,6 +142,8 @@ impl Row {
             decoding: List::EMPTY,
             head_since: now,
             meter: Meter::starting(now),
+            head_done_at: None,
+            prefills: PrefillTotals::default(),
         }
     }
 }
@@ -192,15 +198,24 @@ impl Ledger {
         self.rows.get(slot.index()).map_or_else(Load::default, |row| row.load)
     }
 
-    /// The prefill in progress on a slot.
-    pub(super) fn prefill_head(&self, slot: Slot) -> Option<PrefillHead> {
-        let row = self.rows.get(slot.index())?;
-        let head = self.entries.get(row.prefilling.head()? as usize)?.reservation.as_ref()?;
-        Some(PrefillHead {
-            since: row.head_since,
-            uncached_tokens: head.uncached_tokens,
-            pairs: head.prefill_pairs(),
-        })
+    /// Where our prefills are on a slot.
+    pub(super) fn queue(&self, slot: Slot) -> Queue {
+        let Some(row) = self.rows.get(slot.index()) else { return Queue::default() };
+        let oldest = row.prefilling.head().map(|index| &self.entries[index as usize]);
+        let head = oldest.and_then(|entry| entry.reservation.as_ref()).map(|it| QueueHead {
+            booked_at: it.booked_at,
+            prefill: PrefillHead {
+                since: row.head_since,
+                uncached_tokens: it.uncached_tokens,
+                pairs: it.prefill_pairs(),
+            },
+        });
+        Queue { head, done_at: row.head_done_at }
+    }
+
+    /// Everything that was sent to a slot to be prefilled.
+    pub(super) fn prefills(&self, slot: Slot) -> PrefillTotals {
+        self.rows.get(slot.index()).map_or_else(PrefillTotals::default, |row| row.prefills)
     }
 
     /// Tells the meter of a slot what its load is from `now` on.
@@ -215,7 +230,7 @@ impl Ledger {
         &mut self,
         now: Time,
         slot: Slot,
-        uncached_tokens: u32,
+        uncached_tokens: u64,
         pairs: u64,
         steps: u64,
     ) {
@@ -278,6 +293,9 @@ impl Ledger {
         }
         self.phase_links.push_back(&mut row.prefilling, index);
         row.load += reservation.load();
+        row.prefills.booked_requests += 1;
+        row.prefills.booked_tokens += u64::from(reservation.uncached_tokens);
+        row.prefills.booked_pairs += reservation.prefill_pairs();
         Some(id)
     }
 
@@ -301,16 +319,17 @@ impl Ledger {
         if is_first {
             reservation.first_token_at = Some(now);
             let steps = steps_per_token.get(slot.index()).copied().unwrap_or_default();
-            let steps = (f64::from(reservation.uncached_tokens) * steps).ceil() as u64;
-            row.meter.prefilled(
-                now,
-                reservation.uncached_tokens,
-                reservation.prefill_pairs(),
-                steps.max(1),
-            );
+            let steps = (f64::from(reservation.uncached_tokens) * steps).ceil().max(1.0) as u64;
+            let (tokens, pairs) =
+                (u64::from(reservation.uncached_tokens), reservation.prefill_pairs());
+            row.meter.prefilled(now, tokens, pairs, steps);
+            row.prefills.done_tokens += tokens;
+            row.prefills.done_pairs += pairs;
+            row.prefills.done_steps += steps;
             entry.decode_start = row.meter.read(now);
             if row.prefilling.head() == Some(index) {
                 row.head_since = now;
+                row.head_done_at = Some(now);
             }
             self.phase_links.unlink(&mut row.prefilling, index);
             self.phase_links.push_back(&mut row.decoding, index);

@@ -71,12 +71,12 @@ impl Meter {
 
     /// A prefill is done that took so many steps, of which the last is that of the prefill before
     /// where both are done at once.
-    pub(super) fn prefilled(&mut self, now: Time, uncached_tokens: u32, pairs: u64, steps: u64) {
+    pub(super) fn prefilled(&mut self, now: Time, uncached_tokens: u64, pairs: u64, steps: u64) {
         let shared = self.last_prefill.is_some_and(|last| now.since(last) <= SAME_STEP);
         self.last_prefill = Some(now);
-        self.reading.prefill_tokens += u64::from(uncached_tokens);
+        self.reading.prefill_tokens += uncached_tokens;
         self.reading.prefill_pairs += u128::from(pairs);
-        self.reading.prefill_steps += steps - u64::from(shared);
+        self.reading.prefill_steps += steps.saturating_sub(shared.into());
     }
 }
 

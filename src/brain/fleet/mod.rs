@@ -51,7 +51,7 @@ pub use loras::LoraState;
 pub use meter::DecodeWindow;
 pub(crate) use meter::SAME_STEP;
 pub use observe::{CapacityConflict, Observed};
-pub use peers::{PeerLoad, PeerOutcome, PeerTotals};
+pub use peers::{PeerHead, PeerLoad, PeerOutcome, PeerTotals, PrefillTotals};
 pub use predicted::Predicted;
 pub use roster::Fleet;
 pub use signal::{MetricsSample, Signal, SignalColumn};

@@ -4,7 +4,7 @@ use super::change::Standing;
 use super::ledger::Ledger;
 use super::models::Models;
 use super::others::Others;
-use super::peers::Peers;
+use super::peers::{Peers, PrefillTotals};
 use super::{
     Capacity, Columns, EndpointChange, EndpointSpec, FleetConfig, FleetError, MetricsSample,
     Reservation,
@@ -50,6 +50,7 @@ pub struct Fleet {
     pub(super) tenants: Vec<Option<Tenant>>,
     pub(super) ledger: Ledger,
     pub(super) peers: Peers,
+    pub(super) placed_by_peers: Vec<(Slot, PrefillTotals)>,
     pub(super) others: Others,
     models: Models,
     vacant: BTreeSet<Slot>,
@@ -81,7 +82,8 @@ impl Fleet {
             tenants: Vec::new(),
             ledger: Ledger::new(config.max_reservations, Duration::from_millis(config.lease_ms)),
             peers: Peers::new(config.max_peers, Duration::from_millis(config.peer_ttl_ms)),
-            others: Others::default(),
+            placed_by_peers: Vec::new(),
+            others: Others::new(Duration::from_millis(config.metrics_max_age_ms)),
             models: Models::default(),
             vacant: BTreeSet::new(),
             draining: BTreeSet::new(),

@@ -54,6 +54,13 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// Milliseconds of prefills behind each other, by their number, uncached tokens and pairs in all.
+    #[must_use]
+    pub fn prefills_ms(&self, requests: f64, tokens: f64, pairs: f64) -> f64 {
+        let [base, per_token, per_pair] = self.prefill;
+        base * requests + per_token * tokens + per_pair * pairs
+    }
+
     /// Milliseconds of a step that decodes everything in flight on a slot.
     #[must_use]
     pub fn step_ms(&self, columns: &Columns, slot: Slot) -> f64 {

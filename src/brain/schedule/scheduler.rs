@@ -199,8 +199,7 @@ impl Scheduler {
             uncached_tokens: request.prompt_tokens.saturating_sub(matched_tokens).max(1),
             prefill_ms: predictor.rates(endpoint.slot).map_or(0.0, |rates| {
                 let own = Prefill::of(request.prompt_tokens, matched_tokens);
-                let [base, per_token, per_pair] = rates.prefill;
-                base + per_token * own.uncached_tokens + per_pair * own.pairs
+                rates.prefills_ms(1.0, own.uncached_tokens, own.pairs)
             }),
             match_source: matched.map_or(MatchSource::None, |matched| matched.source),
             predicted: cx.predicted(endpoint.slot, matched_tokens),
@@ -242,6 +241,19 @@ impl Scheduler {
             entry.scorer.placed(&placed);
         }
         self.profile.picker.placed(&placed);
+    }
+
+    /// Peers placed so many tokens on a slot, whose prefills take so long: plugins that remember learn it.
+    pub fn placed_by_peers(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        uncached_tokens: f64,
+        prefill_ms: f64,
+    ) {
+        for entry in &mut self.profile.scorers {
+            entry.scorer.placed_by_peers(now, slot, uncached_tokens, prefill_ms);
+        }
     }
 
     /// The tenant of a slot left: what the profile remembers of it is forgotten.

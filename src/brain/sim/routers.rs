@@ -148,13 +148,13 @@ impl Router {
     }
 
     /// What this router tells its peers.
-    pub(super) fn totals(&mut self) -> PeerTotals {
+    pub(super) fn totals(&mut self, now: Time) -> PeerTotals {
         self.exchanges += 1;
         PeerTotals {
             router: format!("router-{}", self.number),
             epoch: 1,
             sequence: self.exchanges,
-            endpoints: self.brain.own_totals(),
+            endpoints: self.brain.own_totals(now),
         }
     }
 }

@@ -457,7 +457,7 @@ impl<'a> Sim<'a> {
 
     fn exchange(&mut self) -> Result<(), SimError> {
         let now = self.now;
-        let totals: Vec<_> = self.routers.iter_mut().map(Router::totals).collect();
+        let totals: Vec<_> = self.routers.iter_mut().map(|router| router.totals(now)).collect();
         for router in 0..self.routers.len() {
             for told in totals.iter().enumerate().filter(|(by, _)| *by != router) {
                 self.tell(router, Input::PeerTotals(told.1.clone()))?;

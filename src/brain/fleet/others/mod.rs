@@ -72,9 +72,14 @@ impl Mean {
 }
 
 /// What others have in flight on each endpoint.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Others {
     rows: Vec<Row>,
+    /// Pages older than this count for nothing.
+    max_age: Duration,
+    /// Before this [`settle`](Self::settle) has nothing to forget. Every decision asks, so it is kept; it
+    /// may be too early, where what it stood for is gone.
+    next_due: Option<Time>,
     seen_at: Option<Time>,
     /// How late pages were at most, of late.
     late: Duration,
@@ -82,6 +87,17 @@ pub(super) struct Others {
 }
 
 impl Others {
+    pub(super) fn new(max_age: Duration) -> Self {
+        Self {
+            rows: Vec::new(),
+            max_age,
+            next_due: None,
+            seen_at: None,
+            late: Duration::ZERO,
+            mean: Mean::default(),
+        }
+    }
+
     /// A slot has a new tenant.
     pub(super) fn admit(&mut self, slot: Slot) {
         self.rows.resize_with(self.rows.len().max(slot.index() + 1), Row::default);
@@ -178,26 +194,28 @@ impl Others {
         } else {
             row.forget();
         }
+        self.next_due = earliest(self.next_due, row.next_due(self.max_age));
         is_shared
     }
 
-    /// Forgets what is done by `now`, and counts on pages older than `max_age`; returns where that was
-    /// so, and the prefill that is done there.
-    fn settle(&mut self, now: Time, max_age: Duration) -> Vec<(Slot, Option<OthersPrefill>)> {
+    /// Forgets what is done by `now`, and counts on pages that are too old; returns where that was so,
+    /// and the prefill that is done there.
+    fn settle(&mut self, now: Time) -> Vec<(Slot, Option<OthersPrefill>)> {
         let mut settled = Vec::new();
-        if self.seen_at.is_none() {
+        if self.next_due.is_none_or(|due| now < due) {
             return settled;
         }
+        self.next_due = None;
         for (at, row) in self.rows.iter_mut().enumerate() {
             let done = row.prefill.take_if(|it| it.done_at <= now);
-            let is_stale = row.sampled_at.is_some_and(|at| now.since(at) > max_age);
-            let is_forgotten = is_stale && row.requests > 0.0;
+            let is_forgotten = row.stale_at(self.max_age).is_some_and(|stale_at| stale_at < now);
             if is_forgotten {
                 row.forget();
             }
             if is_forgotten || done.is_some() {
                 settled.push((Slot(at as u32), done));
             }
+            self.next_due = earliest(self.next_due, row.next_due(self.max_age));
         }
         settled
     }
@@ -239,6 +257,10 @@ impl Others {
     }
 }
 
+fn earliest(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    one.into_iter().chain(other).min()
+}
+
 impl Fleet {
     /// Takes from the last page of an endpoint what others have in flight there. `prefill_ms` is how
     /// long uncached tokens and their pairs take there; where nobody knows, no prefill is estimated.
@@ -269,7 +291,7 @@ impl Fleet {
     /// Forgets what others had in flight that is done by `now`: before a decision.
     pub fn settle_others(&mut self, now: Time) {
         let now = self.clamp(now);
-        for (slot, done) in self.others.settle(now, self.metrics_max_age()) {
+        for (slot, done) in self.others.settle(now) {
             self.others_prefilled(now, slot, done);
             self.refresh_load(now, slot);
         }
@@ -279,7 +301,7 @@ impl Fleet {
     pub(super) fn others_prefilled(&mut self, now: Time, slot: Slot, done: Option<OthersPrefill>) {
         if let Some(done) = done.filter(|_| !self.peers.is_told(now)) {
             let steps = done.uncached_tokens * self.columns.steps_per_token[slot.index()];
-            let (tokens, pairs) = (done.uncached_tokens as u32, done.pairs as u64);
+            let (tokens, pairs) = (done.uncached_tokens as u64, done.pairs as u64);
             self.ledger.others_prefilled(now, slot, tokens, pairs, (steps.ceil() as u64).max(1));
         }
     }

@@ -66,6 +66,17 @@ impl Row {
         (self.requests, self.waiting, self.context_tokens) = (0.0, 0.0, 0.0);
     }
 
+    /// Until when the requests counted here are believed; `None` where none are.
+    pub(super) fn stale_at(&self, max_age: Duration) -> Option<Time> {
+        self.sampled_at.filter(|_| self.requests > 0.0).map(|at| at + max_age)
+    }
+
+    /// When there is something to forget, unless news comes before.
+    pub(super) fn next_due(&self, max_age: Duration) -> Option<Time> {
+        let done_at = self.prefill.map(|it| it.done_at);
+        done_at.into_iter().chain(self.stale_at(max_age)).min()
+    }
+
     /// How late the page just read is; `None` where nothing is learned of it.
     pub(super) fn lateness(&mut self, now: Time) -> Option<Duration> {
         let shown = self.booked_tokens - self.unshown.queries;

@@ -368,8 +368,8 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 };
                 let endpoint = |&(address, requests): &(usize, u32)| PeerLoad {
                     address: address.to_string(),
-                    dp_rank: 0,
                     load: load(requests),
+                    ..PeerLoad::default()
                 };
                 let endpoints = loads.iter().map(endpoint).collect();
                 let name = format!("peer-{router}");

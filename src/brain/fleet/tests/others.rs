@@ -263,7 +263,7 @@ fn peers_that_tell_their_loads_are_believed_instead() {
     read(&mut fleet, 50, ids[0], &page(0.0, 1.0, 4_000.0, 0.0), 9_000.0);
     assert_eq!(fleet.columns().pending_prefill_tokens, [4_000.0]);
     let load = Load { inflight_requests: 1, pending_prefill_tokens: 7, ..Load::default() };
-    let endpoints = vec![PeerLoad { address: "e0".into(), dp_rank: 0, load }];
+    let endpoints = vec![PeerLoad { address: "e0".into(), load, ..PeerLoad::default() }];
     let totals = PeerTotals { router: "peer".into(), epoch: 1, sequence: 1, endpoints };
     fleet.apply_peer(at(60), &totals).unwrap();
     assert_eq!(fleet.columns().load(SLOT), load);

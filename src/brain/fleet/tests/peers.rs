@@ -1,5 +1,8 @@
 use super::{at, booking, fleet_of, spec};
-use crate::fleet::{Fleet, FleetConfig, FleetError, Load, PeerLoad, PeerOutcome, PeerTotals};
+use crate::fleet::{
+    Fleet, FleetConfig, FleetError, Load, PeerHead, PeerLoad, PeerOutcome, PeerTotals,
+    PrefillTotals, prefill_pairs,
+};
 
 fn load(requests: u32) -> Load {
     Load {
@@ -13,8 +16,8 @@ fn load(requests: u32) -> Load {
 fn totals(router: &str, epoch: u64, sequence: u64, loads: &[(&str, u32)]) -> PeerTotals {
     let endpoint = |&(address, requests): &(&str, u32)| PeerLoad {
         address: address.into(),
-        dp_rank: 0,
         load: load(requests),
+        ..PeerLoad::default()
     };
     let endpoints = loads.iter().map(endpoint).collect();
     PeerTotals { router: router.into(), epoch, sequence, endpoints }
@@ -85,13 +88,27 @@ fn our_own_totals_that_come_back_are_an_echo() {
     fleet.book(at(0), ids[1], &booking(1, 50, 50)).unwrap();
     fleet.apply_peer(at(0), &totals("b", 1, 1, &[("e0", 2)])).unwrap();
 
-    let endpoints = fleet.own_totals();
+    let endpoints = fleet.own_totals(at(2));
 
     let load = fleet.own_load(ids[1].slot);
-    let expected = PeerLoad { address: "e1".into(), dp_rank: 0, load };
+    let head = PeerHead {
+        booked_us_ago: 2_000,
+        since_us_ago: 2_000,
+        uncached_tokens: 50,
+        pairs: prefill_pairs(50, 0),
+    };
+    let prefills = PrefillTotals {
+        booked_requests: 1,
+        booked_tokens: 50,
+        booked_pairs: head.pairs,
+        ..PrefillTotals::default()
+    };
+    let head = Some(head);
+    let address = "e1".into();
+    let expected = PeerLoad { address, load, head, prefills, ..PeerLoad::default() };
     assert_eq!(endpoints, [expected], "peers are told our own load only");
     let echo = PeerTotals { router: "me".into(), epoch: 1, sequence: 1, endpoints };
-    assert_eq!(fleet.apply_peer(at(0), &echo), Ok(PeerOutcome::Echo));
+    assert_eq!(fleet.apply_peer(at(2), &echo), Ok(PeerOutcome::Echo));
     assert_eq!(requests(&fleet), [2.0, 1.0]);
 }
 
@@ -118,7 +135,7 @@ fn absurd_values_are_cut_and_never_overflow() {
         inflight_context_tokens: u64::MAX,
     };
     for router in 0..64 {
-        let endpoints = vec![PeerLoad { address: "e0".into(), dp_rank: 0, load: huge }];
+        let endpoints = vec![PeerLoad { address: "e0".into(), load: huge, ..PeerLoad::default() }];
         let message = PeerTotals { router: format!("r{router}"), epoch: 1, sequence: 1, endpoints };
         assert_eq!(fleet.apply_peer(at(0), &message), APPLIED);
     }
@@ -161,4 +178,75 @@ fn what_peers_had_on_an_endpoint_leaves_with_it() {
     assert_eq!(requests(&fleet), [0.0, 3.0]);
     fleet.expire(at(9_000));
     assert_eq!(requests(&fleet), [0.0, 0.0]);
+}
+
+/// What a router of the name of `b` says.
+fn told_by(teller: &Fleet, now_ms: u64, epoch: u64, sequence: u64) -> PeerTotals {
+    let endpoints = teller.own_totals(at(now_ms));
+    PeerTotals { router: "b".into(), epoch, sequence, endpoints }
+}
+
+#[test]
+fn the_prefill_in_progress_is_the_oldest_of_all_routers_and_begins_behind_the_one_before() {
+    let ((mut ours, ids), (mut theirs, their_ids)) = (fleet_of(1), fleet_of(1));
+    let theirs_first = theirs.book(at(0), their_ids[0], &booking(1, 400, 300)).unwrap();
+    ours.book(at(5), ids[0], &booking(1, 90, 80)).unwrap();
+    theirs.book(at(7), their_ids[0], &booking(2, 70, 60)).unwrap();
+    let head = |fleet: &Fleet| {
+        let head = fleet.columns().ahead(crate::Slot(0)).head.unwrap();
+        (head.since, head.uncached_tokens)
+    };
+
+    ours.apply_peer(at(10), &told_by(&theirs, 10, 1, 1)).unwrap();
+    assert_eq!(head(&ours), (at(0), 300));
+
+    theirs.first_token(at(40), theirs_first).unwrap();
+    ours.apply_peer(at(50), &told_by(&theirs, 50, 1, 2)).unwrap();
+    assert_eq!(head(&ours), (at(40), 80), "ours was booked before their second");
+
+    ours.expire(at(10_000));
+    assert_eq!(head(&ours), (at(5), 80), "nobody tells any more");
+}
+
+#[test]
+fn prefills_of_peers_interrupt_our_decodes() {
+    let ((mut ours, ids), (mut theirs, their_ids)) = (fleet_of(1), fleet_of(1));
+    let known = theirs.book(at(0), their_ids[0], &booking(1, 400, 300)).unwrap();
+    ours.apply_peer(at(1), &told_by(&theirs, 1, 1, 1)).unwrap();
+    let decoding = ours.book(at(1), ids[0], &booking(1, 90, 80)).unwrap();
+    ours.first_token(at(2), decoding).unwrap();
+
+    theirs.first_token(at(20), known).unwrap();
+    ours.apply_peer(at(30), &told_by(&theirs, 30, 1, 2)).unwrap();
+
+    let it = ours.in_flight_one(decoding).unwrap();
+    let counted = (it.prefill_tokens as u64, it.prefill_pairs as u64);
+    assert_eq!(counted, (300, prefill_pairs(300, 100)));
+}
+
+#[test]
+fn of_peers_prefills_the_rise_counts_whatever_was_lost_and_nothing_from_before() {
+    let ((mut ours, _), (mut theirs, their_ids)) = (fleet_of(1), fleet_of(1));
+    let book = |theirs: &mut Fleet, now_ms| {
+        theirs.book(at(now_ms), their_ids[0], &booking(now_ms, 400, 300)).unwrap();
+    };
+    let mut hear = |theirs: &Fleet, now_ms, epoch, sequence| {
+        ours.apply_peer(at(now_ms), &told_by(theirs, now_ms, epoch, sequence)).unwrap();
+        ours.placed_by_peers().iter().map(|(_, it)| it.booked_tokens).sum::<u64>()
+    };
+    book(&mut theirs, 0);
+    assert_eq!(hear(&theirs, 1, 1, 1), 0, "from before it was known");
+    book(&mut theirs, 2);
+    book(&mut theirs, 3);
+    assert_eq!(hear(&theirs, 4, 1, 9), 600, "a message in between was lost");
+    assert_eq!(hear(&theirs, 5, 1, 9), 0, "repeated");
+    assert_eq!(hear(&theirs, 6, 1, 10), 0);
+    book(&mut theirs, 7);
+    assert_eq!(hear(&theirs, 8, 2, 0), 0, "another incarnation");
+    book(&mut theirs, 9);
+    assert_eq!(hear(&theirs, 9_000, 2, 1), 0, "it was silent");
+    let (fresh, _) = fleet_of(1);
+    assert_eq!(hear(&fresh, 9_001, 2, 2), 0);
+    book(&mut theirs, 9_002);
+    assert_eq!(hear(&theirs, 9_003, 2, 3), 0, "it had left the endpoint");
 }

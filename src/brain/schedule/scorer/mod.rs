@@ -33,8 +33,8 @@ pub(super) use foreign::column as foreign_column;
 
 use super::context::{Context, Placed};
 use super::registry::Plugin;
-use crate::Slot;
 use crate::lanes::{greatest, least, vectorised};
+use crate::{Slot, Time};
 
 /// The score of a candidate about which a scorer knows nothing.
 pub const NEUTRAL: f64 = 0.5;
@@ -66,6 +66,9 @@ pub trait Scorer: Send {
 
     /// A request was placed.
     fn placed(&mut self, _placed: &Placed<'_>) {}
+
+    /// Other routers placed requests of so many uncached tokens, whose prefills take so long.
+    fn placed_by_peers(&mut self, _: Time, _slot: Slot, _uncached_tokens: f64, _prefill_ms: f64) {}
 
     /// The tenant of a slot left.
     fn left(&mut self, _slot: Slot) {}

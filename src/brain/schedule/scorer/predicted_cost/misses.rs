@@ -18,8 +18,8 @@
 //! ```
 //!
 //! What other routers have in flight there is told in sums: each of those counts as one that has the
-//! newcomer's objective and the mean answer. Of four routers that exchange loads this wins back 1 point of
-//! the 3 that they lose to one.
+//! newcomer's objective and the mean answer. To know each request of theirs as well as our own changed
+//! less than 0.3 points. Their prefills, which interrupt our decodes, are told.
 //!
 //! `output` is what the request has generated (by its time, where nobody tells) and what it is likely
 //! to generate still: 0.4 of the mean answer, at least the mean in all; where its client said how long its

@@ -72,7 +72,6 @@ use self::work::{AllOnGpu, Each, Same, Work, Works};
 use super::churn::Churn;
 use super::prefix_cache::TierWeights;
 use super::{Degraded, Scorer};
-use crate::Slot;
 use crate::lanes::{least, sum, vectorised};
 use crate::predict::Prefill;
 use crate::schedule::Feature;
@@ -80,6 +79,7 @@ use crate::schedule::candidates::Run;
 use crate::schedule::context::{Context, Placed};
 use crate::schedule::registry::{self, AMOUNT, Plugin, in_range};
 use crate::schedule::rows::{FEW, LowerTiers, holders, matching};
+use crate::{Slot, Time};
 use serde::Deserialize;
 use smallvec::SmallVec;
 use std::cmp::Ordering;
@@ -511,6 +511,11 @@ impl Scorer for PredictedCost {
             (uncached_tokens - self.mean_uncached_tokens) / MEMORY_REQUESTS;
         self.churn.add(placed.now, placed.endpoint.slot, uncached_tokens);
         self.placed.add(placed.now, placed.endpoint.slot, placed.prefill_ms);
+    }
+
+    fn placed_by_peers(&mut self, now: Time, slot: Slot, uncached_tokens: f64, prefill_ms: f64) {
+        self.churn.add(now, slot, uncached_tokens);
+        self.placed.add(now, slot, prefill_ms);
     }
 
     fn left(&mut self, slot: Slot) {

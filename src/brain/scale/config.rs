@@ -40,7 +40,7 @@ impl Default for ScaleConfig {
             window_s: 60.0,
             up_after_s: 20.0,
             down_after_s: 300.0,
-            slack: 0.15,
+            slack: 0.2,
         }
     }
 }

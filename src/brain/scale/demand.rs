@@ -24,6 +24,9 @@ pub struct Demand {
     pub rejected_requests: f64,
     /// Prefill work, milliseconds of one engine.
     pub prefill_ms: f64,
+    /// How much of it takes the place of decode steps: a step that prefills decodes as well, and does
+    /// not pay `d` on top.
+    pub overlap_ms: f64,
     /// Sum of the squares of each request's prefill work.
     pub prefill_ms_squared: f64,
     /// Decode work, milliseconds of one engine.
@@ -80,6 +83,7 @@ impl Demand {
         let context_tokens = f64::from(it.prompt_tokens) + it.output_tokens / 2.0;
         self.requests += 1.0;
         self.prefill_ms += prefill_ms;
+        self.overlap_ms += d.min(prefill_ms);
         self.prefill_ms_squared += prefill_ms * prefill_ms;
         self.decode_ms += it.output_tokens * (e + f * context_tokens);
         let mut is_missed = false;
@@ -109,6 +113,7 @@ impl Demand {
             unmodelled_requests: counted(self.unmodelled_requests, then.unmodelled_requests),
             rejected_requests: counted(self.rejected_requests, then.rejected_requests),
             prefill_ms: counted(self.prefill_ms, then.prefill_ms),
+            overlap_ms: counted(self.overlap_ms, then.overlap_ms),
             prefill_ms_squared: counted(self.prefill_ms_squared, then.prefill_ms_squared),
             decode_ms: counted(self.decode_ms, then.decode_ms),
             tpot_floor: counted(self.tpot_floor, then.tpot_floor),
@@ -125,6 +130,7 @@ impl Demand {
         self.unmodelled_requests += other.unmodelled_requests;
         self.rejected_requests += other.rejected_requests;
         self.prefill_ms += other.prefill_ms;
+        self.overlap_ms += other.overlap_ms;
         self.prefill_ms_squared += other.prefill_ms_squared;
         self.decode_ms += other.decode_ms;
         self.tpot_floor += other.tpot_floor;
@@ -144,6 +150,7 @@ impl Demand {
             self.unmodelled_requests,
             self.rejected_requests,
             self.prefill_ms,
+            self.overlap_ms,
             self.prefill_ms_squared,
             self.decode_ms,
             self.tpot_floor,

@@ -11,9 +11,11 @@ use std::time::Duration;
 const LEAST_EVIDENCE: f64 = 30.0;
 /// Deviations of a share that the evidence has to be away from the objective.
 const SURE: f64 = 2.0;
-/// How far what may be strained is learned away from the formulas.
+/// What may be strained is learned, but never more than by the formulas: past a size prefixes no longer
+/// fit the caches, and a fleet that was in time a moment ago falls behind for minutes. (Allowed 1.25, the
+/// fleets of `docs/autoscaling.md` did so every time they shrank.)
 const LEAST_ALLOWED: f64 = 0.5;
-const MOST_ALLOWED: f64 = 1.25;
+const MOST_ALLOWED: f64 = 1.0;
 /// A strain at which too many missed is allowed no more, nor is what is so near below it.
 const BACK_OFF: f64 = 0.97;
 /// Nothing is learned from a look at which the strain is by so large a share another than before.
@@ -243,7 +245,7 @@ impl Scaler {
         let share = (came.missed_requests + came.rejected_requests) / requests;
         let (low, high) = wilson(share, requests);
         let tolerated = 1.0 - self.config.attainment;
-        if low > tolerated && strained < self.allowed {
+        if low > tolerated && strained <= self.allowed {
             self.allowed = (BACK_OFF * strained).max(LEAST_ALLOWED);
         } else if high < tolerated && strained > self.allowed {
             self.allowed = strained.min(MOST_ALLOWED);

@@ -1,17 +1,20 @@
 //! How near a fleet of so many replicas is to missing its objectives.
 //!
-//! With `W` the work that comes, in replicas (milliseconds of prefill and decode a millisecond), and
-//! `x = W / n` what each of `n` replicas is given:
+//! With `P` and `D` the prefill and decode work that comes, in replicas (milliseconds of work a
+//! millisecond), `O` the share of `P` that takes the place of decode steps, and each of `n` replicas given
+//! `p = P/n`, `w = D/n`, `o = O/n`:
 //!
-//! **Time per output token.** A step costs `d` and what everyone in it adds. By Little's law those who
-//! decode are as many as their answers take, so a token takes `d / (1 - x)` on average, and the
-//! objective `T` is met while `x <= 1 - d/T`.
+//! **Time per output token.** A step costs `d` or the prefill that it does, and what everyone in it adds.
+//! By Little's law those who decode are as many as their answers take, so a token takes
+//! `d / (1 - p - w + o)` on average, and the objective `T` is met while `p + w - o <= 1 - d/T`.
 //!
-//! **Time to first token.** Prefills wait for prefills. The router sends a request where it waits
-//! least, so replicas are the servers of one queue: with Sakasegawa's approximation (Ann. Inst. Statist.
-//! Math. 29, 1977) a request waits with the probability `x^(sqrt(2(n+1)) - 1)`, and then, exponentially
-//! (Kingman), `m2 / (2 m1) / (n (1 - x))` on average, `m1` and `m2` being the moments of a prefill. The
-//! largest `x` at which no more than the share allowed waits longer than it may is found by halving.
+//! **Time to first token.** Prefills wait for prefills, each of which carries the decodes of one step
+//! along: they take `x = p + o*w / (1 - p - w + o)` of a replica's time. The router sends a request where
+//! it waits least, so replicas are the servers of one queue: with Sakasegawa's approximation (Ann. Inst.
+//! Statist. Math. 29, 1977) a request waits with the probability `x^(sqrt(2(n+1)) - 1)`, and then,
+//! exponentially (Kingman), `m2 / (2 m1) / (n (1 - x))` on average, `m1` and `m2` being the moments of a
+//! prefill. The largest `x` at which no more than the share allowed waits longer than it may is found by
+//! halving. (With all work in the place of `x`, fleets were twice as large as they had to be.)
 //!
 //! **KV.** What is in flight over what `n` replicas hold for it.
 //!
@@ -49,8 +52,11 @@ impl Bound {
 /// What a fleet is asked for, and what of each replica may be used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Strain {
-    /// Work that comes, in replicas.
-    work: f64,
+    /// Prefill work that comes, in replicas, and how much of it takes the place of decode steps.
+    prefill: f64,
+    overlap: f64,
+    /// Decode work.
+    decode: f64,
     /// KV in flight, in replicas' shares of their caches.
     kv: f64,
     /// Largest share of a replica's time by the time per output token.
@@ -80,10 +86,12 @@ impl Strain {
         // Whoever was turned away, or came where no costs are known, asked for as much as the others.
         let uncounted = came.rejected_requests + came.unmodelled_requests;
         let scale = if modelled > 0.0 { 1.0 + uncounted / modelled } else { 1.0 };
-        let work_ms = (came.prefill_ms + came.decode_ms) * scale;
+        let replicas = scale / 1e3 / seconds;
         let room = came.kv_tokens_per_replica * config.kv_share;
         Self {
-            work: work_ms / 1e3 / seconds,
+            prefill: came.prefill_ms * replicas,
+            overlap: came.overlap_ms.min(came.prefill_ms) * replicas,
+            decode: came.decode_ms * replicas,
             kv: if room > 0.0 { came.resident_tokens / room } else { 0.0 },
             tpot_limit: (1.0 - floor).min(MOST_SHARE),
             patience: is_bounded.then(|| allowance_ms / residual_ms),
@@ -94,12 +102,14 @@ impl Strain {
     /// Work that comes, in replicas.
     #[must_use]
     pub fn work(&self) -> f64 {
-        self.work
+        self.prefill + self.decode
     }
 
-    /// The same with other work.
+    /// The same with other work of the same kind.
     pub(super) fn with_work(self, work: f64) -> Self {
-        Self { work, ..self }
+        let factor = if self.work() > 0.0 { work / self.work() } else { 0.0 };
+        let (prefill, overlap) = (self.prefill * factor, self.overlap * factor);
+        Self { prefill, overlap, decode: self.decode * factor, ..self }
     }
 
     /// How strained `replicas` are, and by what: at 1 the objectives are just met by these formulas.
@@ -107,12 +117,14 @@ impl Strain {
     #[must_use]
     pub fn at(&self, replicas: u32) -> (f64, Bound) {
         let servers = f64::from(replicas.max(1));
-        let (ttft_limit, kv) = (self.ttft_limit(servers), self.kv / servers);
-        let (limit, bound) = match ttft_limit < self.tpot_limit {
-            true => (ttft_limit, Bound::Ttft),
-            false => (self.tpot_limit, Bound::Tpot),
-        };
-        let time = self.work / servers / limit;
+        let kv = self.kv / servers;
+        let [prefill, decode, overlap] =
+            [self.prefill, self.decode, self.overlap].map(|it| it / servers);
+        let busy = prefill + decode - overlap;
+        let carried = overlap * decode / (1.0 - busy).max(1.0 - MOST_SHARE);
+        let tpot = busy / self.tpot_limit;
+        let ttft = (prefill + carried) / self.ttft_limit(servers);
+        let (time, bound) = if ttft > tpot { (ttft, Bound::Ttft) } else { (tpot, Bound::Tpot) };
         match (time > 0.0 || kv > 0.0, kv > time) {
             (false, _) => (0.0, Bound::Idle),
             (_, true) => (kv, Bound::Kv),

@@ -45,6 +45,7 @@ mod prompt_keys;
 mod replay;
 mod request;
 mod router;
+mod scaler;
 mod scorers;
 mod sim;
 mod tokens;
@@ -85,6 +86,8 @@ mod _core {
     use crate::request::explain_body;
     #[pymodule_export]
     use crate::router::Router;
+    #[pymodule_export]
+    use crate::scaler::SloScaler;
     #[pymodule_export]
     use crate::sim::{Workload, builtin_policies, capacity_requests_per_s, simulate};
 

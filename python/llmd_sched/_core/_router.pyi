@@ -359,9 +359,9 @@ class Router:
         their work in milliseconds of one engine (a decode without what a step costs whoever is in
         it), ``overlap_ms`` of prefill done in the place of decode steps, ``prefill_ms_squared``;
         ``tpot_floor``, sum of an empty step over the objective; ``ttft_bounded_requests`` and the
-        ``wait_allowance_ms`` that they have beside their own prefill; ``missed_requests``, predicted
-        to miss what an idle replica would have met. Now: ``backlog_ms`` of prefill placed,
-        ``waiting_requests`` held, ``resident_tokens`` in flight, ``kv_tokens_per_replica``.
+        ``wait_allowance_ms`` that they have beside their own prefill; ``missed_requests``,
+        predicted to miss what an idle replica would have met. Now: ``backlog_ms`` of prefill
+        placed, ``waiting_requests`` held, ``resident_tokens`` in flight, ``kv_tokens_per_replica``.
 
         >>> from llmd_sched import Router
         >>> router = Router()

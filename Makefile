@@ -147,6 +147,12 @@ bench-sched-workloads:
 	cargo build -q --profile dist -p llmd-bodies
 	$(PYTHON) benches/sched_workloads.py target/dist/llmd-sched $(TRACES) $(ARGS)
 
+# Fleets whose size follows a day.
+.PHONY: bench-autoscale
+bench-autoscale:
+	cargo build -q --profile test-build -p llmd-bodies
+	$(PYTHON) benches/autoscale.py target/test-build/llmd-sched $(TRACES) $(ARGS)
+
 .PHONY: bench-flow
 bench-flow:
 	cargo build -q --release -p llmd-bodies

@@ -5,7 +5,7 @@
 //! sockets, timers and wakers, feed [`brain::Input`]s and carry out [`brain::Action`]s.
 //!
 //! The rooms, each of which imports only those listed above it:
-//! `ids`, `lanes`, `rng`, `time`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `brain`, `engine`, `sim`.
+//! `ids`, `lanes`, `rng`, `time`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `scale`, `brain`, `engine`, `sim`.
 
 pub mod ids;
 pub mod lanes;
@@ -23,6 +23,8 @@ pub mod predict;
 pub mod schedule;
 
 pub mod flow;
+
+pub mod scale;
 
 pub mod brain;
 

@@ -45,6 +45,7 @@ mod prompt_keys;
 mod replay;
 mod request;
 mod router;
+mod scaler;
 mod scorers;
 mod signals;
 mod sim;
@@ -86,6 +87,8 @@ mod _core {
     use crate::request::explain_body;
     #[pymodule_export]
     use crate::router::Router;
+    #[pymodule_export]
+    use crate::scaler::SloScaler;
     #[pymodule_export]
     use crate::signals::{describe_engine, read_metrics};
     #[pymodule_export]

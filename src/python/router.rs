@@ -90,6 +90,11 @@ impl Router {
         json::document(py, self.live()?.config())
     }
 
+    #[doc = stub_doc!("Router.demand")]
+    fn demand<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        json::document(py, &self.live()?.demand())
+    }
+
     #[doc = stub_doc!("Router.stats")]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         json::document(py, &self.live()?.stats())

@@ -352,6 +352,28 @@ class Router:
         'http://10.0.0.1:8000'
         """
 
+    def demand(self) -> dict[str, float]:
+        """What this router has been asked for, in what engines pay for it: :meth:`SloScaler.read`.
+
+        Counts since it was made: ``requests`` placed where step costs are known,
+        ``unmodelled_requests`` elsewhere, ``rejected_requests``; ``prefill_ms`` and ``decode_ms``,
+        their work in milliseconds of one engine (a decode without what a step costs whoever is in
+        it), ``overlap_ms`` of prefill done in the place of decode steps, ``prefill_ms_squared``;
+        ``tpot_floor``, sum of an empty step over the objective; ``ttft_bounded_requests`` and the
+        ``wait_allowance_ms`` that they have beside their own prefill; ``missed_requests``,
+        predicted to miss what an idle replica would have met. Now: ``backlog_ms`` of prefill
+        placed, ``waiting_requests`` held, ``resident_tokens`` in flight, ``kv_tokens_per_replica``.
+
+        >>> from llmd_sched import Router
+        >>> router = Router()
+        >>> labels = {"engine-profile": "qwen3-32b_h100_tp2"}
+        >>> _ = router.add_endpoint("http://10.0.0.1:8000", labels=labels)
+        >>> decision = router.route(list(range(8192)), expected_output_tokens=100)
+        >>> demand = router.demand()
+        >>> demand["requests"], round(demand["prefill_ms"], 1)
+        (1.0, 468.9)
+        """
+
     def stats(self) -> dict[str, Any]:
         """Counters since the start, nested by topic; the numbers behind the metrics page."""
 

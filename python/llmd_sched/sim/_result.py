@@ -40,6 +40,8 @@ class Summary:
     - ``preemptions``: running requests that were sent back to the queue; ``retries``: connections
       that broke because an engine died; both with warm-up.
     - ``fairness``: Jain's index of the sessions' shares in SLO; 1 where all fare alike.
+    - ``replica_hours``: replicas times the hours that they were there, while the requests counted
+      came; ``scale_orders``: times that an autoscaler changed how many there should be.
     - ``usd_per_million_tokens``: of prompts and answers in SLO.
     """
 
@@ -70,6 +72,8 @@ class Summary:
     preemptions: int
     retries: int
     fairness: float
+    replica_hours: float
+    scale_orders: int
     usd_per_million_tokens: float
 
 

@@ -49,6 +49,12 @@ pub struct IndexTotals {
 }
 
 impl LiveRouter {
+    /// What this router has been asked for, for whoever sizes the fleet.
+    #[must_use]
+    pub fn demand(&self) -> llmd_brain::scale::Demand {
+        self.brain.demand()
+    }
+
     /// Counters since it was made.
     #[must_use]
     pub fn stats(&self) -> RouterStats {

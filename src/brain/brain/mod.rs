@@ -16,6 +16,7 @@
 mod answers;
 mod config;
 mod contract;
+mod demand;
 mod hot;
 mod log;
 mod pace;

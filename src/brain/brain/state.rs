@@ -10,6 +10,7 @@ use crate::fleet::{
 use crate::flow::{FlowConfig, Holding, Sessions, Turns};
 use crate::index::{Matches, Source};
 use crate::predict::{EngineProfile, Predictor, SavedModels};
+use crate::scale::Demand;
 use crate::schedule::{
     Ask, Choice, Decision, Features, ForeignScore, Leg, Phase, Request, Scheduler,
 };
@@ -48,6 +49,7 @@ pub(super) struct State {
     /// Which reservation a routed request has; bounded as the ledger is. Never iterated.
     pub(super) routed: HashMap<Ticket, Routed>,
     pub(super) stats: BrainStats,
+    pub(super) demand: Demand,
     log: Option<LogSink>,
 }
 
@@ -70,6 +72,7 @@ impl State {
             unsaid: Vec::new(),
             routed: HashMap::new(),
             stats: BrainStats::default(),
+            demand: Demand::default(),
             log: None,
         })
     }
@@ -249,6 +252,7 @@ impl State {
             .fleet
             .book(now, choice.endpoint, &booking)
             .map_err(|why| RejectReason::NotBooked(why.to_string()))?;
+        self.count_demand(request, &choice);
         self.scheduler.committed(now, request, &choice);
         let session = self.tracked_session(request);
         self.routed.insert(ticket, Routed { reservation, session });

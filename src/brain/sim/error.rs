@@ -1,5 +1,6 @@
 use crate::brain::BrainError;
 use crate::engine::EngineConfigError;
+use crate::scale::ScaleError;
 
 /// Why a world cannot be played.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -10,6 +11,12 @@ pub enum SimError {
     /// A router's settings cannot be.
     #[error(transparent)]
     Brain(#[from] BrainError),
+    /// An autoscaler's settings cannot be.
+    #[error("autoscaling: {0}")]
+    Scale(#[from] ScaleError),
+    /// Both would decide who is there.
+    #[error("outages of a fleet that is scaled are not modelled: leave out one of the two")]
+    OutagesOfScaled,
     /// An engine cuts prompts differently.
     #[error(
         "engine {engine} has blocks of {engine_block} tokens, the workload of {block_size}: give the \

@@ -16,6 +16,7 @@ pub fn capacity_requests_per_s(workload: &Workload, world: &World) -> Result<f64
     flood.hold_ms = 0;
     // A load is a share of what the fleet can do by itself.
     flood.outages.clear();
+    flood.autoscale = None;
     flood.shared_cache = false;
     let outcome = run(workload, &flood)?;
     let first = outcome.rows.first().map_or(0.0, |row| row.arrived_ms);

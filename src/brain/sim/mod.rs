@@ -2,7 +2,7 @@
 //! engines, results out.
 //!
 //! A [`Workload`] is who asks for what and when, a [`World`] the fleet that answers: engines by
-//! [`crate::engine`] that may die and join, routers (each a whole [`crate::brain::Brain`]), and what lies
+//! [`crate::engine`] that may die and join, or that an [`Autoscale`] starts and drains, routers (each a whole [`crate::brain::Brain`]), and what lies
 //! between them, which is lag. [`run`] plays one in the other and returns a row for each request ([`Outcome`]), of which
 //! [`Outcome::summary`] makes figures.
 //!
@@ -11,6 +11,8 @@
 
 mod accuracy;
 mod arrivals;
+mod autoscale;
+mod day;
 mod engines;
 mod error;
 mod generate;
@@ -30,6 +32,8 @@ mod world;
 
 pub use accuracy::{Accuracy, LEARNING_REQUESTS};
 pub use arrivals::Arrivals;
+pub use autoscale::{Autoscale, Order, ScaleRule, Stint};
+pub use day::Day;
 pub use error::SimError;
 pub use generate::{Agents, Chats, Gaps, GenerateError, Lognormal, PrefixModel};
 pub use loads::{capacity_requests_per_s, goodput_requests_per_s};

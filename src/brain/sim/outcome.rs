@@ -1,6 +1,6 @@
 //! What became of every request.
 
-use super::Summary;
+use super::{Order, Stint, Summary};
 use crate::engine::Counters;
 use crate::fleet::Predicted;
 use crate::predict::Timing;
@@ -93,6 +93,10 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// Of each engine.
     pub engines: Vec<Counters>,
+    /// When each engine was there; all of a fleet that nobody scales.
+    pub stints: Vec<Stint>,
+    /// Orders of the autoscaler.
+    pub orders: Vec<Order>,
     /// What the first router had learned of each by the end.
     pub timings: Vec<Timing>,
     /// Alarms of drift that it has raised.
@@ -115,6 +119,7 @@ impl Outcome {
     pub fn summary_of(&self, tenant: u32) -> Summary {
         let rows = self.rows.iter().filter(|row| row.tenant == tenant).copied().collect();
         let (engines, timings) = (self.engines.clone(), self.timings.clone());
-        Summary::of(&Self { rows, engines, timings, ..*self })
+        let (stints, orders) = (self.stints.clone(), self.orders.clone());
+        Summary::of(&Self { rows, engines, stints, orders, timings, ..*self })
     }
 }

@@ -124,6 +124,11 @@ impl Router {
         self.engine_of[id.slot.index()] as usize
     }
 
+    /// Which endpoint an engine is, or was last.
+    pub(super) fn id(&self, engine: usize) -> EndpointId {
+        self.ids[engine]
+    }
+
     /// Whether an engine is an endpoint of this router's.
     pub(super) fn knows(&self, engine: usize) -> bool {
         self.is_member[engine]
@@ -132,6 +137,14 @@ impl Router {
     /// An engine is no longer one; returns who it was.
     pub(super) fn lose(&mut self, engine: usize) -> Option<EndpointId> {
         std::mem::replace(&mut self.is_member[engine], false).then_some(self.ids[engine])
+    }
+
+    /// An endpoint has left; one that drains does so by itself.
+    pub(super) fn left(&mut self, id: EndpointId) {
+        let engine = self.engine(id);
+        if self.ids[engine] == id {
+            self.is_member[engine] = false;
+        }
     }
 
     /// What an engine says of itself when it joins.

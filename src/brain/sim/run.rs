@@ -2,12 +2,14 @@
 
 mod agenda;
 mod outages;
+mod scaling;
 
 use self::agenda::Agenda;
+use self::scaling::Scaling;
 use super::engines::{Engine, Samples};
 use super::outcome::{Fate, Outcome, Row};
 use super::routers::Router;
-use super::{Arrivals, SimError, Workload, World};
+use super::{Arrivals, SimError, Stint, Workload, World};
 use crate::brain::{Action, Input};
 use crate::engine::{EngineConfig, EngineRequest, RequestId, SharedCache, Step};
 use crate::fleet::Predicted;
@@ -37,6 +39,10 @@ enum Event {
     Notice { engine: u32 },
     /// It is back.
     Return { engine: u32 },
+    /// The autoscaler is asked.
+    Look,
+    /// An engine that it started serves.
+    Serve { engine: u32 },
 }
 
 impl Event {
@@ -52,6 +58,7 @@ impl Event {
 pub fn run(workload: &Workload, world: &World) -> Result<Outcome, SimError> {
     let mut sim = Sim::new(workload, world)?;
     sim.plan_outages()?;
+    sim.plan_scaling()?;
     sim.start();
     sim.play()?;
     Ok(sim.outcome())
@@ -85,6 +92,7 @@ struct Sim<'a> {
     under_way: u64,
     kv_lag_nanos: u64,
     step: Step,
+    scaling: Option<Scaling>,
 }
 
 impl<'a> Sim<'a> {
@@ -133,6 +141,7 @@ impl<'a> Sim<'a> {
             under_way: 0,
             kv_lag_nanos: nanos(world.kv_lag_ms),
             step: Step::default(),
+            scaling: None,
         })
     }
 
@@ -230,6 +239,8 @@ impl<'a> Sim<'a> {
                 Event::Fail { engine } => self.fail(engine)?,
                 Event::Notice { engine } => self.notice(engine)?,
                 Event::Return { engine } => self.return_(engine)?,
+                Event::Look => self.look()?,
+                Event::Serve { engine } => self.serve(engine)?,
             }
         }
         Ok(())
@@ -318,11 +329,13 @@ impl<'a> Sim<'a> {
                 }
                 Ok(())
             }
-            Action::Hold(_)
-            | Action::Cancel { .. }
-            | Action::Joined(_)
-            | Action::Left(_)
-            | Action::Resync(_) => Ok(()),
+            Action::Left(id) => {
+                self.routers[router].left(id);
+                Ok(())
+            }
+            Action::Hold(_) | Action::Cancel { .. } | Action::Joined(_) | Action::Resync(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -426,7 +439,7 @@ impl<'a> Sim<'a> {
             self.session_goes_on(row as u32);
         }
         self.step = step;
-        Ok(())
+        self.leave_if_drained(at)
     }
 
     /// The next turn of a request's session, or of the session that replaces it.
@@ -479,12 +492,23 @@ impl<'a> Sim<'a> {
         }
         let views = self.routers.first().map(|router| router.brain.endpoints(self.now));
         let stats = self.routers.first().map(|router| router.brain.stats());
+        let ended_ms = self.now.as_millis_f64();
+        let (stints, orders) = match self.scaling {
+            Some(scaling) => scaling.close(self.now),
+            None => {
+                let all = 0..self.engines.len() as u32;
+                let stint = |engine| Stint { engine, from_ms: 0.0, to_ms: ended_ms };
+                (all.map(stint).collect(), Vec::new())
+            }
+        };
         Outcome {
+            stints,
+            orders,
             drift_alarms: stats.map_or(0, |stats| stats.drift_alarms),
             timings: views.into_iter().flatten().filter_map(|view| view.latency).collect(),
             engines: self.engines.iter().map(|engine| *engine.model.counters()).collect(),
             rows: self.rows,
-            ended_ms: self.now.as_millis_f64(),
+            ended_ms,
             usd_per_replica_hour: self.world.usd_per_replica_hour,
         }
     }

@@ -51,6 +51,10 @@ pub struct Summary {
     pub retries: u64,
     /// Jain's index of the sessions' shares of requests in SLO: 1 where all fare alike.
     pub fairness: f64,
+    /// Replicas times the hours in which they were there, while the requests counted came.
+    pub replica_hours: f64,
+    /// Orders of the autoscaler, warm-up included.
+    pub scale_orders: u64,
     /// A million tokens (prompt and output) of requests in SLO, at what the replicas cost.
     pub usd_per_million_tokens: f64,
 }
@@ -83,7 +87,12 @@ impl Summary {
             .filter(|row| row.is_in_slo())
             .map(|row| u64::from(row.prompt_tokens) + u64::from(row.output_tokens))
             .sum();
-        let usd = outcome.usd_per_replica_hour * outcome.engines.len() as f64 * span_s / 3_600.0;
+        let there = outcome
+            .stints
+            .iter()
+            .map(|it| (it.to_ms.min(came_last) - it.from_ms.max(begun)).max(0.0) / 3_600e3);
+        let replica_hours: f64 = there.sum();
+        let usd = outcome.usd_per_replica_hour * replica_hours;
         Self {
             requests: counted.len() as u64,
             served: served.len() as u64,
@@ -108,6 +117,8 @@ impl Summary {
             preemptions: outcome.engines.iter().map(|engine| engine.preemptions).sum(),
             retries: outcome.rows.iter().map(|row| u64::from(row.retries)).sum(),
             fairness: fairness(&counted),
+            replica_hours,
+            scale_orders: outcome.orders.len() as u64,
             usd_per_million_tokens: usd * 1e6 / (in_slo_tokens.max(1) as f64),
         }
     }

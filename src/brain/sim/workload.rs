@@ -108,6 +108,11 @@ impl Workload {
         &self.keys[prompt.first_key as usize..][..prompt.keys as usize]
     }
 
+    /// Gives every request another time.
+    pub(super) fn retime(&mut self, time: impl Fn(f64) -> f64) {
+        self.prompts.iter_mut().for_each(|it| it.at_ms = time(it.at_ms));
+    }
+
     /// Share of all prompt tokens that a cache without bounds, shared by all, would have.
     #[must_use]
     pub fn infinite_cache_hit_ratio(&self) -> f64 {

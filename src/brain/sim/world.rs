@@ -1,6 +1,6 @@
 //! What requests meet.
 
-use super::{Arrivals, Outage};
+use super::{Arrivals, Autoscale, Outage};
 use crate::brain::BrainConfig;
 use crate::engine::EngineConfig;
 use crate::predict::EngineProfile;
@@ -16,6 +16,8 @@ pub struct World {
     pub routers: u32,
     /// Engines that die, and those that join later.
     pub outages: Vec<Outage>,
+    /// Who changes the size of the fleet; `None` keeps all engines.
+    pub autoscale: Option<Autoscale>,
     /// How long a router does not know that an engine died, milliseconds.
     pub outage_notice_ms: f64,
     /// How long a client waits after a broken connection before it asks its router again, milliseconds.
@@ -59,6 +61,7 @@ impl World {
             engines: vec![engine; count],
             brain: BrainConfig::default(),
             outages: Vec::new(),
+            autoscale: None,
             outage_notice_ms: 1_000.0,
             retry_ms: 100.0,
             shared_cache: false,

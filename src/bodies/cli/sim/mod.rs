@@ -4,6 +4,7 @@ mod cluster;
 mod fleet;
 mod plan;
 mod runs;
+mod scaling;
 mod source;
 
 pub use cluster::{Cluster, errand_run};
@@ -12,6 +13,7 @@ use super::CommandError;
 use clap::Args;
 use fleet::FleetArgs;
 use runs::{Ran, print_table};
+use scaling::ScalingArgs;
 use serde::{Deserialize, Serialize};
 use source::SourceArgs;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ pub(super) struct SimArgs {
     source: SourceArgs,
     #[command(flatten)]
     fleet: FleetArgs,
+    #[command(flatten)]
+    scaling: ScalingArgs,
     /// Policies to compare, by name.
     #[arg(
         long = "policy",

@@ -47,7 +47,7 @@ impl SimArgs {
             return Err("nothing to play: give at least one of --seeds".into());
         }
         let mut asked = None;
-        let workloads = match self.two_tenants(&mut asked)? {
+        let mut workloads: Vec<Workload> = match self.two_tenants(&mut asked)? {
             Some(quiet_per_s) => seeds
                 .filter_map(|seed| self.source.two_tenants(quiet_per_s, self.horizon_s, seed))
                 .map(|it| it.workload())
@@ -58,6 +58,9 @@ impl SimArgs {
                 seeds.map(|seed| source.workload(seed)).collect::<Result<Vec<_>, _>>()?
             }
         };
+        for workload in &mut workloads {
+            self.scaling.shape(workload, self.source.is_open_loop())?;
+        }
         let (world, question) = self.world(&workloads[0], &config, &mut asked)?;
         Ok(Plan { first_seed, workloads, world, question, capacity_requests_per_s: asked })
     }
@@ -112,6 +115,7 @@ impl SimArgs {
         let mut world = World::new(first, 0, Arrivals::closed(self.sessions));
         world.engines = engines;
         self.fleet.apply(&mut world);
+        self.scaling.apply(&mut world);
         world.brain = config.clone();
         world.slo.ttft_ms = self.slo_ttft_ms;
         world.slo.tpot_ms = self.slo_tpot_ms;

@@ -181,7 +181,7 @@ fn print_goodput(is_first: bool, runs: &[Ran]) {
 fn print_summaries(is_first: bool, policy: &str, runs: &[&Summary]) {
     if is_first {
         println!(
-            "{:24} {:>6} {:>6} {:>10} {:>9} {:>9} {:>8} {:>8} {:>9} {:>7} {:>9}",
+            "{:24} {:>6} {:>6} {:>10} {:>9} {:>9} {:>8} {:>8} {:>9} {:>7} {:>9} {:>7} {:>7}",
             "policy",
             "SLO %",
             "hit %",
@@ -192,13 +192,15 @@ fn print_summaries(is_first: bool, policy: &str, runs: &[&Summary]) {
             "TPOT p99",
             "longest s",
             "retries",
-            "$/M tok"
+            "$/M tok",
+            "repl. h",
+            "orders"
         );
     }
     let mean =
         |of: fn(&Summary) -> f64| runs.iter().map(|it| of(it)).sum::<f64>() / runs.len() as f64;
     println!(
-        "{:24} {:6.2} {:6.2} {:10.3} {:9.0} {:9.0} {:8.1} {:8.1} {:9.0} {:7.0} {:9.3}",
+        "{:24} {:6.2} {:6.2} {:10.3} {:9.0} {:9.0} {:8.1} {:8.1} {:9.0} {:7.0} {:9.3} {:7.2} {:7.1}",
         policy,
         mean(|it| it.slo_attainment * 100.0),
         mean(|it| it.hit_ratio_with_host * 100.0),
@@ -210,6 +212,8 @@ fn print_summaries(is_first: bool, policy: &str, runs: &[&Summary]) {
         mean(|it| it.longest_wait_ms / 1e3),
         mean(|it| it.retries as f64),
         mean(|it| it.usd_per_million_tokens),
+        mean(|it| it.replica_hours),
+        mean(|it| it.scale_orders as f64),
     );
 }
 

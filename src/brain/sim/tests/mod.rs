@@ -5,6 +5,7 @@ mod generated;
 mod loads;
 mod outages;
 mod routers;
+mod scaling;
 
 use super::*;
 use crate::BlockKey;

@@ -23,7 +23,7 @@ pub(super) struct Ran {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Figures {
-    Run(Summary),
+    Run(Box<Summary>),
     Goodput { attainment: f64, goodput_requests_per_s: f64, goodput_load: f64 },
 }
 
@@ -55,7 +55,7 @@ impl Question {
                 let tenants: BTreeSet<u32> = outcome.rows.iter().map(|it| it.tenant).collect();
                 let named = tenants.into_iter().filter(|tenant| *tenant > 0);
                 let tenants = named.map(|it| (it, outcome.summary_of(it))).collect();
-                Ok((Figures::Run(outcome.summary()), tenants))
+                Ok((Figures::Run(Box::new(outcome.summary())), tenants))
             }
             Self::Goodput { attainment, capacity_requests_per_s: capacity } => {
                 let most = MOST_LOAD * capacity;
@@ -146,7 +146,7 @@ pub(super) fn print_table(ran: &[Ran]) {
         let summaries: Vec<&Summary> = runs
             .iter()
             .filter_map(|it| match &it.figures {
-                Figures::Run(summary) => Some(summary),
+                Figures::Run(summary) => Some(&**summary),
                 Figures::Goodput { .. } => None,
             })
             .collect();

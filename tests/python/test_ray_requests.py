@@ -203,6 +203,17 @@ def test_a_policy_of_the_configuration_is_followed() -> None:
     assert brain.router.config()["schedule"]["profile"] == "lmetric"
 
 
+def test_first_tokens_are_guessed_unless_somebody_tells_them() -> None:
+    def first_tokens(config: dict[str, Any]) -> str:
+        brain = _brain.DeploymentBrain("d", Settings.of({"config": config}))
+        found: str = brain.router.config()["fleet"]["first_tokens"]
+        return found
+
+    assert first_tokens({}) == "guessed"
+    assert first_tokens({"fleet": {"max_peers": 8}}) == "guessed"
+    assert first_tokens({"fleet": {"first_tokens": "told"}}) == "told"
+
+
 def test_what_ray_never_says_is_over_is_not_kept_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

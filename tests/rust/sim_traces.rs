@@ -2,8 +2,10 @@
 //! Needs the traces in `LLMD_TRACES`, by default `../shared/traces`; skipped where they are not.
 
 use llmd_brain::engine::EngineConfig;
+use llmd_brain::fleet::FirstTokens;
 use llmd_brain::predict::EngineProfile;
-use llmd_brain::sim::{Arrivals, Summary, World, capacity_requests_per_s, mooncake, run};
+use llmd_brain::sim::{Arrivals, World, capacity_requests_per_s, mooncake, run};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// SLO attainment and hit ratio, percent, of 8 Qwen3-32B engines at a load of 0.8.
@@ -17,6 +19,8 @@ const TABLE: &[(&str, f64, f64)] = &[
 ];
 /// Points that two simulators may differ by.
 const TOLERANCE: f64 = 3.0;
+/// One run differs from the next by a point.
+const SEEDS: RangeInclusive<u64> = 1..=3;
 
 fn trace(name: &str) -> Option<String> {
     let folder = std::env::var_os("LLMD_TRACES").map_or_else(
@@ -42,27 +46,36 @@ fn published_policies_do_as_an_independent_simulator_says_and_ours_does_better()
     let mut world = World::new(engine, 8, Arrivals::at_rate(1.0, 3_000.0));
     let capacity = capacity_requests_per_s(&workload, &world).unwrap();
     world.arrivals = Arrivals::at_rate(0.8 * capacity, 3_000.0);
-    world.seed = 1;
-    let apart = world.clone();
-    let play = |policy: &str| -> Summary {
-        run(&workload, &apart.clone().with_policy(policy)).unwrap().summary()
+    let play = |world: &World| -> (f64, f64) {
+        let of_seed = |seed| {
+            let summary = run(&workload, &World { seed, ..world.clone() }).unwrap().summary();
+            (100.0 * summary.slo_attainment, 100.0 * summary.hit_ratio_with_host)
+        };
+        let runs: Vec<(f64, f64)> = SEEDS.map(of_seed).collect();
+        let mean =
+            |of: fn(&(f64, f64)) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
+        (mean(|it| it.0), mean(|it| it.1))
     };
     let mut best: f64 = 0.0;
     for &(policy, slo, hits) in TABLE {
-        let found = play(policy);
-        let (slo_found, hits_found) = (100.0 * found.slo_attainment, 100.0 * found.hit_ratio);
+        let (slo_found, hits_found) = play(&world.clone().with_policy(policy));
         assert!((slo_found - slo).abs() < TOLERANCE, "{policy}: SLO {slo_found} against {slo}");
         assert!(
             (hits_found - hits).abs() < TOLERANCE,
             "{policy}: hits {hits_found} against {hits}"
         );
-        best = best.max(found.slo_attainment);
+        best = best.max(slo_found);
     }
-    let ours = play("default").slo_attainment;
+    let (ours, _) = play(&world);
     assert!(ours > 1.02 * best, "{ours} against {best}");
+    // Where routers are told only of ends, they do as well by guessing.
+    let mut untold = World { first_tokens_told: false, ..world.clone() };
+    let (blind, _) = play(&untold);
+    untold.brain.fleet.first_tokens = FirstTokens::Guessed;
+    let (guessed, _) = play(&untold);
+    assert!(blind < ours - 5.0 && guessed > ours - 1.0, "{ours} told, {guessed}, {blind} blind");
     // The bound of that simulator: whatever anyone computed, everyone has.
     world.shared_cache = true;
-    let bound = run(&workload, &world.clone().with_policy("lmetric")).unwrap().summary();
-    let (slo, hits) = (100.0 * bound.slo_attainment, 100.0 * bound.hit_ratio_with_host);
+    let (slo, hits) = play(&world.clone().with_policy("lmetric"));
     assert!((slo - 97.2).abs() < TOLERANCE && (hits - 39.2).abs() < TOLERANCE, "{slo} {hits}");
 }

@@ -61,8 +61,11 @@ class Settings:
         return settings
 
     def router_config(self) -> dict[str, Any]:
-        """The configuration of the :class:`llmd_sched.Router`."""
-        return dict(self.config)
+        """The configuration of the :class:`llmd_sched.Router`: what was given, with guesses of the
+        first tokens that Ray does not tell of.
+        """
+        fleet = {"first_tokens": "guessed", **self.config.get("fleet", {})}
+        return {**self.config, "fleet": fleet}
 
     def request_options(self) -> dict[str, float]:
         """The options that every request gets unless it says otherwise."""

@@ -111,6 +111,8 @@ class World:
     - ``metrics_interval_ms``, ``metrics_lag_ms``: how often metrics are sampled (0 is never), and
       how late a sample arrives; ``pages_at_step_end``: what a step did to the counters of the
       prefix cache is told when it ends, as vLLM does.
+    - ``first_tokens_told``: routers hear of first tokens and of the lengths of answers, and not
+      only that a request is over, as those of Ray Serve do; see ``fleet.first_tokens``.
     - ``exchange_interval_ms``: how often routers tell each other their load; 0 is never.
     - ``profiles_known``: whether routers know the engines' step times from the start.
     - ``hold_ms``: how long a request may be held; 0 holds none.
@@ -137,6 +139,7 @@ class World:
     metrics_interval_ms: float = 50.0
     metrics_lag_ms: float = 0.0
     pages_at_step_end: bool = False
+    first_tokens_told: bool = True
     exchange_interval_ms: float = 0.0
     profiles_known: bool = True
     hold_ms: int = 0

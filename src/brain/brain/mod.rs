@@ -17,6 +17,7 @@ mod answers;
 mod config;
 mod contract;
 mod demand;
+mod guesses;
 mod hot;
 mod log;
 mod pace;

@@ -1,6 +1,7 @@
 //! What the brain's mutex guards, and the turns that change it.
 
 use super::answers::IndexAnswers;
+use super::guesses::Guesses;
 use super::pace::Pace;
 use super::waiting::{Routed, Waiting, session_of};
 use super::{Action, BrainConfig, BrainError, BrainStats, Input, LogEntry, LogSink, RejectReason};
@@ -44,6 +45,7 @@ pub(super) struct State {
     /// When an engine may have room for those who wait for their turn.
     pub(super) opens_at: Option<Time>,
     pub(super) pace: Pace,
+    pub(super) guesses: Guesses,
     /// What is to be said of others than the one whose turn it was: with the next turn.
     pub(super) unsaid: Vec<Action>,
     /// Which reservation a routed request has; bounded as the ledger is. Never iterated.
@@ -69,6 +71,7 @@ impl State {
             asks_at: None,
             opens_at: None,
             pace: Pace::default(),
+            guesses: Guesses::default(),
             unsaid: Vec::new(),
             routed: HashMap::new(),
             stats: BrainStats::default(),
@@ -235,6 +238,7 @@ impl State {
         answers: &mut IndexAnswers<'_>,
     ) -> Result<Decision, RejectReason> {
         self.fleet.settle_others(now);
+        self.take_guesses(now);
         let matches = answers.matches(now, keys);
         let choice = self
             .scheduler
@@ -252,6 +256,7 @@ impl State {
             .fleet
             .book(now, choice.endpoint, &booking)
             .map_err(|why| RejectReason::NotBooked(why.to_string()))?;
+        self.guess_first_token(now, reservation);
         self.count_demand(request, &choice);
         self.scheduler.committed(now, request, &choice);
         let session = self.tracked_session(request);

@@ -62,6 +62,20 @@ impl Fleet {
         Ok(is_first)
     }
 
+    /// The prefill of a request that still waits for its first token counts as done, which nobody told.
+    /// Returns whether it does so now.
+    pub(crate) fn guess_first_token(&mut self, now: Time, id: ReservationId) -> bool {
+        let now = self.clamp(now);
+        if self.ledger.get(id).is_none_or(|it| it.first_token_at.is_some()) {
+            return false;
+        }
+        let done = self.ledger.token(now, id, 1, &self.columns.steps_per_token);
+        if let Some((slot, _)) = done {
+            self.refresh_load(now, slot);
+        }
+        done.is_some()
+    }
+
     /// Ends a reservation: the request finished, failed or was cancelled. Returns whether it was
     /// there; doing it twice is harmless.
     pub fn release(&mut self, now: Time, id: ReservationId) -> bool {

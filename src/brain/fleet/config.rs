@@ -3,6 +3,17 @@
 use super::FleetError;
 use serde::{Deserialize, Serialize};
 
+/// How a router learns that a prefill is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirstTokens {
+    /// It is told of first tokens; a request without one has its prefill before it.
+    #[default]
+    Told,
+    /// Nobody tells: it goes by the latency model. What it is told counts all the same.
+    Guessed,
+}
+
 /// Bounds and times of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +32,8 @@ pub struct FleetConfig {
     /// How long a request stays booked without a token, in milliseconds. Longer than the longest
     /// wait for a first token, or a long queue loses its load.
     pub lease_ms: u64,
+    /// How this router learns that a prefill is done. A guess renews a lease as a token does.
+    pub first_tokens: FirstTokens,
     /// How long a silent peer's load counts, in milliseconds; several times its interval.
     pub peer_ttl_ms: u64,
 }
@@ -34,6 +47,7 @@ impl Default for FleetConfig {
             max_peers: 64,
             metrics_max_age_ms: 2_000,
             lease_ms: 600_000,
+            first_tokens: FirstTokens::Told,
             peer_ttl_ms: 3_000,
         }
     }

@@ -44,7 +44,7 @@ mod spec;
 
 pub use change::EndpointChange;
 pub use columns::{Columns, DEFAULT_BATCH_TOKENS};
-pub use config::FleetConfig;
+pub use config::{FirstTokens, FleetConfig};
 pub use ledger::{Booking, InFlight, Reservation};
 pub use load::{Ahead, Load, MAX_PREFILL_PAIRS, PrefillHead, prefill_pairs};
 pub use loras::LoraState;

@@ -248,6 +248,22 @@ impl Predictor {
         Some((step_ms, step_ms * share / (1.0 - share)))
     }
 
+    /// Milliseconds from the booking of a request to its first token, by what was before it then and
+    /// the best model that there is of its endpoint, whether or not that is good enough to decide by.
+    #[must_use]
+    pub fn prefill_ms(&self, reservation: &Reservation) -> f64 {
+        let (slot, ahead) = (reservation.endpoint.slot, &reservation.ahead);
+        if !self.knows(slot) {
+            return 0.0;
+        }
+        let cached = reservation.prompt_tokens - reservation.uncached_tokens;
+        let features = prefill_features(ahead, reservation.uncached_tokens, cached);
+        let progress =
+            ahead.head.map_or(0.0, |head| reservation.booked_at.millis_since(head.since));
+        let work_ms = dot(&self.best(slot, Part::Prefill).coefficients(), &features);
+        (work_ms - progress).max(work_ms * LEAST_OWN_SHARE)
+    }
+
     /// Learns from the first token of a request that is still reserved.
     pub fn first_token(&mut self, columns: &Columns, reservation: &Reservation) {
         let Some(at) = reservation.first_token_at else { return };
@@ -272,6 +288,16 @@ impl Predictor {
             if let Some(p90_ms) = reservation.predicted.ttft_p90_ms {
                 self.tenants[slot.index()].ttft_margin.observe(ttft_ms, p90_ms);
             }
+        }
+        self.prefilled(columns, reservation, at);
+    }
+
+    /// A prefill is done, or taken to be: what it took of the endpoint's time counts for what
+    /// prefills add to a token.
+    pub fn prefilled(&mut self, columns: &Columns, reservation: &Reservation, at: Time) {
+        let slot = reservation.endpoint.slot;
+        if !self.knows(slot) {
+            return;
         }
         let [base, per_token, per_pair] = self.best(slot, Part::Prefill).coefficients();
         let [decode_base, ..] = self.in_force.decode(slot.index());

@@ -424,7 +424,7 @@ impl<'a> Sim<'a> {
         for id in &step.first_tokens {
             let row = id.0 as usize;
             self.rows[row].first_token_ms = now_ms;
-            if let Some(sent) = self.sent[row] {
+            if let Some(sent) = self.sent[row].filter(|_| self.world.first_tokens_told) {
                 self.tell(sent.router as usize, Input::FirstToken(sent.reservation))?;
             }
         }
@@ -433,7 +433,8 @@ impl<'a> Sim<'a> {
             self.rows[row].finished_ms = now_ms;
             self.rows[row].fate = Fate::Served;
             if let Some(sent) = self.sent[row].take() {
-                let output_tokens = self.rows[row].output_tokens;
+                let told = self.world.first_tokens_told;
+                let output_tokens = if told { self.rows[row].output_tokens } else { 0 };
                 self.tell(sent.router as usize, Input::Finished(sent.reservation, output_tokens))?;
             }
             self.session_goes_on(row as u32);

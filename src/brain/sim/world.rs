@@ -34,6 +34,9 @@ pub struct World {
     /// Whether what a step does to the counters of prefix caches is told when it ends, as vLLM does:
     /// of a prefill of one step nobody else knows then before it is over.
     pub pages_at_step_end: bool,
+    /// Whether routers are told of first tokens and of the lengths of answers, or only of ends, as those
+    /// of Ray Serve are. What they then do is `brain.fleet.first_tokens`.
+    pub first_tokens_told: bool,
     /// How often routers tell each other their load, milliseconds; 0 is never.
     pub exchange_interval_ms: f64,
     /// Whether routers know the engines' profiles from the start.
@@ -70,6 +73,7 @@ impl World {
             metrics_lag_ms: 0.0,
             metrics_interval_ms: 50.0,
             pages_at_step_end: false,
+            first_tokens_told: true,
             exchange_interval_ms: 0.0,
             profiles_known: true,
             slo: SloRule::default(),

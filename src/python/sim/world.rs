@@ -25,6 +25,7 @@ struct Document {
     metrics_lag_ms: f64,
     metrics_interval_ms: f64,
     pages_at_step_end: bool,
+    first_tokens_told: bool,
     exchange_interval_ms: f64,
     profiles_known: bool,
     slo: SloDocument,
@@ -103,6 +104,7 @@ pub fn read(world: &Bound<'_, PyAny>, workload: &Workload) -> PyResult<World> {
     read.metrics_lag_ms = it.metrics_lag_ms;
     read.metrics_interval_ms = it.metrics_interval_ms;
     read.pages_at_step_end = it.pages_at_step_end;
+    read.first_tokens_told = it.first_tokens_told;
     read.exchange_interval_ms = it.exchange_interval_ms;
     read.profiles_known = it.profiles_known;
     read.slo = SloRule {

@@ -69,6 +69,9 @@ pub(super) struct SimArgs {
     /// Pages tell what a step did to the prefix cache's counters when it ends, as vLLM's do.
     #[arg(long)]
     pages_at_step_end: bool,
+    /// Routers hear of requests only that they are over, as Ray Serve's do: see `fleet.first_tokens`.
+    #[arg(long)]
+    first_tokens_untold: bool,
     /// Routers that share nothing but the engines' events.
     #[arg(long, default_value_t = 1)]
     routers: u32,

@@ -1,0 +1,125 @@
+//! First tokens that nobody tells of.
+//!
+//! Some bodies hear of a request only that it is over (Ray Serve's routers do). What is in flight
+//! would then count as a prefill to come for as long as it decodes, and who decodes much would look
+//! like who has a long queue. With [`FirstTokens::Guessed`] a prefill counts as done when the latency
+//! model of its endpoint says so. Nothing is learned from a guess.
+
+use super::state::State;
+use crate::fleet::FirstTokens;
+use crate::{ReservationId, Time};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// When each prefill is likely to be done, the first one first. What has ended meanwhile is still in
+/// here until then.
+#[derive(Debug, Default)]
+pub(super) struct Guesses(BinaryHeap<Reverse<(Time, ReservationId)>>);
+
+/// No prefill takes longer, whatever a model says.
+const HOUR_MS: f64 = 3_600_000.0;
+
+impl State {
+    /// A request was booked.
+    pub(super) fn guess_first_token(&mut self, now: Time, id: ReservationId) {
+        if self.fleet.config().first_tokens == FirstTokens::Guessed
+            && let Some(booked) = self.fleet.reservation(id)
+        {
+            let predicted = booked.predicted.ttft_ms;
+            let ttft_ms = predicted.unwrap_or_else(|| self.predictor.prefill_ms(booked));
+            let at = Time::from_millis_f64(now.as_millis_f64() + ttft_ms.clamp(0.0, HOUR_MS));
+            self.guesses.0.push(Reverse((at, id)));
+        }
+    }
+
+    /// Prefills that are likely to be done by `now` are.
+    pub(super) fn take_guesses(&mut self, now: Time) {
+        while let Some(&Reverse((at, id))) = self.guesses.0.peek()
+            && at <= now
+        {
+            self.guesses.0.pop();
+            if self.fleet.guess_first_token(now, id)
+                && let Some(booked) = self.fleet.reservation(id)
+            {
+                self.predictor.prefilled(self.fleet.columns(), booked, now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::brain::{Action, Brain, BrainConfig, Input};
+    use crate::fleet::{EndpointSpec, FirstTokens};
+    use crate::index::Matches;
+    use crate::schedule::Request;
+    use crate::{EndpointId, ReservationId, Time};
+    use std::time::Duration;
+
+    fn brain(first_tokens: FirstTokens, profile: Option<&str>) -> (Brain, EndpointId) {
+        let mut config = BrainConfig::default();
+        config.fleet.first_tokens = first_tokens;
+        let brain = Brain::new(config).unwrap();
+        let mut spec = EndpointSpec::new("http://a:8000", "");
+        if let Some(profile) = profile {
+            spec.labels.insert("engine-profile".to_owned(), profile.to_owned());
+        }
+        match &brain.step(Time::ZERO, Input::Join(spec)).unwrap()[..] {
+            [Action::Joined(id)] => (brain, *id),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn place(brain: &Brain, at: Time, prompt_tokens: u32) -> (ReservationId, Option<f64>) {
+        let request = Request { prompt_tokens, ..Request::default() };
+        match brain.decide(at, &request, &[], &Matches::new(), &[]) {
+            Action::Route(decision) => (decision.reservation, decision.predicted.ttft_ms),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Prompt tokens that are still to be computed, and requests.
+    fn load(brain: &Brain, at: Time) -> (u64, u32) {
+        let of = &brain.endpoints(at)[0];
+        (of.pending_prefill_tokens, of.inflight_requests)
+    }
+
+    #[test]
+    fn an_untold_prefill_is_done_when_the_model_says_so() {
+        for profile in [Some("qwen3-32b_h100_tp2"), None] {
+            let (brain, _) = brain(FirstTokens::Guessed, profile);
+            let (_, ttft_ms) = place(&brain, Time::ZERO, 20_000);
+            assert_eq!(ttft_ms.is_some(), profile.is_some());
+            // A second one looks at what became of the first.
+            let soon = Time::from_millis_f64(ttft_ms.unwrap_or(1.0) * 0.9);
+            place(&brain, soon, 1);
+            assert_eq!(load(&brain, soon), (20_001, 2));
+            let late = Time::ZERO + Duration::from_secs(3_600);
+            place(&brain, late, 1);
+            assert_eq!(load(&brain, late), (1, 3));
+        }
+    }
+
+    #[test]
+    fn guesses_teach_nothing_and_are_forgotten_with_their_requests() {
+        let (brain, _) = brain(FirstTokens::Guessed, Some("qwen3-32b_h100_tp2"));
+        let (first, _) = place(&brain, Time::ZERO, 20_000);
+        let (second, _) = place(&brain, Time::ZERO, 20_000);
+        brain.step(Time::ZERO, Input::Finished(second, 0)).unwrap();
+        let late = Time::ZERO + Duration::from_secs(600);
+        place(&brain, late, 1);
+        assert_eq!(load(&brain, late), (1, 2));
+        brain.step(late, Input::FirstToken(first)).unwrap();
+        let latency = brain.endpoints(late)[0].latency.unwrap();
+        assert_eq!((latency.prefills_observed, latency.decodes_observed), (0, 0));
+    }
+
+    #[test]
+    fn who_is_told_does_not_guess() {
+        let (brain, _) = brain(FirstTokens::Told, Some("qwen3-32b_h100_tp2"));
+        place(&brain, Time::ZERO, 20_000);
+        let late = Time::ZERO + Duration::from_secs(500);
+        place(&brain, late, 1);
+        assert_eq!(load(&brain, late), (20_001, 2));
+    }
+}

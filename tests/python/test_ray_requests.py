@@ -244,3 +244,26 @@ def test_what_ray_never_says_is_over_is_not_kept_for_ever(
     assert brain.router.endpoints()[0].inflight_requests == 2
     assert brain.counters()["fallbacks"] == 0
     loop.close()
+
+
+def test_a_request_is_booked_where_a_replica_took_it() -> None:
+    brain = _brain.DeploymentBrain("d", Settings())
+    one, other = replica_of("one"), replica_of("other")
+    brain.sync([one, other])
+    call = pending({"prompt": "once upon a time"})
+    call.metadata.internal_request_id = "a"
+    call.future = None
+
+    def loads() -> dict[str, int]:
+        return {it.address: it.inflight_requests for it in brain.router.endpoints()}
+
+    # Ray had another request's pick for it.
+    brain.taken(call, one.replica_id)
+    assert loads() == {"one": 1, "other": 0}
+    brain.taken(call, one.replica_id)
+    assert loads() == {"one": 1, "other": 0}
+    brain.taken(call, other.replica_id)
+    assert loads() == {"one": 0, "other": 1}
+    brain.completed(other.replica_id, "a")
+    assert loads() == {"one": 0, "other": 0}
+    assert brain.counters()["fallbacks"] == 0

@@ -173,6 +173,36 @@ class DeploymentBrain:
             del self._bookings[request_id]
             self._fell_back(failed)
 
+    def taken(self, pending: Any, replica_id: Any) -> None:
+        """A replica has taken a request.
+
+        It need not be booked: where one of a fleet that is full turned it away, its booking ended
+        with that, and Ray may then give it the replica that it had another one pick.
+        """
+        try:
+            self._taken(pending, replica_id.to_full_id_str())
+        except Exception as failed:
+            # Counted, where it is one, when the request was picked a place.
+            self._note("a request is not booked", failed)
+
+    def _taken(self, pending: Any, name: str) -> None:
+        request_id = pending.metadata.internal_request_id
+        booking = self._bookings.get(request_id)
+        if booking is not None and booking.decision.address == name:
+            booking.is_waiting = False
+            return
+        if booking is not None:
+            del self._bookings[request_id]
+            self.router.cancel(booking.decision)
+        if name not in self._replicas:
+            return
+        self._moved += 1
+        wanted = asked(pending, self._usual, self._find)
+        decision = self._route(wanted, [name])
+        booking = Booking(wanted, decision, pending.future, time.monotonic())
+        booking.is_waiting = False
+        self._bookings[request_id] = booking
+
     # What Ray tells.
 
     def sync(self, replicas: Sequence[Any]) -> None:

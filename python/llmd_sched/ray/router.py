@@ -45,6 +45,13 @@ class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types th
         self._brain.died(replica_id)
         super().on_replica_actor_died(replica_id)
 
+    def on_request_routed(
+        self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any
+    ) -> None:
+        """Books the request where it runs: the replica has taken it."""
+        self._brain.taken(pending_request, replica_id)
+        super().on_request_routed(pending_request, replica_id, result)
+
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """Releases what was booked for the request."""
         self._brain.completed(replica_id, internal_request_id)

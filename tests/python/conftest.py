@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from llmd_sched import Router
@@ -43,3 +44,14 @@ def ray_cluster() -> Iterator[str]:
     )
     yield context.address_info["gcs_address"]
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def serve(ray_cluster: str) -> Iterator[Any]:
+    """Ray Serve on the session's cluster."""
+    os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", "0")
+    from ray import serve
+
+    serve.start(proxy_location="Disabled")
+    yield serve
+    serve.shutdown()

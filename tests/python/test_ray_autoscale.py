@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -162,17 +161,6 @@ def test_keywords_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="demand"):
         scaler.read(0.0, "r", {"requests": -1.0})
     assert scaler.config()["max_replicas"] == 8
-
-
-@pytest.fixture(scope="module")
-def serve(ray_cluster: str) -> Iterator[Any]:
-    """Ray Serve on the session's cluster."""
-    os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", "0")
-    from ray import serve
-
-    serve.start(proxy_location="Disabled")
-    yield serve
-    serve.shutdown()
 
 
 def until(holds: Callable[[], bool]) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,17 +15,6 @@ import pytest
 pytestmark = pytest.mark.timeout(180)
 GROUPS = 8
 SHARED = "x" * 6_000
-
-
-@pytest.fixture(scope="module")
-def serve(ray_cluster: str) -> Iterator[Any]:
-    """Ray Serve on the session's cluster."""
-    os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", "0")
-    from ray import serve
-
-    serve.start(proxy_location="Disabled")
-    yield serve
-    serve.shutdown()
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,6 @@ pytestmark = pytest.mark.timeout(240)
 BLOCK_SIZE = 16
 KV_BLOCKS = 256
 STATS_PERIOD_S = 0.2
-
-
-@pytest.fixture(scope="module")
-def serve(ray_cluster: str) -> Iterator[Any]:
-    """Ray Serve on the session's cluster."""
-    os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", "0")
-    from ray import serve
-
-    serve.start(proxy_location="Disabled")
-    yield serve
-    serve.shutdown()
 
 
 def deploy(serve: Any, name: str, *, replicas: int = 2, told: dict[str, Any]) -> Any:

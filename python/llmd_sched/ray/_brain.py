@@ -164,14 +164,20 @@ class DeploymentBrain:
         booking.is_waiting = False
         if chosen == booking.decision.address or chosen not in self._replicas:
             return
-        # Its place was full: the load is booked where it went.
-        self._moved += 1
+        # Its place was full.
+        del self._bookings[request_id]
         self.router.cancel(booking.decision)
         try:
-            booking.decision = self._route(booking.asked, [chosen])
+            self._book_at(chosen, request_id, booking.asked, future)
         except LlmdError as failed:
-            del self._bookings[request_id]
             self._fell_back(failed)
+
+    def _book_at(self, name: str, request_id: str, wanted: Asked, future: Any) -> None:
+        """Books a request that has no booking where Ray has sent it."""
+        self._moved += 1
+        booking = Booking(wanted, self._route(wanted, [name]), future, time.monotonic())
+        booking.is_waiting = False
+        self._bookings[request_id] = booking
 
     def taken(self, pending: Any, replica_id: Any) -> None:
         """A replica has taken a request.
@@ -194,14 +200,9 @@ class DeploymentBrain:
         if booking is not None:
             del self._bookings[request_id]
             self.router.cancel(booking.decision)
-        if name not in self._replicas:
-            return
-        self._moved += 1
-        wanted = asked(pending, self._usual, self._find)
-        decision = self._route(wanted, [name])
-        booking = Booking(wanted, decision, pending.future, time.monotonic())
-        booking.is_waiting = False
-        self._bookings[request_id] = booking
+        if name in self._replicas:
+            wanted = booking.asked if booking else asked(pending, self._usual, self._find)
+            self._book_at(name, request_id, wanted, pending.future)
 
     # What Ray tells.
 

@@ -3,7 +3,8 @@
 //! Some bodies hear of a request only that it is over (Ray Serve's routers do). What is in flight
 //! would then count as a prefill to come for as long as it decodes, and who decodes much would look
 //! like who has a long queue. With [`FirstTokens::Guessed`] a prefill counts as done when the latency
-//! model of its endpoint says so. Nothing is learned from a guess.
+//! model of its endpoint says so. Nothing is learned from a guess: of what a body says at the end, only
+//! how long the answer was.
 
 use super::state::State;
 use crate::fleet::FirstTokens;
@@ -105,11 +106,13 @@ mod tests {
         let (brain, _) = brain(FirstTokens::Guessed, Some("qwen3-32b_h100_tp2"));
         let (first, _) = place(&brain, Time::ZERO, 20_000);
         let (second, _) = place(&brain, Time::ZERO, 20_000);
-        brain.step(Time::ZERO, Input::Finished(second, 0)).unwrap();
-        let late = Time::ZERO + Duration::from_secs(600);
+        // One that ends before its guess is due, one after it.
+        brain.step(Time::ZERO + Duration::from_millis(1), Input::Finished(second, 100)).unwrap();
+        let late = Time::ZERO + Duration::from_secs(500);
         place(&brain, late, 1);
         assert_eq!(load(&brain, late), (1, 2));
-        brain.step(late, Input::FirstToken(first)).unwrap();
+        brain.step(late, Input::Finished(first, 100)).unwrap();
+        assert_eq!(load(&brain, late), (1, 1));
         let latency = brain.endpoints(late)[0].latency.unwrap();
         assert_eq!((latency.prefills_observed, latency.decodes_observed), (0, 0));
     }

@@ -6,7 +6,7 @@ use super::pace::Pace;
 use super::waiting::{Routed, Waiting, session_of};
 use super::{Action, BrainConfig, BrainError, BrainStats, Input, LogEntry, LogSink, RejectReason};
 use crate::fleet::{
-    Booking, EndpointChange, EndpointSpec, Fleet, FleetError, KvSource, MetricsSample,
+    Booking, EndpointChange, EndpointSpec, FirstTokens, Fleet, FleetError, KvSource, MetricsSample,
 };
 use crate::flow::{FlowConfig, Holding, Sessions, Turns};
 use crate::index::{Matches, Source};
@@ -328,11 +328,16 @@ impl State {
         let (ticket, endpoint, predicted) = (booked.ticket, booked.endpoint, booked.predicted);
         // An answer without tokens (a failure, a prefill-only request) teaches nothing.
         if output_tokens > 0 {
-            self.progress(now, reservation, output_tokens);
             self.predictor.answered(output_tokens);
         }
-        if let Some(decode) = self.fleet.decode_window(now, reservation) {
-            self.predictor.output(endpoint.slot, &decode, &predicted);
+        // Nor does one of which nobody knows when it began.
+        if self.fleet.config().first_tokens == FirstTokens::Told {
+            if output_tokens > 0 {
+                self.progress(now, reservation, output_tokens);
+            }
+            if let Some(decode) = self.fleet.decode_window(now, reservation) {
+                self.predictor.output(endpoint.slot, &decode, &predicted);
+            }
         }
         self.fleet.release(now, reservation);
         self.forget_routed(now, ticket);

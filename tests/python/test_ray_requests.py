@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -215,7 +216,7 @@ def test_first_tokens_are_guessed_unless_somebody_tells_them() -> None:
 
 
 def test_what_ray_never_says_is_over_is_not_kept_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop
 ) -> None:
     now_s = 0.0
     clock = SimpleNamespace(monotonic=lambda: now_s, thread_time_ns=time.thread_time_ns)
@@ -223,13 +224,9 @@ def test_what_ray_never_says_is_over_is_not_kept_for_ever(
     brain = _brain.DeploymentBrain("d", Settings(config={"fleet": {"lease_ms": 60_000}}))
     replica = replica_of("r")
     brain.sync([replica])
-    loop = asyncio.new_event_loop()
 
     def pick(request_id: str) -> None:
-        call = pending({"prompt": "once"})
-        call.metadata.internal_request_id = request_id
-        call.routing_context = SimpleNamespace(should_backoff=False)
-        call.future = loop.create_future()
+        call = sent(loop, request_id)
         ranks = brain.rank([replica], call, lambda replicas: replicas)
         assert ranks == [[replica], [replica]]
         assert call.routing_context.should_backoff
@@ -243,27 +240,88 @@ def test_what_ray_never_says_is_over_is_not_kept_for_ever(
     assert brain.counters()["booked"] == 2
     assert brain.router.endpoints()[0].inflight_requests == 2
     assert brain.counters()["fallbacks"] == 0
+
+
+class Result:
+    """What Ray has of a request that was sent."""
+
+    def __init__(self) -> None:
+        self.ended: list[Any] = []
+
+    def add_done_callback(self, callback: Any) -> None:
+        self.ended.append(callback)
+
+
+def sent(loop: asyncio.AbstractEventLoop, request_id: str) -> Any:
+    call = pending({"prompt": "once upon a time"})
+    call.metadata.internal_request_id = request_id
+    call.routing_context = SimpleNamespace(should_backoff=False)
+    call.future = loop.create_future()
+    return call
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
     loop.close()
 
 
-def test_a_request_is_booked_where_a_replica_took_it() -> None:
+def loads(brain: _brain.DeploymentBrain) -> dict[str, int]:
+    return {it.address: it.inflight_requests for it in brain.router.endpoints()}
+
+
+def test_a_request_is_booked_where_a_replica_took_it(loop: asyncio.AbstractEventLoop) -> None:
     brain = _brain.DeploymentBrain("d", Settings())
     one, other = replica_of("one"), replica_of("other")
     brain.sync([one, other])
-    call = pending({"prompt": "once upon a time"})
-    call.metadata.internal_request_id = "a"
-    call.future = None
-
-    def loads() -> dict[str, int]:
-        return {it.address: it.inflight_requests for it in brain.router.endpoints()}
-
+    call, result = sent(loop, "a"), Result()
     # Ray had another request's pick for it.
-    brain.taken(call, one.replica_id)
-    assert loads() == {"one": 1, "other": 0}
-    brain.taken(call, one.replica_id)
-    assert loads() == {"one": 1, "other": 0}
-    brain.taken(call, other.replica_id)
-    assert loads() == {"one": 0, "other": 1}
+    brain.taken(call, one.replica_id, result)
+    assert loads(brain) == {"one": 1, "other": 0}
+    brain.taken(call, one.replica_id, result)
+    assert loads(brain) == {"one": 1, "other": 0}
+    brain.taken(call, other.replica_id, result)
+    assert loads(brain) == {"one": 0, "other": 1}
     brain.completed(other.replica_id, "a")
-    assert loads() == {"one": 0, "other": 0}
+    assert loads(brain) == {"one": 0, "other": 0}
     assert brain.counters()["fallbacks"] == 0
+
+
+def test_an_end_may_be_told_of_before_its_beginning(loop: asyncio.AbstractEventLoop) -> None:
+    brain = _brain.DeploymentBrain("d", Settings())
+    one = replica_of("one")
+    brain.sync([one])
+    short = sent(loop, "short")
+    brain.rank([one], short, lambda replicas: replicas)
+    short.future.set_result(one)
+    loop.run_until_complete(asyncio.sleep(0))
+    brain.completed(one.replica_id, "short")
+    brain.taken(short, one.replica_id, Result())
+    assert (loads(brain), brain.counters()["moved"]) == ({"one": 0}, 0)
+    # The same of one that was given another's pick: what Ray has of it tells its end again.
+    unasked, result = sent(loop, "unasked"), Result()
+    brain.completed(one.replica_id, "unasked")
+    brain.taken(unasked, one.replica_id, result)
+    assert (loads(brain), brain.counters()["moved"]) == ({"one": 1}, 1)
+    for told in result.ended:
+        told(None)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert (loads(brain), brain.counters()["booked"]) == ({"one": 0}, 0)
+
+
+def test_a_request_that_was_turned_away_is_booked_where_it_went_then(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    brain = _brain.DeploymentBrain("d", Settings())
+    one = replica_of("one")
+    brain.sync([one])
+    call = sent(loop, "a")
+    brain.rank([one], call, lambda replicas: replicas)
+    call.future.set_result(one)
+    loop.run_until_complete(asyncio.sleep(0))
+    # Turned away: Ray calls that an end too, and tries again with another future.
+    brain.completed(one.replica_id, "a")
+    call.future = loop.create_future()
+    brain.taken(call, one.replica_id, Result())
+    assert loads(brain) == {"one": 1}

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from llmd_sched._core import Decision, Router
 from llmd_sched._errors import LlmdError
@@ -58,6 +59,8 @@ class DeploymentBrain:
         self._signals: dict[str, Any] = {}
         # Oldest first.
         self._bookings: dict[str, Booking] = {}
+        # The attempts that are over, for as long as Ray has them: see `taken`.
+        self._over: WeakSet[Any] = WeakSet()
         # No booking is overdue before.
         self._overdue_s = 0.0
         self._picks = 0
@@ -179,30 +182,42 @@ class DeploymentBrain:
         booking.is_waiting = False
         self._bookings[request_id] = booking
 
-    def taken(self, pending: Any, replica_id: Any) -> None:
+    def taken(self, pending: Any, replica_id: Any, result: Any) -> None:
         """A replica has taken a request.
 
-        It need not be booked: where one of a fleet that is full turned it away, its booking ended
-        with that, and Ray may then give it the replica that it had another one pick.
+        It need not be booked. A short one may be over: Ray tells of its end as soon as that is
+        known, and of this when the task that sent it runs again. And where one of a fleet that is
+        full turned it away, its booking ended with that, and Ray may then give it the replica that
+        it had another one pick.
         """
         try:
-            self._taken(pending, replica_id.to_full_id_str())
+            self._taken(pending, replica_id, result)
         except Exception as failed:
             # Counted, where it is one, when the request was picked a place.
             self._note("a request is not booked", failed)
 
-    def _taken(self, pending: Any, name: str) -> None:
+    def _taken(self, pending: Any, replica_id: Any, result: Any) -> None:
+        name = replica_id.to_full_id_str()
         request_id = pending.metadata.internal_request_id
         booking = self._bookings.get(request_id)
         if booking is not None and booking.decision.address == name:
             booking.is_waiting = False
             return
+        if pending.future in self._over:
+            return
         if booking is not None:
             del self._bookings[request_id]
             self.router.cancel(booking.decision)
-        if name in self._replicas:
-            wanted = booking.asked if booking else asked(pending, self._usual, self._find)
-            self._book_at(name, request_id, wanted, pending.future)
+        if name not in self._replicas:
+            return
+        wanted = booking.asked if booking else asked(pending, self._usual, self._find)
+        self._book_at(name, request_id, wanted, pending.future)
+        if booking is None:
+            # Its end may have been told of already, when there was nothing to release.
+            loop = pending.future.get_loop()
+            result.add_done_callback(
+                lambda _: loop.call_soon_threadsafe(self.completed, replica_id, request_id)
+            )
 
     # What Ray tells.
 
@@ -276,6 +291,7 @@ class DeploymentBrain:
         if booking.decision.address != replica_id.to_full_id_str():
             return
         del self._bookings[request_id]
+        self._over.add(booking.future)
         self.router.finish(booking.decision)
 
     # What is shown.

@@ -49,7 +49,7 @@ class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types th
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any
     ) -> None:
         """Books the request where it runs: the replica has taken it."""
-        self._brain.taken(pending_request, replica_id)
+        self._brain.taken(pending_request, replica_id, result)
         super().on_request_routed(pending_request, replica_id, result)
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:

@@ -1,11 +1,13 @@
 //! Python's mappings, sequences and scalars as JSON values, and back.
 
+use crate::errors::ConfigError;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyNone, PySequence, PyString,
 };
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 
 /// Deepest nesting that is followed: a container that holds itself is refused, not walked.
@@ -18,6 +20,16 @@ const MAX_DEPTH: usize = 64;
 /// a nesting too deep; each names the place (`schedule.profiles[0]`).
 pub fn from_python(object: &Bound<'_, PyAny>) -> PyResult<Value> {
     convert(object, &mut Vec::new())
+}
+
+/// Settings of what `what` names, from a Python mapping.
+///
+/// # Errors
+/// `ConfigError` names what and which.
+pub fn settings<T: DeserializeOwned>(what: &str, given: &Bound<'_, PyAny>) -> PyResult<T> {
+    let named = |why: &dyn std::fmt::Display| ConfigError::new_err(format!("{what}: {why}"));
+    let value = from_python(given).map_err(|error| named(&error.value(given.py())))?;
+    serde_json::from_value(value).map_err(|error| named(&error))
 }
 
 /// The steps from the root to a value.

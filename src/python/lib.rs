@@ -50,6 +50,7 @@ mod scorers;
 mod signals;
 mod sim;
 mod tokens;
+mod turn_queue;
 mod waiting;
 
 use pyo3::prelude::*;
@@ -93,6 +94,8 @@ mod _core {
     use crate::signals::{describe_engine, read_metrics};
     #[pymodule_export]
     use crate::sim::{Workload, builtin_policies, capacity_requests_per_s, simulate};
+    #[pymodule_export]
+    use crate::turn_queue::TurnQueue;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

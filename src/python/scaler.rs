@@ -7,7 +7,6 @@ use llmd_brain::scale::{Demand, Replicas, ScaleConfig, ScaleError, Scaler};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use serde::de::DeserializeOwned;
 
 #[doc = stub_doc!("SloScaler")]
 #[pyclass(module = "llmd_sched", frozen)]
@@ -19,7 +18,7 @@ impl SloScaler {
     #[pyo3(signature = (**settings))]
     fn new(settings: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let config: ScaleConfig = match settings {
-            Some(settings) => read("SloScaler", settings)?,
+            Some(settings) => json::settings("SloScaler", settings)?,
             None => ScaleConfig::default(),
         };
         Ok(Self(Mutex::new(Scaler::new(config).map_err(|error| cannot_be(&error))?)))
@@ -27,7 +26,7 @@ impl SloScaler {
 
     #[doc = stub_doc!("SloScaler.read")]
     fn read(&self, now_s: f64, source: &str, demand: &Bound<'_, PyAny>) -> PyResult<()> {
-        let demand: Demand = read("demand", demand)?;
+        let demand: Demand = json::settings("demand", demand)?;
         let read = self.0.lock().read(time(now_s), source, &demand);
         read.map_err(|error| cannot_be(&error))
     }
@@ -66,12 +65,6 @@ impl SloScaler {
 
 fn time(seconds: f64) -> Time {
     Time::from_millis_f64(seconds * 1e3)
-}
-
-fn read<T: DeserializeOwned>(what: &str, given: &Bound<'_, PyAny>) -> PyResult<T> {
-    let named = |why: &dyn std::fmt::Display| ConfigError::new_err(format!("{what}: {why}"));
-    let value = json::from_python(given).map_err(|error| named(&error.value(given.py())))?;
-    serde_json::from_value(value).map_err(|error| named(&error))
 }
 
 fn cannot_be(error: &ScaleError) -> PyErr {

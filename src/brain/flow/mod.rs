@@ -21,7 +21,7 @@ pub use config::{FlowConfig, FlowError, WhenHeldTooLong};
 pub use holding::{Held, HoldRefused, Holding, Pushed, RefusedWhy};
 pub use sessions::SessionConfig;
 pub(crate) use sessions::{Admission, Home, SessionId, Sessions, Waiter};
-pub use turns::{Order, TurnConfig, WaitWhen};
+pub use turns::{Asked, Order, TurnConfig, TurnQueue, WaitWhen};
 pub(crate) use turns::{PoolId, Room, Turns, room};
 
 #[cfg(test)]

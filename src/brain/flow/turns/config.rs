@@ -1,7 +1,11 @@
-//! Settings of turns.
+//! Settings of turns, and what they say of one request.
 
+use crate::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// What a token of the answer costs, in tokens of the prompt (Sheng et al., OSDI 2024).
+const OUTPUT_TOKEN_COST: f64 = 2.0;
 
 /// When requests wait for their turn, and in which order. Only requests that may be held do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +44,29 @@ impl Default for TurnConfig {
             aged_every: 8,
             tenant_weights: BTreeMap::new(),
         }
+    }
+}
+
+impl TurnConfig {
+    /// The place of a request among those of its tenant that came at other times: the least is first.
+    pub(super) fn rank(&self, since: Time, due_ms: f64, uncached_tokens: u32) -> u64 {
+        let after_ms = match self.order {
+            Order::Fcfs => 0.0,
+            Order::Deadline => due_ms,
+            Order::ShortestFirst => f64::from(uncached_tokens) * self.short_first_ms_per_token,
+        };
+        since.as_nanos().saturating_add(Time::from_millis_f64(after_ms).as_nanos())
+    }
+
+    /// What a request costs its tenant, in tokens over the tenant's weight.
+    pub(super) fn cost(
+        &self,
+        tenant: Option<&str>,
+        uncached_tokens: u32,
+        output_tokens: f64,
+    ) -> f64 {
+        let weight = tenant.and_then(|name| self.tenant_weights.get(name)).unwrap_or(&1.0);
+        (f64::from(uncached_tokens) + OUTPUT_TOKEN_COST * output_tokens) / weight
     }
 }
 

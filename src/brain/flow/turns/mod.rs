@@ -14,6 +14,7 @@
 mod by_tenant;
 mod config;
 mod contention;
+mod own_queue;
 mod queue;
 mod room;
 mod start_times;
@@ -21,6 +22,7 @@ mod start_times;
 mod tests;
 
 pub use self::config::{Order, TurnConfig, WaitWhen};
+pub use self::own_queue::{Asked, TurnQueue};
 pub(crate) use self::queue::Turn;
 pub(crate) use self::room::{Room, room};
 pub(crate) use self::start_times::TenantId;
@@ -33,9 +35,6 @@ use crate::{Ticket, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
-
-/// What a token of the answer costs, in tokens of the prompt (Sheng et al., OSDI 2024).
-const OUTPUT_TOKEN_COST: f64 = 2.0;
 
 /// A set of endpoints that requests may go to: what decides it, hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +63,12 @@ impl PoolId {
 impl TenantId {
     /// The tenant of a request.
     pub(crate) fn of(request: &Request) -> Self {
-        Self(request.tenant.as_ref().map_or(0, |name| xxh3_64(name.as_bytes()).max(1)))
+        Self::named(request.tenant.as_deref())
+    }
+
+    /// The tenant of a name.
+    pub(super) fn named(name: Option<&str>) -> Self {
+        Self(name.map_or(0, |name| xxh3_64(name.as_bytes()).max(1)))
     }
 }
 
@@ -119,10 +123,8 @@ impl Turns {
 
     /// What a request costs its tenant, in tokens over the tenant's weight.
     fn cost(&self, request: &Request, uncached_tokens: u32, mean_output: f64) -> f64 {
-        let output = request.expected_output_tokens.map_or(mean_output, f64::from);
-        let weights = &self.config.tenant_weights;
-        let weight = request.tenant.as_ref().and_then(|name| weights.get(name)).unwrap_or(&1.0);
-        (f64::from(uncached_tokens) + OUTPUT_TOKEN_COST * output) / weight
+        let output_tokens = request.expected_output_tokens.map_or(mean_output, f64::from);
+        self.config.cost(request.tenant.as_deref(), uncached_tokens, output_tokens)
     }
 
     /// A request waits for its turn.
@@ -153,18 +155,12 @@ impl Turns {
     }
 
     fn rank(&self, since: Time, request: &Request, uncached_tokens: u32) -> u64 {
-        let after_ms = match self.config.order {
-            Order::Fcfs => 0.0,
-            Order::Deadline => match (request.deadline_ms, request.slo.ttft_ms) {
-                (Some(due_ms), _) => due_ms as f64,
-                (None, Some(due_ms)) => due_ms,
-                (None, None) => request.hold_ms as f64,
-            },
-            Order::ShortestFirst => {
-                f64::from(uncached_tokens) * self.config.short_first_ms_per_token
-            }
+        let due_ms = match (request.deadline_ms, request.slo.ttft_ms) {
+            (Some(due_ms), _) => due_ms as f64,
+            (None, Some(due_ms)) => due_ms,
+            (None, None) => request.hold_ms as f64,
         };
-        since.as_nanos().saturating_add(Time::from_millis_f64(after_ms).as_nanos())
+        self.config.rank(since, due_ms, uncached_tokens)
     }
 
     /// Whether requests of a pool wait: who comes then does not overtake them.

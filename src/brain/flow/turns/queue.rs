@@ -117,4 +117,8 @@ impl FairQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.turns.len()
+    }
 }

@@ -1,5 +1,5 @@
 use super::queue::{FairQueue, Turn};
-use super::{Order, PoolId, TenantId, TurnConfig, Turns, WaitWhen};
+use super::{Asked, Order, PoolId, TenantId, TurnConfig, TurnQueue, Turns, WaitWhen};
 use crate::schedule::{Request, Slo};
 use crate::{Ticket, Time};
 use proptest::prelude::*;
@@ -367,5 +367,87 @@ proptest! {
             }
         }
         prop_assert!(turns <= u64::from(aged_every) * (before + 1), "{turns}");
+    }
+}
+
+#[test]
+fn whoever_comes_back_has_paid_and_keeps_its_place() {
+    let mut queue = TurnQueue::new(&TurnConfig::default());
+    let asked = |ms, tenant| Asked {
+        since: at(ms),
+        tenant: Some(tenant),
+        uncached_tokens: 100,
+        ..Asked::default()
+    };
+    for ticket in 1..=3 {
+        queue.push(Ticket(ticket), &asked(ticket, "a"));
+        queue.push(Ticket(ticket + 10), &asked(ticket, "b"));
+    }
+    let go = |queue: &mut TurnQueue| {
+        let next = queue.next(at(9));
+        next.filter(|ticket| queue.served(*ticket))
+    };
+    let first = go(&mut queue);
+    let came_back = if first == Some(Ticket(1)) { "a" } else { "b" };
+    let again = Asked { has_paid: true, ..asked(1, came_back) };
+    if let Some(ticket) = first {
+        queue.push(ticket, &again);
+    }
+    // The other tenant's first, then it, which is its tenant's first still and is charged nothing.
+    let rest: Vec<_> = std::iter::from_fn(|| go(&mut queue)).collect();
+    assert_eq!(rest.len(), 6);
+    assert_eq!(rest[1..3].iter().filter(|it| Some(**it) == first).count(), 1, "{first:?} {rest:?}");
+    assert!(queue.is_empty() && !queue.served(Ticket(1)) && !queue.remove(Ticket(1)));
+}
+
+proptest! {
+    /// One rule, two bodies: what waits in an engine goes in the order in which it would at a router.
+    #[test]
+    fn an_engine_lets_go_in_the_order_of_a_router(
+        asked in prop::collection::vec((0..3_i32, 0..3_usize, prop::option::of(1..5_000_u64), 0..9_000_u32, 0..500_u32), 1..40),
+        order in prop::sample::select(vec![Order::Fcfs, Order::Deadline, Order::ShortestFirst]),
+        step_ms in 0..900_u64,
+    ) {
+        let config = TurnConfig {
+            order,
+            age_s: 2.0,
+            aged_every: 3,
+            tenant_weights: BTreeMap::from([("b".to_owned(), 2.0)]),
+            ..TurnConfig::default()
+        };
+        let (mut own, mut routers) = (TurnQueue::new(&config), Turns::new(&config));
+        let tenants = [None, Some("a"), Some("b")];
+        for (ticket, &(priority, tenant, due_ms, tokens, output)) in (0_u64..).zip(&asked) {
+            let since = at(ticket * 10);
+            let due_ms = due_ms.unwrap_or(2_000);
+            let request = Request {
+                priority,
+                tenant: tenants[tenant].map(str::to_owned),
+                deadline_ms: Some(due_ms),
+                expected_output_tokens: Some(output),
+                ..Request::default()
+            };
+            routers.push(Ticket(ticket), since, &request, tokens, 0.0);
+            own.push(Ticket(ticket), &Asked {
+                since,
+                priority,
+                tenant: tenants[tenant],
+                due_ms: (due_ms != 2_000).then_some(due_ms as f64),
+                uncached_tokens: tokens,
+                output_tokens: output,
+                has_paid: false,
+            });
+        }
+        let pool = PoolId::of(&Request::default());
+        for turn in 0..asked.len() as u64 {
+            let now = at(turn * step_ms);
+            let (here, there) = (own.next(now), routers.next(now, pool));
+            prop_assert_eq!(here, there);
+            if let Some(ticket) = here {
+                prop_assert!(own.served(ticket));
+                routers.served(ticket);
+            }
+        }
+        prop_assert!(own.is_empty() && routers.is_empty());
     }
 }

@@ -1,0 +1,116 @@
+"""The brain inside a real vLLM's processes: its waiting queue, its ranks, its statistics."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomllib
+from ports import PortRange
+from vllm_engine import EngineConfig, Installation, VllmEngine
+from vllm_inside import DUE_MS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def importable(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PYTHONPATH on which the package is as if it were installed, entry points included."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    folder = tmp_path_factory.mktemp("installed")
+    info = folder / "llmd_sched-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llmd-sched\nVersion: 0\n")
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {where}" for name, where in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    return f"{ROOT / 'python'}{os.pathsep}{folder}"
+
+
+def inside(
+    installation: Installation, importable: str, log: Path, *arguments: str | int
+) -> dict[str, Any]:
+    """What vllm_inside.py answers, which runs in vLLM's environment."""
+    engine = VllmEngine(installation, EngineConfig(), log)
+    environment = engine.environment() | {"PYTHONPATH": importable}
+    engine.close()
+    script = Path(__file__).with_name("vllm_inside.py")
+    ran = subprocess.run(
+        [installation.environment / "bin" / "python", script, *map(str, arguments)],
+        env=environment,
+        cwd=installation.models,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    log.write_text(ran.stdout + ran.stderr)
+    answers = [line for line in ran.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert len(answers) == 1, f"{log}:\n{ran.stdout[-2000:]}\n{ran.stderr[-6000:]}"
+    answer: dict[str, Any] = json.loads(answers[0].removeprefix("ANSWER "))
+    return answer
+
+
+@pytest.mark.timeout(300)
+def test_the_waiting_queue_keeps_what_vllm_s_own_keeps(
+    vllm_installation: Installation, importable: str, tmp_path: Path
+) -> None:
+    answer = inside(vllm_installation, importable, tmp_path / "queue.log", "queue")
+    assert answer["requests"] > 5_000
+    assert (answer["unbuilt"], answer["left"]) == ([], True)
+
+
+@pytest.mark.timeout(600)
+def test_what_is_due_first_begins_first_and_outputs_stay_what_they_were(
+    vllm_installation: Installation, importable: str, tmp_path: Path
+) -> None:
+    plain = inside(
+        vllm_installation, importable, tmp_path / "plain.log", "turns", "tiny-llama", "none"
+    )
+    name = "TurnScheduler" if plain["scheduler"].startswith("Async") else "SyncTurnScheduler"
+    turns = inside(
+        vllm_installation,
+        importable,
+        tmp_path / "turns.log",
+        "turns",
+        "tiny-llama",
+        f"llmd_sched.vllm.{name}",
+    )
+    assert turns["scheduler"] == name
+    assert plain["order"] == list(range(len(DUE_MS)))
+    assert turns["order"] == sorted(range(len(DUE_MS)), key=DUE_MS.__getitem__)
+    assert turns["outputs"] == plain["outputs"]
+    assert turns["waiting"] == 0
+
+
+@pytest.mark.timeout(300)
+def test_ranks_are_chosen_by_what_they_hold(
+    vllm_installation: Installation, importable: str, tmp_path: Path
+) -> None:
+    ports = PortRange(5)
+    try:
+        answer = inside(
+            vllm_installation,
+            importable,
+            tmp_path / "ranks.log",
+            "ranks",
+            "tiny-llama",
+            ports.first,
+        )
+    finally:
+        ports.close()
+    # Each conversation stays where it began, and both ranks have some.
+    assert all(len(set(ranks)) == 1 for ranks in answer["served"])
+    assert {ranks[0] for ranks in answer["served"]} == {0, 1}
+    # What the engine found in its cache is what the router knew, of every request.
+    assert answer["wrong"] == []
+    assert min(answer["hits"]) > 0
+    assert answer["inflight"] == [0, 0]
+    assert answer["fallbacks"] == 0
+    assert answer["feed"]["bad_messages"] == 0
+    assert answer["feed"]["reports"] > 0

@@ -12,7 +12,6 @@ import pytest
 import tomllib
 from ports import PortRange
 from vllm_engine import EngineConfig, Installation, VllmEngine
-from vllm_inside import DUE_MS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +45,7 @@ def inside(
         cwd=installation.models,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=550,
         check=False,
     )
     log.write_text(ran.stdout + ran.stderr)
@@ -56,7 +55,7 @@ def inside(
     return answer
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_waiting_queue_keeps_what_vllm_s_own_keeps(
     vllm_installation: Installation, importable: str, tmp_path: Path
 ) -> None:
@@ -82,13 +81,14 @@ def test_what_is_due_first_begins_first_and_outputs_stay_what_they_were(
         f"llmd_sched.vllm.{name}",
     )
     assert turns["scheduler"] == name
-    assert plain["order"] == list(range(len(DUE_MS)))
-    assert turns["order"] == sorted(range(len(DUE_MS)), key=DUE_MS.__getitem__)
+    # Two at a time: as they came, and those that are due first.
+    assert plain["steps"] == [[0, 1], [2, 3], [4, 5]]
+    assert turns["steps"] == [[1, 3], [2, 5], [0, 4]]
     assert turns["outputs"] == plain["outputs"]
     assert turns["waiting"] == 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_ranks_are_chosen_by_what_they_hold(
     vllm_installation: Installation, importable: str, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """What runs inside vLLM's own environment, for test_vllm_inside.py: prints one line of JSON.
 
-vllm_inside.py turns MODEL none|SCHEDULER   an engine's outputs, and in which order it began them
+vllm_inside.py turns MODEL none|SCHEDULER   outputs, and in which steps they were begun
 vllm_inside.py queue                        the waiting queue alone, against vLLM's own
 vllm_inside.py ranks MODEL PORT             two data-parallel ranks behind one AsyncLLM
 """
@@ -57,7 +57,10 @@ def turns(model: str, scheduler: str) -> dict[str, Any]:
     return {
         "scheduler": type(core.scheduler).__name__,
         "outputs": [list(output.outputs[0].token_ids) for output in outputs],
-        "order": sorted(range(len(began)), key=began.__getitem__),
+        # By the step that began them.
+        "steps": [
+            [index for index, at in enumerate(began) if at == step] for step in sorted(set(began))
+        ],
         "waiting": len(core.scheduler.waiting),
     }
 

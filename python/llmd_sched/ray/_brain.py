@@ -9,20 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 from llmd_sched._core import Decision, Router
 from llmd_sched._errors import LlmdError
 from llmd_sched.ray._replicas import endpoint_of, signals_of
-from llmd_sched.ray._requests import Asked, asked
+from llmd_sched.ray._requests import found, with_ids
 from llmd_sched.ray._settings import Settings
 
 logger = logging.getLogger("llmd_sched.ray")
 
 Ranks = list[list[Any]]
-# A prompt that fills no block.
-UNKNOWN = (0,)
 # One pick in so many is timed: to ask for a thread's CPU time is a system call, which costs as much
 # as a quarter of a pick.
 TIMED_PICKS = 16
@@ -31,10 +30,9 @@ TIMED_PICKS = 16
 class Booking:
     """A request that has a place, until Ray says that it is over."""
 
-    __slots__ = ("asked", "booked_at_s", "decision", "future", "is_waiting")
+    __slots__ = ("booked_at_s", "decision", "future", "is_waiting")
 
-    def __init__(self, asked: Asked, decision: Decision, future: Any, booked_at_s: float) -> None:
-        self.asked = asked
+    def __init__(self, decision: Decision, future: Any, booked_at_s: float) -> None:
         self.decision = decision
         self.future = future
         self.booked_at_s = booked_at_s
@@ -113,16 +111,16 @@ class DeploymentBrain:
         if before is not None:
             self._repicks += 1
             self.router.cancel(before.decision)
-        wanted = asked(pending, self._usual, self._find)
         # Whoever is asked again was turned away by somebody full.
         allowed = None
         if before is not None or len(candidates) != len(self._replicas):
             free = available(candidates) or candidates
             allowed = [full_id(it) for it in free if full_id(it) in self._replicas]
-        decision = self._route(wanted, allowed)
-        self._bookings[request_id] = Booking(wanted, decision, pending.future, now_s)
-        if before is None or before.future is not pending.future:
-            pending.future.add_done_callback(lambda future: self._placed(request_id, future))
+        decision = self._route(pending, allowed)
+        future = pending.future
+        self._bookings[request_id] = Booking(decision, future, now_s)
+        if before is None or before.future is not future:
+            future.add_done_callback(partial(self._placed, pending))
         return self._replicas[decision.address]
 
     def _forget_overdue(self, now_s: float) -> None:
@@ -143,19 +141,23 @@ class DeploymentBrain:
         for request_id in overdue:
             self.router.cancel(self._bookings.pop(request_id).decision)
 
-    def _route(self, wanted: Asked, allowed: Sequence[str] | None) -> Decision:
-        options = wanted.options
+    def _route(self, pending: Any, allowed: Sequence[str] | None) -> Decision:
+        args, kwargs = pending.args, pending.kwargs
+        options = with_ids(self._usual, pending.metadata)
+        if self._find is None:
+            return self.router._route_call(args, kwargs, options, allowed)
+        tokens, text, options = found(self._find(args, kwargs), options)
         if allowed is not None:
             options = {**options, "allowed": allowed}
-        if wanted.tokens is not None:
-            return self.router.route(wanted.tokens, **options)
-        if wanted.text:
-            return self.router.route(text=wanted.text, **options)
-        # Nothing is known of its prompt: it counts as a request, and matches nothing.
-        return self.router.route(UNKNOWN, **options)
+        if tokens is not None:
+            return self.router.route(tokens, **options)
+        if text:
+            return self.router.route(text=text, **options)
+        return self.router._route_call((), None, options)
 
-    def _placed(self, request_id: str, future: Any) -> None:
+    def _placed(self, pending: Any, future: Any) -> None:
         """Ray has chosen, or nobody wants the request any more."""
+        request_id = pending.metadata.internal_request_id
         booking = self._bookings.get(request_id)
         if booking is None or booking.future is not future:
             return
@@ -171,19 +173,19 @@ class DeploymentBrain:
         del self._bookings[request_id]
         self.router.cancel(booking.decision)
         try:
-            self._book_at(chosen, request_id, booking.asked, future)
-        except LlmdError as failed:
+            self._book_at(chosen, pending, future)
+        except Exception as failed:
             self._fell_back(failed)
 
-    def _book_at(self, name: str, request_id: str, wanted: Asked, future: Any) -> None:
+    def _book_at(self, name: str, pending: Any, future: Any) -> None:
         """Books a request that has no booking where Ray has sent it."""
         self._moved += 1
-        booking = Booking(wanted, self._route(wanted, [name]), future, time.monotonic())
+        booking = Booking(self._route(pending, [name]), future, time.monotonic())
         booking.is_waiting = False
-        self._bookings[request_id] = booking
+        self._bookings[pending.metadata.internal_request_id] = booking
 
-    def taken(self, pending: Any, replica_id: Any, result: Any) -> None:
-        """A replica has taken a request.
+    def taken(self, pending: Any, replica_id: Any, result: Any, *, follow: bool = False) -> None:
+        """A replica has taken a request, whose end Ray tells unless it is to be followed.
 
         It need not be booked. A short one may be over: Ray tells of its end as soon as that is
         known, and of this when the task that sent it runs again. And where one of a fleet that is
@@ -191,6 +193,8 @@ class DeploymentBrain:
         it had another one pick.
         """
         try:
+            if follow:
+                self._follow(pending, replica_id, result)
             self._taken(pending, replica_id, result)
         except Exception as failed:
             # Counted, where it is one, when the request was picked a place.
@@ -210,14 +214,17 @@ class DeploymentBrain:
             self.router.cancel(booking.decision)
         if name not in self._replicas:
             return
-        wanted = booking.asked if booking else asked(pending, self._usual, self._find)
-        self._book_at(name, request_id, wanted, pending.future)
+        self._book_at(name, pending, pending.future)
         if booking is None:
             # Its end may have been told of already, when there was nothing to release.
-            loop = pending.future.get_loop()
-            result.add_done_callback(
-                lambda _: loop.call_soon_threadsafe(self.completed, replica_id, request_id)
-            )
+            self._follow(pending, replica_id, result)
+
+    def _follow(self, pending: Any, replica_id: Any, result: Any) -> None:
+        """Has what Ray keeps of a request tell its end."""
+        loop, request_id = pending.future.get_loop(), pending.metadata.internal_request_id
+        result.add_done_callback(
+            lambda _: loop.call_soon_threadsafe(self.completed, replica_id, request_id)
+        )
 
     # What Ray tells.
 

@@ -1,6 +1,6 @@
 """CPU time of a pick inside Ray Serve, of `llmd_sched.ray`'s own code: `make bench-ray-pick`.
 
-Requests are as Ray hands them over; Ray itself is not needed and not measured. What a router costs
+Requests are as Ray hands them over; no Ray runs, and nothing of it is measured. What a router costs
 is what it adds to the one event loop that routes a deployment's requests. The calls run back to
 back, as they do where that matters: a loop that idles in between finds its caches cold and pays
 several times this for any code.
@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from llmd_sched.ray import Settings
 from llmd_sched.ray._brain import DeploymentBrain
+from ray.serve._private.common import RequestMetadata
+from ray.serve.request_router import PendingRequest
 
 ROUNDS = 41
 PICKS = 512
@@ -53,17 +55,9 @@ def tokens_of(count: int) -> list[Any]:
 
 
 def pending(loop: asyncio.AbstractEventLoop, payload: Any, number: int) -> Any:
-    """A `PendingRequest`, as far as it is asked."""
-    metadata = SimpleNamespace(
-        session_id="", multiplexed_model_id="", internal_request_id=f"request-{number}"
-    )
-    return SimpleNamespace(
-        args=(payload,),
-        kwargs={},
-        metadata=metadata,
-        routing_context=SimpleNamespace(should_backoff=False),
-        future=loop.create_future(),
-    )
+    """A request as Ray has it."""
+    metadata = RequestMetadata(request_id="", internal_request_id=f"request-{number}")
+    return PendingRequest([payload], {}, metadata, future=loop.create_future())
 
 
 class Costs(NamedTuple):

@@ -40,7 +40,7 @@ def test_an_application_finds_its_own_prompts(
 
 def test_ids_that_ray_knows_are_options() -> None:
     usual = {"ttft_slo_ms": 500.0}
-    assert with_ids(usual, pending().metadata) is usual
+    assert with_ids(usual, pending().metadata) == usual
     known = with_ids(usual, pending(session="s1", adapter="a").metadata)
     assert known == {"ttft_slo_ms": 500.0, "session_id": "s1", "lora": "a"}
 

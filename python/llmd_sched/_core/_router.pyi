@@ -218,7 +218,7 @@ class Router:
         self,
         args: Sequence[Any],
         kwargs: dict[str, Any] | None,
-        options: RequestOptions,
+        options: dict[str, Any],
         allowed: Sequence[EndpointRef] | None = None,
     ) -> Decision:
         """As :meth:`route`, with the prompt and options that :func:`llmd_sched.ray.asked` finds in

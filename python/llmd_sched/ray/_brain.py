@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -30,13 +29,12 @@ TIMED_PICKS = 16
 class Booking:
     """A request that has a place, until Ray says that it is over."""
 
-    __slots__ = ("booked_at_s", "decision", "future", "is_waiting")
+    __slots__ = ("booked_at_s", "decision", "future")
 
     def __init__(self, decision: Decision, future: Any, booked_at_s: float) -> None:
         self.decision = decision
         self.future = future
         self.booked_at_s = booked_at_s
-        self.is_waiting = True
 
 
 class DeploymentBrain:
@@ -57,6 +55,8 @@ class DeploymentBrain:
         self._signals: dict[str, Any] = {}
         # Oldest first.
         self._bookings: dict[str, Booking] = {}
+        # Requests that Ray has not sent yet, by the futures that say where it does.
+        self._waiting: dict[Any, Any] = {}
         # The attempts that are over, for as long as Ray has them: see `taken`.
         self._over: WeakSet[Any] = WeakSet()
         # No booking is overdue before.
@@ -75,27 +75,28 @@ class DeploymentBrain:
 
     def rank(
         self,
-        candidates: Sequence[Any],
+        candidates: list[Any],
         pending: Any,
         available: Callable[[Sequence[Any]], Sequence[Any]],
     ) -> Ranks:
         """Replicas in the order in which Ray should try them: the best, then all."""
         if pending is None or not candidates:
-            return [list(candidates)]
+            return [candidates]
         # Without it Ray asks again at once while everybody is full.
         pending.routing_context.should_backoff = True
         self._picks += 1
-        is_timed = self._picks % TIMED_PICKS == 0
         try:
-            before = time.thread_time_ns() if is_timed else 0
-            best = self._pick(candidates, pending, available)
-            if is_timed:
+            if self._picks % TIMED_PICKS:
+                best = self._pick(candidates, pending, available)
+            else:
+                before_ns = time.thread_time_ns()
+                best = self._pick(candidates, pending, available)
+                self._pick_cpu_ns += time.thread_time_ns() - before_ns
                 self._timed_picks += 1
-                self._pick_cpu_ns += time.thread_time_ns() - before
         except Exception as failed:
             self._fell_back(failed)
-            return [list(candidates)]
-        return [[best], list(candidates)]
+            return [candidates]
+        return [[best], candidates]
 
     def _pick(
         self,
@@ -119,8 +120,10 @@ class DeploymentBrain:
         decision = self._route(pending, allowed)
         future = pending.future
         self._bookings[request_id] = Booking(decision, future, now_s)
-        if before is None or before.future is not future:
-            future.add_done_callback(partial(self._placed, pending))
+        if future not in self._waiting:
+            # NOTE(perf): a callback that brings its request along costs 0.2 us more than this.
+            self._waiting[future] = pending
+            future.add_done_callback(self._placed)
         return self._replicas[decision.address]
 
     def _forget_overdue(self, now_s: float) -> None:
@@ -139,11 +142,15 @@ class DeploymentBrain:
                 break
             overdue.append(request_id)
         for request_id in overdue:
-            self.router.cancel(self._bookings.pop(request_id).decision)
+            booking = self._bookings.pop(request_id)
+            self._waiting.pop(booking.future, None)
+            self.router.cancel(booking.decision)
 
     def _route(self, pending: Any, allowed: Sequence[str] | None) -> Decision:
         args, kwargs = pending.args, pending.kwargs
-        options = with_ids(self._usual, pending.metadata)
+        metadata, options = pending.metadata, self._usual
+        if metadata.multiplexed_model_id or getattr(metadata, "session_id", ""):
+            options = with_ids(options, metadata)
         if self._find is None:
             return self.router._route_call(args, kwargs, options, allowed)
         tokens, text, options = found(self._find(args, kwargs), options)
@@ -155,8 +162,11 @@ class DeploymentBrain:
             return self.router.route(text=text, **options)
         return self.router._route_call((), None, options)
 
-    def _placed(self, pending: Any, future: Any) -> None:
+    def _placed(self, future: Any) -> None:
         """Ray has chosen, or nobody wants the request any more."""
+        pending = self._waiting.pop(future, None)
+        if pending is None:
+            return
         request_id = pending.metadata.internal_request_id
         booking = self._bookings.get(request_id)
         if booking is None or booking.future is not future:
@@ -166,7 +176,6 @@ class DeploymentBrain:
             self.router.cancel(booking.decision)
             return
         chosen = full_id(future.result())
-        booking.is_waiting = False
         if chosen == booking.decision.address or chosen not in self._replicas:
             return
         # Its place was full.
@@ -180,9 +189,9 @@ class DeploymentBrain:
     def _book_at(self, name: str, pending: Any, future: Any) -> None:
         """Books a request that has no booking where Ray has sent it."""
         self._moved += 1
-        booking = Booking(self._route(pending, [name]), future, time.monotonic())
-        booking.is_waiting = False
-        self._bookings[pending.metadata.internal_request_id] = booking
+        decision = self._route(pending, [name])
+        request_id = pending.metadata.internal_request_id
+        self._bookings[request_id] = Booking(decision, future, time.monotonic())
 
     def taken(self, pending: Any, replica_id: Any, result: Any, *, follow: bool = False) -> None:
         """A replica has taken a request, whose end Ray tells unless it is to be followed.
@@ -203,9 +212,9 @@ class DeploymentBrain:
     def _taken(self, pending: Any, replica_id: Any, result: Any) -> None:
         name = replica_id.to_full_id_str()
         request_id = pending.metadata.internal_request_id
+        self._waiting.pop(pending.future, None)
         booking = self._bookings.get(request_id)
         if booking is not None and booking.decision.address == name:
-            booking.is_waiting = False
             return
         if pending.future in self._over:
             return
@@ -293,7 +302,7 @@ class DeploymentBrain:
         the request has been picked its next place already.
         """
         booking = self._bookings.get(request_id)
-        if booking is None or booking.is_waiting:
+        if booking is None or booking.future in self._waiting:
             return
         if booking.decision.address != replica_id.to_full_id_str():
             return
@@ -314,7 +323,7 @@ class DeploymentBrain:
             "fallbacks": self._fallbacks,
             "last_error": self._last_error,
             "booked": len(self._bookings),
-            "waiting": sum(it.is_waiting for it in list(self._bookings.values())),
+            "waiting": sum(it.future in self._waiting for it in list(self._bookings.values())),
             "pick_cpu_us": self._pick_cpu_ns / 1e3 / max(self._timed_picks, 1),
             "router": self.router.stats(),
         }

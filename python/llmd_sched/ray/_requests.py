@@ -17,7 +17,7 @@ class Found(NamedTuple):
 
     tokens: Any
     text: str | None
-    options: Mapping[str, Any]
+    options: dict[str, Any]
 
 
 def asked(*args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def asked(*args: Any, **kwargs: Any) -> dict[str, Any]:
     return _read_call(args, kwargs)
 
 
-def found(answer: Any, options: Mapping[str, Any]) -> Found:
+def found(answer: Any, options: dict[str, Any]) -> Found:
     """What a user's function found, over ``options``."""
     if isinstance(answer, Mapping):
         rest = {name: value for name, value in answer.items() if name not in ("tokens", "text")}
@@ -52,11 +52,11 @@ def found(answer: Any, options: Mapping[str, Any]) -> Found:
     return Found(answer, None, options)
 
 
-def with_ids(options: Mapping[str, Any], metadata: Any) -> Mapping[str, Any]:
-    """The options of a request with the ids of its session and adapter that Ray knows."""
+def with_ids(options: dict[str, Any], metadata: Any) -> dict[str, Any]:
+    """The options of a request with the ids of its session and adapter, where Ray knows them."""
     # Ray 2.50 has no session ids.
-    session, adapter = getattr(metadata, "session_id", ""), metadata.multiplexed_model_id
-    if not session and not adapter:
-        return options
-    known = {"session_id": session, "lora": adapter}
+    known = {
+        "session_id": getattr(metadata, "session_id", ""),
+        "lora": metadata.multiplexed_model_id,
+    }
     return {**options, **{name: value for name, value in known.items() if value}}

@@ -34,8 +34,13 @@ INFLIGHT = 64
 SHARED = 0.75
 OBJECT_STORE_BYTES = 256 << 20
 
-OURS = "llmd_sched.ray:LlmdRouter"
-PREFIX_AFFINITY = "ray.serve.llm.request_router:PrefixCacheAffinityRouter"
+ROUTERS = {
+    "ours": "llmd_sched.ray:LlmdRouter",
+    "trivial": "ray_trivial_router:TrivialRouter",
+    # Its public name needs a vLLM to be imported.
+    "prefix_affinity": "ray.llm._internal.serve.routing_policies.prefix_aware."
+    "prefix_aware_router:PrefixCacheAffinityRouter",
+}
 
 
 class Turn(NamedTuple):
@@ -44,25 +49,6 @@ class Turn(NamedTuple):
     requests_per_s: float
     cpu_us: float
     places: list[tuple[int, str]]
-
-
-def trivial_router() -> Any:
-    """The least that a router of prompts can do: it hashes the beginning."""
-    from ray.serve.request_router import RequestRouter
-
-    # In here, so that Ray's controller gets it by value: it cannot import this file.
-    class HashRouter(RequestRouter):  # type: ignore[misc]
-        async def choose_replicas(
-            self, candidate_replicas: list[Any], pending_request: Any = None
-        ) -> list[list[Any]]:
-            if pending_request is None:
-                return [candidate_replicas]
-            pending_request.routing_context.should_backoff = True
-            beginning = pending_request.args[0].messages[0]["content"][:64]
-            best = candidate_replicas[hash(beginning) % len(candidate_replicas)]
-            return [[best], candidate_replicas]
-
-    return HashRouter
 
 
 @contextmanager
@@ -88,7 +74,7 @@ def serving() -> Iterator[Any]:
         ray.shutdown()
 
 
-def deploy(serve: Any, name: str, router: Any) -> Any:
+def deploy(serve: Any, name: str, router: str) -> Any:
     """The handle of no-op replicas behind a router."""
     from ray.serve.config import RequestRouterConfig
 
@@ -191,8 +177,7 @@ def figures(asked: argparse.Namespace) -> dict[str, float]:
     """Measures, prints what came of it, and returns the figures of the bench."""
     measured: dict[str, float] = {}
     with serving() as serve:
-        routers = {"ours": OURS, "trivial": trivial_router(), "prefix_affinity": PREFIX_AFFINITY}
-        handles = {name: deploy(serve, name, router) for name, router in routers.items()}
+        handles = {name: deploy(serve, name, router) for name, router in ROUTERS.items()}
         for size, against, size_bytes, count in (
             ("1k", "trivial", 1 << 10, asked.requests),
             ("32k", "prefix_affinity", 32 << 10, asked.requests // 4),

@@ -92,7 +92,7 @@ ray-older: develop $(RAY_OLDER_VENV)/.stamp
 
 $(RAY_OLDER_VENV)/.stamp: Makefile
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/pip install -q "ray[serve]==$(RAY_OLDER)" "numpy>=1.24" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	$(@D)/bin/pip install -q "ray[serve]==$(RAY_OLDER)" "numpy>=1.24" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "protobuf<7"
 	touch $@
 
 # --- the main job -------------------------------------------------------------------------------

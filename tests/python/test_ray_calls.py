@@ -118,6 +118,8 @@ messages = st.lists(
     ),
     max_size=4,
 )
+# What says nothing is no option; a value that cannot be is another test's.
+limits = st.one_of(st.none(), st.integers(0, 9), st.floats(0, 9), st.just([]))
 prompts = st.one_of(
     fields,
     token_ids,
@@ -135,9 +137,9 @@ payloads = shaped(
             "prompt": prompts,
             "input": prompts,
             "prompt_token_ids": st.one_of(st.none(), token_ids),
-            "max_tokens": fields,
-            "max_completion_tokens": fields,
-            "cache_salt": fields,
+            "max_tokens": limits,
+            "max_completion_tokens": limits,
+            "cache_salt": st.one_of(st.none(), texts, st.just([])),
             "scope": st.sampled_from([None, {}, {"headers": [(b"x-tenant", b"t")]}]),
         },
     )

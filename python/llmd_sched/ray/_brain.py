@@ -26,15 +26,12 @@ Ranks = list[list[Any]]
 TIMED_PICKS = 16
 
 
-class Booking:
-    """A request that has a place, until Ray says that it is over."""
+Booking = tuple[Decision, Any, float]
+"""A request that has a place, until Ray says that it is over: its place, the future by which Ray
+sends it, and when it was booked, seconds.
 
-    __slots__ = ("booked_at_s", "decision", "future")
-
-    def __init__(self, decision: Decision, future: Any, booked_at_s: float) -> None:
-        self.decision = decision
-        self.future = future
-        self.booked_at_s = booked_at_s
+NOTE(perf): an object of its own class costs 0.2 us more to make.
+"""
 
 
 class DeploymentBrain:
@@ -84,6 +81,9 @@ class DeploymentBrain:
             return [candidates]
         # Without it Ray asks again at once while everybody is full.
         pending.routing_context.should_backoff = True
+        if pending.future.done():
+            # Older Rays look for a place, too, for a request that has gone its way meanwhile.
+            return [candidates]
         self._picks += 1
         try:
             if self._picks % TIMED_PICKS:
@@ -111,7 +111,7 @@ class DeploymentBrain:
         before = self._bookings.pop(request_id, None)
         if before is not None:
             self._repicks += 1
-            self.router.cancel(before.decision)
+            self.router.cancel(before[0])
         # Whoever is asked again was turned away by somebody full.
         allowed = None
         if before is not None or len(candidates) != len(self._replicas):
@@ -119,7 +119,7 @@ class DeploymentBrain:
             allowed = [full_id(it) for it in free if full_id(it) in self._replicas]
         decision = self._route(pending, allowed)
         future = pending.future
-        self._bookings[request_id] = Booking(decision, future, now_s)
+        self._bookings[request_id] = decision, future, now_s
         if future not in self._waiting:
             # NOTE(perf): a callback that brings its request along costs 0.2 us more than this.
             self._waiting[future] = pending
@@ -135,16 +135,16 @@ class DeploymentBrain:
         """
         overdue: list[str] = []
         self._overdue_s = now_s + self._lease_s
-        for request_id, booking in self._bookings.items():
-            due_s = booking.booked_at_s + self._lease_s
+        for request_id, (_, _, booked_at_s) in self._bookings.items():
+            due_s = booked_at_s + self._lease_s
             if due_s > now_s:
                 self._overdue_s = due_s
                 break
             overdue.append(request_id)
         for request_id in overdue:
-            booking = self._bookings.pop(request_id)
-            self._waiting.pop(booking.future, None)
-            self.router.cancel(booking.decision)
+            decision, future, _ = self._bookings.pop(request_id)
+            self._waiting.pop(future, None)
+            self.router.cancel(decision)
 
     def _route(self, pending: Any, allowed: Sequence[str] | None) -> Decision:
         args, kwargs = pending.args, pending.kwargs
@@ -169,18 +169,19 @@ class DeploymentBrain:
             return
         request_id = pending.metadata.internal_request_id
         booking = self._bookings.get(request_id)
-        if booking is None or booking.future is not future:
+        if booking is None or booking[1] is not future:
             return
+        decision, _, _ = booking
         if future.cancelled() or future.exception() is not None:
             del self._bookings[request_id]
-            self.router.cancel(booking.decision)
+            self.router.cancel(decision)
             return
         chosen = full_id(future.result())
-        if chosen == booking.decision.address or chosen not in self._replicas:
+        if chosen == decision.address or chosen not in self._replicas:
             return
         # Its place was full.
         del self._bookings[request_id]
-        self.router.cancel(booking.decision)
+        self.router.cancel(decision)
         try:
             self._book_at(chosen, pending, future)
         except Exception as failed:
@@ -191,7 +192,7 @@ class DeploymentBrain:
         self._moved += 1
         decision = self._route(pending, [name])
         request_id = pending.metadata.internal_request_id
-        self._bookings[request_id] = Booking(decision, future, time.monotonic())
+        self._bookings[request_id] = decision, future, time.monotonic()
 
     def taken(self, pending: Any, replica_id: Any, result: Any, *, follow: bool = False) -> None:
         """A replica has taken a request, whose end Ray tells unless it is to be followed.
@@ -214,13 +215,13 @@ class DeploymentBrain:
         request_id = pending.metadata.internal_request_id
         self._waiting.pop(pending.future, None)
         booking = self._bookings.get(request_id)
-        if booking is not None and booking.decision.address == name:
+        if booking is not None and booking[0].address == name:
             return
         if pending.future in self._over:
             return
         if booking is not None:
             del self._bookings[request_id]
-            self.router.cancel(booking.decision)
+            self.router.cancel(booking[0])
         if name not in self._replicas:
             return
         self._book_at(name, pending, pending.future)
@@ -293,7 +294,7 @@ class DeploymentBrain:
         del self._described[name]
         self._signals.pop(name, None)
         self.router.remove_endpoint(name)
-        lost = [it for it, booking in self._bookings.items() if booking.decision.address == name]
+        lost = [it for it, (place, _, _) in self._bookings.items() if place.address == name]
         for request_id in lost:
             del self._bookings[request_id]
 
@@ -302,13 +303,14 @@ class DeploymentBrain:
         the request has been picked its next place already.
         """
         booking = self._bookings.get(request_id)
-        if booking is None or booking.future in self._waiting:
+        if booking is None:
             return
-        if booking.decision.address != replica_id.to_full_id_str():
+        decision, future, _ = booking
+        if future in self._waiting or decision.address != replica_id.to_full_id_str():
             return
         del self._bookings[request_id]
-        self._over.add(booking.future)
-        self.router.finish(booking.decision)
+        self._over.add(future)
+        self.router.finish(decision)
 
     # What is shown.
 
@@ -323,7 +325,7 @@ class DeploymentBrain:
             "fallbacks": self._fallbacks,
             "last_error": self._last_error,
             "booked": len(self._bookings),
-            "waiting": sum(it.future in self._waiting for it in list(self._bookings.values())),
+            "waiting": sum(it[1] in self._waiting for it in list(self._bookings.values())),
             "pick_cpu_us": self._pick_cpu_ns / 1e3 / max(self._timed_picks, 1),
             "router": self.router.stats(),
         }

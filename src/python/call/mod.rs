@@ -163,13 +163,16 @@ impl Router {
             let mut route = |given: Given<'_, GivenPrompt<'_>>| {
                 given.read(&live, &scope, &mut request, scratch)
             };
-            match prompt {
+            match &prompt {
                 Some(Prompt::Tokens(tokens)) => route(Given::Prompt(&tokens.extract()?)),
                 Some(Prompt::Text(text)) if !text.is_empty()? => route(Given::Text(text.to_str()?)),
-                Some(Prompt::Conversation(text)) if !text.is_empty() => route(Given::Text(&text)),
+                Some(Prompt::Conversation(text)) if !text.is_empty() => route(Given::Text(text)),
                 // Nothing is known of it: it counts as a request, and matches nothing.
                 _ => route(Given::Prompt(&GivenPrompt::Tokens(Tokens::Converted(vec![0])))),
             }?;
+            if let Some(prompt) = prompt {
+                prompt.leave_buffer();
+            }
             self.decide(py, live, &request, scratch)
         })
     }

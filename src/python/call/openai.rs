@@ -6,10 +6,19 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PySequence, PyString};
+use std::cell::RefCell;
 
 /// Between the parts of a conversation. A text that has it can look like another conversation, which
 /// makes an estimate of what a replica holds wrong, and nothing else.
 const PART: char = '\u{1e}';
+
+/// What a thread's buffer may keep between calls, bytes.
+const KEPT: usize = 1 << 20;
+
+thread_local! {
+    /// For the next conversation: to grow one anew costs as much as to hash 1 KB.
+    static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 /// A prompt, as it was found.
 pub enum Prompt<'py> {
@@ -38,6 +47,15 @@ impl<'py> Prompt<'py> {
             }
         }
         Ok(None)
+    }
+
+    /// Leaves the buffer of a conversation to the next one.
+    pub fn leave_buffer(self) {
+        if let Self::Conversation(text) = self
+            && text.capacity() <= KEPT
+        {
+            BUFFER.set(text);
+        }
     }
 
     /// What a field has that may be text, token ids, several of either, or a conversation. Of
@@ -71,7 +89,7 @@ impl<'py> Prompt<'py> {
 /// can be read only once: that is for the engine.
 fn conversation<'py>(messages: &Bound<'py, PyAny>) -> PyResult<Option<Prompt<'py>>> {
     let py = messages.py();
-    let mut parts = Parts::default();
+    let mut parts = Parts::new();
     let items = messages.try_iter()?;
     if items.is(messages) {
         return Ok(None);
@@ -102,13 +120,18 @@ fn conversation<'py>(messages: &Bound<'py, PyAny>) -> PyResult<Option<Prompt<'py
 ///
 /// NOTE(perf): to hash the parts where they lie would save the copy, 1 us of the 32 KB that the rest
 /// takes 12 us for, and would need a second walk of blocks, over pieces.
-#[derive(Default)]
 struct Parts {
     text: String,
     has_one: bool,
 }
 
 impl Parts {
+    fn new() -> Self {
+        let mut text = BUFFER.take();
+        text.clear();
+        Self { text, has_one: false }
+    }
+
     fn push(&mut self, part: &str) {
         if self.has_one {
             self.text.push(PART);

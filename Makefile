@@ -88,7 +88,9 @@ RAY_OLDER := 2.50.0
 RAY_OLDER_VENV := $(LLMD_CACHE)/ray-$(RAY_OLDER)
 .PHONY: ray-older
 ray-older: develop $(RAY_OLDER_VENV)/.stamp
-	PYTHONPATH=python LLMD_REQUIRE=ray $(RAY_OLDER_VENV)/bin/python -m pytest -q tests/python/test_ray_*.py $(ARGS)
+	PYTHONPATH=python LLMD_REQUIRE=ray $(RAY_OLDER_VENV)/bin/python -m pytest -q \
+		tests/python/test_ray_calls.py tests/python/test_ray_requests.py \
+		tests/python/test_ray_router.py tests/python/test_ray_signals.py $(ARGS)
 
 $(RAY_OLDER_VENV)/.stamp: Makefile
 	$(PYTHON) -m venv --clear $(@D)

@@ -30,7 +30,7 @@ Booking = tuple[Decision, Any, float]
 """A request that has a place, until Ray says that it is over: its place, the future by which Ray
 sends it, and when it was booked, seconds.
 
-NOTE(perf): an object of its own class costs 0.2 us more to make.
+NOTE(perf): an object of its own class costs 0.1 us more to make.
 """
 
 

@@ -92,7 +92,7 @@ ray-older: develop $(RAY_OLDER_VENV)/.stamp
 		tests/python/test_ray_calls.py tests/python/test_ray_requests.py \
 		tests/python/test_ray_router.py tests/python/test_ray_signals.py $(ARGS)
 
-$(RAY_OLDER_VENV)/.stamp: Makefile
+$(RAY_OLDER_VENV)/.stamp:
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/pip install -q "ray[serve]==$(RAY_OLDER)" "numpy>=1.24" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "protobuf<7"
 	touch $@

@@ -52,8 +52,8 @@ class DeploymentBrain:
         self._signals: dict[str, Any] = {}
         # Oldest first.
         self._bookings: dict[str, Booking] = {}
-        # Requests that Ray has not sent yet, by the futures that say where it does.
-        self._waiting: dict[Any, Any] = {}
+        # Requests that Ray has not sent yet, with their ids, by the futures that say where it does.
+        self._waiting: dict[Any, tuple[str, Any]] = {}
         # The attempts that are over, for as long as Ray has them: see `taken`.
         self._over: WeakSet[Any] = WeakSet()
         # No booking is overdue before.
@@ -122,7 +122,7 @@ class DeploymentBrain:
         self._bookings[request_id] = decision, future, now_s
         if future not in self._waiting:
             # NOTE(perf): a callback that brings its request along costs 0.2 us more than this.
-            self._waiting[future] = pending
+            self._waiting[future] = request_id, pending
             future.add_done_callback(self._placed)
         return self._replicas[decision.address]
 
@@ -164,10 +164,10 @@ class DeploymentBrain:
 
     def _placed(self, future: Any) -> None:
         """Ray has chosen, or nobody wants the request any more."""
-        pending = self._waiting.pop(future, None)
-        if pending is None:
+        waiting = self._waiting.pop(future, None)
+        if waiting is None:
             return
-        request_id = pending.metadata.internal_request_id
+        request_id, pending = waiting
         booking = self._bookings.get(request_id)
         if booking is None or booking[1] is not future:
             return
@@ -183,15 +183,14 @@ class DeploymentBrain:
         del self._bookings[request_id]
         self.router.cancel(decision)
         try:
-            self._book_at(chosen, pending, future)
+            self._book_at(chosen, request_id, pending, future)
         except Exception as failed:
             self._fell_back(failed)
 
-    def _book_at(self, name: str, pending: Any, future: Any) -> None:
+    def _book_at(self, name: str, request_id: str, pending: Any, future: Any) -> None:
         """Books a request that has no booking where Ray has sent it."""
         self._moved += 1
         decision = self._route(pending, [name])
-        request_id = pending.metadata.internal_request_id
         self._bookings[request_id] = decision, future, time.monotonic()
 
     def taken(self, pending: Any, replica_id: Any, result: Any, *, follow: bool = False) -> None:
@@ -224,7 +223,7 @@ class DeploymentBrain:
             self.router.cancel(booking[0])
         if name not in self._replicas:
             return
-        self._book_at(name, pending, pending.future)
+        self._book_at(name, request_id, pending, pending.future)
         if booking is None:
             # Its end may have been told of already, when there was nothing to release.
             self._follow(pending, replica_id, result)

@@ -81,6 +81,21 @@ soak: develop
 	LLMD_HELGRIND_HISTORIES=5000 $(MAKE) --no-print-directory helgrind
 	LLMD_HISTORIES=1000000 LLMD_OPERATIONS=10000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
 	$(BIN)/pytest -q tests/python tests/faults
+	$(MAKE) --no-print-directory ray-older
+
+# What we have for Ray, beside the oldest Ray that it is for, in an environment of its own.
+RAY_OLDER := 2.50.0
+RAY_OLDER_VENV := $(LLMD_CACHE)/ray-$(RAY_OLDER)
+.PHONY: ray-older
+ray-older: develop $(RAY_OLDER_VENV)/.stamp
+	PYTHONPATH=python LLMD_REQUIRE=ray $(RAY_OLDER_VENV)/bin/python -m pytest -q \
+		tests/python/test_ray_calls.py tests/python/test_ray_requests.py \
+		tests/python/test_ray_router.py tests/python/test_ray_signals.py $(ARGS)
+
+$(RAY_OLDER_VENV)/.stamp:
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install -q "ray[serve]==$(RAY_OLDER)" "numpy>=1.24" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "protobuf<7"
+	touch $@
 
 # --- the main job -------------------------------------------------------------------------------
 
@@ -170,9 +185,19 @@ bench-predict-vllm: develop engines
 	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 256 --max-model-len 1024 -- \
 		$(BIN)/python benches/predict_vllm.py {urls} $(ARGS)
 
-.PHONY: bench-ray-pick
-bench-ray-pick: develop
-	$(BIN)/python benches/ray_pick.py $(ARGS)
+# Inside Ray Serve: the wheel as it ships but for the foreign linker, before the one that tests use.
+SHIPPED := $(LLMD_CACHE)/shipped
+.PHONY: shipped bench-ray bench-ray-pick
+shipped: $(VENV)/.stamp
+	rm -rf $(SHIPPED)
+	$(BIN)/maturin build -q --profile dist --out $(SHIPPED)/wheel
+	$(BIN)/pip install -q --no-deps --target $(SHIPPED)/python $(SHIPPED)/wheel/*.whl
+
+bench-ray: shipped
+	PYTHONPATH=$(SHIPPED)/python $(BIN)/python benches/ray_serve.py $(ARGS)
+
+bench-ray-pick: shipped
+	PYTHONPATH=$(SHIPPED)/python $(BIN)/python benches/ray_pick.py $(ARGS)
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

@@ -26,6 +26,7 @@ macro_rules! stub_doc {
 }
 
 mod batch;
+mod call;
 mod cli;
 mod decision;
 mod endpoint;
@@ -60,6 +61,8 @@ use pyo3::prelude::*;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use crate::call::_read_call;
     #[pymodule_export]
     use crate::cli::{errand_run, run_cli};
     #[pymodule_export]

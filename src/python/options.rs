@@ -56,15 +56,20 @@ impl Options {
     pub fn read(options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let mut read = Self::default();
         for (key, value) in options.into_iter().flatten() {
-            let name = key.cast::<PyString>()?.to_str()?;
-            if !prompt_option(&mut read.scope, name, &value)? && !read.set(name, &value)? {
-                return Err(unknown(name, &PROMPT_OPTIONS, &REQUEST_OPTIONS));
-            }
+            read.set(key.cast::<PyString>()?.to_str()?, &value)?;
         }
         Ok(read)
     }
 
-    fn set(&mut self, name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    /// Takes one of them.
+    pub fn set(&mut self, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        if prompt_option(&mut self.scope, name, value)? || self.request_option(name, value)? {
+            return Ok(());
+        }
+        Err(unknown(name, &PROMPT_OPTIONS, &REQUEST_OPTIONS))
+    }
+
+    fn request_option(&mut self, name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         let request = &mut self.request;
         match name {
             "session_id" => request.session_id = text_or_none(name, value)?,

@@ -32,8 +32,8 @@ pub fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 }
 
 /// What a caller asks for besides its prompt: the scope of the keys, and the rest of the request.
-pub fn asked(live: &LiveRouter, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Scope, Request)> {
-    let Options { scope, mut request, allowed } = Options::read(options)?;
+pub fn resolve(live: &LiveRouter, options: Options) -> PyResult<(Scope, Request)> {
+    let Options { scope, mut request, allowed } = options;
     if let Some(names) = allowed {
         let found: Result<_, RouterError> = names.iter().map(|name| live.find(name)).collect();
         request.allowed = Some(found.map_err(errors::router)?);
@@ -48,7 +48,7 @@ pub fn prepare(
     options: Option<&Bound<'_, PyDict>>,
     scratch: &mut Scratch,
 ) -> PyResult<Request> {
-    let (scope, mut request) = asked(live, options)?;
+    let (scope, mut request) = resolve(live, Options::read(options)?)?;
     given.read(live, &scope, &mut request, scratch)?;
     Ok(request)
 }
@@ -69,7 +69,7 @@ impl Router {
     }
 
     /// Places a request, or waits until it has a place.
-    fn decide(
+    pub fn decide(
         &self,
         py: Python<'_>,
         live: Arc<LiveRouter>,
@@ -155,7 +155,7 @@ impl Router {
     ) -> PyResult<Vec<Decision>> {
         let live = self.live()?;
         let batch = Batch::of(prompts, offsets)?;
-        let (scope, mut request) = asked(&live, options)?;
+        let (scope, mut request) = resolve(&live, Options::read(options)?)?;
         let mut decisions = Vec::with_capacity(batch.len());
         for position in 0..batch.len() {
             let routed = with_scratch(|scratch| {

@@ -8,76 +8,17 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from embedded_engine import embedded_engine
 from llmd_sched import ConfigError, EngineError
 from llmd_sched.ray import EngineSignals, Settings, _brain
 from llmd_sched.ray._replicas import endpoint_of
-from llmd_sched.ray._requests import PART, asked
+from llmd_sched.ray._requests import found, with_ids
 
 
 def pending(*args: Any, session: str = "", adapter: str = "", **kwargs: Any) -> Any:
     metadata = SimpleNamespace(session_id=session, multiplexed_model_id=adapter)
     return SimpleNamespace(args=args, kwargs=kwargs, metadata=metadata)
-
-
-MESSAGES = [
-    {"role": "system", "content": "be brief"},
-    {"role": "user", "content": [{"type": "text", "text": "hello"}]},
-]
-TALK = PART.join(["system", "be brief", "user", "hello"])
-
-
-@pytest.mark.parametrize(
-    ("call", "tokens", "text"),
-    [
-        (pending({"messages": MESSAGES}), None, TALK),
-        (pending(SimpleNamespace(messages=MESSAGES)), None, TALK),
-        (pending(request={"prompt": "once"}), None, "once"),
-        (pending({"prompt": ["one", "two"]}), None, "one"),
-        (pending({"prompt": [1, 2, 3]}), [1, 2, 3], None),
-        (pending({"prompt": [[1, 2], [3]]}), [1, 2], None),
-        (pending({"input": "respond"}), None, "respond"),
-        (pending({"input": MESSAGES}), None, TALK),
-        (pending({"prompt_token_ids": [7], "prompt": "seven"}), [7], None),
-        (pending({"messages": MESSAGES}, request_token_ids=[5, 6]), [5, 6], None),
-        (pending("plain", 3, None), None, None),
-        (pending(), None, None),
-        (pending({"prompt": []}), None, None),
-        (pending({"messages": None}), None, None),
-    ],
-)
-def test_a_prompt_is_found_in_every_shape(call: Any, tokens: Any, text: str | None) -> None:
-    found = asked(call, {}, None)
-    assert (found.tokens, found.text) == (tokens, text)
-
-
-def test_a_numpy_prompt_is_passed_as_it_is() -> None:
-    prompt = np.arange(8, dtype=np.uint32)
-    assert asked(pending({"prompt": prompt}), {}, None).tokens is prompt
-
-
-def test_a_longer_conversation_begins_as_the_shorter_one() -> None:
-    longer = [*MESSAGES, {"role": "assistant", "content": "hi"}]
-    text = asked(pending({"messages": longer}), {}, None).text
-    assert text is not None
-    assert text.startswith(TALK)
-
-
-def test_options_come_from_ray_the_payload_and_headers() -> None:
-    scope = {"headers": [(b"x-session-id", b"s9"), (b"x-slo-ttft-ms", b"250")]}
-    head = SimpleNamespace(asgi_scope=scope)
-    found = asked(pending(head), {"ttft_slo_ms": 1000.0}, None)
-    assert found.options == {"ttft_slo_ms": 250.0, "session_id": "s9"}
-    body = {"prompt": "p", "max_tokens": 12, "cache_salt": "t1"}
-    found = asked(pending(body, session="s1", adapter="a"), {}, None)
-    assert found.options == {
-        "session_id": "s1",
-        "lora": "a",
-        "max_output_tokens": 12,
-        "cache_salt": "t1",
-    }
 
 
 @pytest.mark.parametrize(
@@ -93,8 +34,15 @@ def test_options_come_from_ray_the_payload_and_headers() -> None:
 def test_an_application_finds_its_own_prompts(
     answer: Any, tokens: Any, text: str | None, options: dict[str, Any]
 ) -> None:
-    found = asked(pending("opaque", k=1), {}, lambda args, kwargs: answer)
-    assert (found.tokens, found.text, found.options) == (tokens, text, options)
+    usual = {"ttft_slo_ms": 500.0}
+    assert found(answer, usual) == (tokens, text, usual | options)
+
+
+def test_ids_that_ray_knows_are_options() -> None:
+    usual = {"ttft_slo_ms": 500.0}
+    assert with_ids(usual, pending().metadata) == usual
+    known = with_ids(usual, pending(session="s1", adapter="a").metadata)
+    assert known == {"ttft_slo_ms": 500.0, "session_id": "s1", "lora": "a"}
 
 
 @pytest.mark.parametrize(
@@ -183,6 +131,17 @@ def test_an_engine_tells_what_it_is_and_how_it_is() -> None:
         told.tell_engine(engine.url, metrics=None)
         (signals,) = asyncio.run(told.record_routing_stats()).values()
         assert (signals["running_requests"], signals["kv_blocks"]) == (0.0, 256)
+
+
+def test_an_engine_is_told_with_routing_stats_where_ray_takes_no_metadata() -> None:
+    told = EngineSignals()
+    told.tell_engine(kv_events="tcp://h:1")
+    stats = asyncio.run(told.record_routing_stats())
+    assert endpoint_of(SimpleNamespace(routing_stats=stats), Settings()) == {
+        "kv_events": "tcp://h:1"
+    }
+    told.record_replica_metadata()
+    assert asyncio.run(told.record_routing_stats()) == {"llmd_sched": {}}
 
 
 def test_an_engine_that_cannot_be_told_is_named() -> None:
@@ -308,6 +267,20 @@ def test_an_end_may_be_told_of_before_its_beginning(loop: asyncio.AbstractEventL
         told(None)
     loop.run_until_complete(asyncio.sleep(0))
     assert (loads(brain), brain.counters()["booked"]) == ({"one": 0}, 0)
+
+
+def test_an_end_that_ray_does_not_tell_is_followed(loop: asyncio.AbstractEventLoop) -> None:
+    brain = _brain.DeploymentBrain("d", Settings())
+    one = replica_of("one")
+    brain.sync([one])
+    call, result = sent(loop, "a"), Result()
+    brain.rank([one], call, lambda replicas: replicas)
+    brain.taken(call, one.replica_id, result, follow=True)
+    assert loads(brain) == {"one": 1}
+    for told in result.ended:
+        told(None)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert loads(brain) == {"one": 0}
 
 
 def test_a_request_that_was_turned_away_is_booked_where_it_went_then(

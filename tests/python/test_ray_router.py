@@ -110,6 +110,8 @@ def test_prompts_that_share_a_prefix_share_a_replica_and_nobody_starves(serve: A
 
 
 def test_a_popular_prefix_spills_over_when_its_replica_is_full(serve: Any, gate: Any) -> None:
+    from llmd_sched.ray.router import TELLS_ENDS
+
     handle = deploy(serve, "spill", ongoing=4)
     held = [handle.remote({**prompt_of(0, turn), "gate": gate}) for turn in range(16)]
     until(lambda: sum(it.inflight_requests for it in endpoints_of("spill")) == 16)
@@ -124,7 +126,9 @@ def test_a_popular_prefix_spills_over_when_its_replica_is_full(serve: Any, gate:
     by_replica = Counter(response.result() for response in held)
     assert sorted(by_replica.values()) == [4, 4, 4, 4]
     assert all(response.result() for response in more)
-    until(lambda: counters_of("spill")["booked"] == 0)
+    # Ray 2.50 does not tell of one that its client left before the replica had answered.
+    untold = 0 if TELLS_ENDS else 1
+    until(lambda: counters_of("spill")["booked"] <= untold)
     assert counters_of("spill")["fallbacks"] == 0
     serve.delete("spill")
 

@@ -13,6 +13,7 @@ from llmd_sched._core._explanation import FilterStep as FilterStep
 from llmd_sched._core._explanation import Matches as Matches
 from llmd_sched._core._internal import _after_fork as _after_fork
 from llmd_sched._core._internal import _before_fork as _before_fork
+from llmd_sched._core._internal import _read_call as _read_call
 from llmd_sched._core._internal import errand_run as errand_run
 from llmd_sched._core._internal import explain_body as explain_body
 from llmd_sched._core._internal import request_options as request_options

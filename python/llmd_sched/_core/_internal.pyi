@@ -1,6 +1,7 @@
 """What only the package itself calls."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from llmd_sched._types import HeaderOptions, RequestOptions, Tokens
 from typing_extensions import Unpack
@@ -44,6 +45,9 @@ def errand_run(errand: bytes, number: int) -> bytes:
 
     Raises :class:`ConfigError` for an errand of another release, or a run that cannot be.
     """
+
+def _read_call(args: Sequence[Any], kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """What :func:`llmd_sched.ray.asked` returns."""
 
 def _before_fork() -> None: ...
 def _after_fork(in_child: bool) -> None: ...

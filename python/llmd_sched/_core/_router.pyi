@@ -214,6 +214,19 @@ class Router:
         (0, 'none')
         """
 
+    def _route_call(
+        self,
+        args: Sequence[Any],
+        kwargs: dict[str, Any] | None,
+        options: dict[str, Any],
+        allowed: Sequence[EndpointRef] | None = None,
+    ) -> Decision:
+        """As :meth:`route`, with the prompt and options that :func:`llmd_sched.ray.asked` finds in
+        the call of a Ray Serve handle, over ``options``.
+
+        A call without a prompt counts as a request, and matches nothing.
+        """
+
     def route_async(
         self,
         tokens: Tokens | PromptKeys | None = None,

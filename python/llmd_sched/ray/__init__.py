@@ -26,13 +26,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmd_sched.ray._requests import asked
 from llmd_sched.ray._settings import Settings
 from llmd_sched.ray._signals import EngineSignals
 
 if TYPE_CHECKING:
     from llmd_sched.ray.router import LlmdRouter
 
-__all__ = ["EngineSignals", "LlmdRouter", "Settings", "counters"]
+__all__ = ["EngineSignals", "LlmdRouter", "Settings", "asked", "counters"]
 
 
 def counters() -> dict[str, dict[str, Any]]:

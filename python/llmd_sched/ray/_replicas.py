@@ -9,6 +9,8 @@ from llmd_sched.ray._settings import Settings
 
 # Under this key of its metadata a replica describes its engine; of its routing stats, how that is.
 METADATA_KEY = "llmd_sched"
+# Under this one of its routing stats it describes its engine where Ray takes no metadata.
+ENGINE_KEY = "llmd_sched_engine"
 # What Ray's own LLM replicas publish among their routing stats.
 RAY_LLM_KEY = "kv_event_metadata"
 
@@ -41,7 +43,8 @@ def signals_of(replica: Any) -> Mapping[str, Any] | None:
 def told_by(replica: Any) -> dict[str, Any]:
     """What a replica of :class:`llmd_sched.ray.EngineSignals` tells of its engine."""
     metadata = getattr(replica, "replica_metadata", None) or {}
-    own = metadata.get(METADATA_KEY)
+    stats = getattr(replica, "routing_stats", None) or {}
+    own = metadata.get(METADATA_KEY) or stats.get(ENGINE_KEY)
     if not isinstance(own, Mapping):
         return {}
     return {name: own[name] for name in TOLD if own.get(name)}

@@ -67,7 +67,7 @@ class Settings:
         fleet = {"first_tokens": "guessed", **self.config.get("fleet", {})}
         return {**self.config, "fleet": fleet}
 
-    def request_options(self) -> dict[str, float]:
+    def request_options(self) -> dict[str, Any]:
         """The options that every request gets unless it says otherwise."""
         named = {"ttft_ms": "ttft_slo_ms", "tpot_ms": "tpot_slo_ms"}
         return {named[key]: float(cast(float, value)) for key, value in self.slo.items()}

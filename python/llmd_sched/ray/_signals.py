@@ -16,7 +16,7 @@ from typing import Any
 from llmd_sched._core import describe_engine, read_metrics
 from llmd_sched._errors import EngineError
 from llmd_sched._types import Signals
-from llmd_sched.ray._replicas import METADATA_KEY, TOLD
+from llmd_sched.ray._replicas import ENGINE_KEY, METADATA_KEY, TOLD
 
 READ_TIMEOUT_S = 5.0
 
@@ -47,6 +47,7 @@ class EngineSignals:
 
     _engine_url: str | None = None
     _engine_told: Mapping[str, Any] | None = None
+    _metadata_taken = False
 
     def tell_engine(self, url: str | None = None, **told: Any) -> None:
         """Says where the engine is followed, and what it can hold.
@@ -88,11 +89,16 @@ class EngineSignals:
             raise RuntimeError(
                 "EngineSignals: call tell_engine() in __init__, when the engine is up"
             )
+        self._metadata_taken = True
         return {METADATA_KEY: dict(self._engine_told)}
 
     async def record_routing_stats(self) -> dict[str, Any]:
         """Ray calls it every ``request_routing_stats_period_s``."""
-        return {METADATA_KEY: await self.engine_signals()}
+        stats: dict[str, Any] = {METADATA_KEY: await self.engine_signals()}
+        # Ray 2.50 does not ask for metadata; those that do ask before this.
+        if self._engine_told is not None and not self._metadata_taken:
+            stats[ENGINE_KEY] = dict(self._engine_told)
+        return stats
 
 
 def read(url: str) -> str:

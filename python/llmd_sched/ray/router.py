@@ -14,6 +14,10 @@ except ImportError as absent:
     ) from absent
 
 
+# Ray 2.50 tells of no end of a request.
+TELLS_ENDS = hasattr(RequestRouter, "on_request_completed")
+
+
 class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types that hold
     """Sends each request where the brain says. Keywords: :class:`llmd_sched.ray.Settings`.
 
@@ -49,7 +53,7 @@ class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types th
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any
     ) -> None:
         """Books the request where it runs: the replica has taken it."""
-        self._brain.taken(pending_request, replica_id, result)
+        self._brain.taken(pending_request, replica_id, result, follow=not TELLS_ENDS)
         super().on_request_routed(pending_request, replica_id, result)
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:

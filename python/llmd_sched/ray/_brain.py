@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from llmd_sched._core import Decision, Router
 from llmd_sched._errors import LlmdError
+from llmd_sched.ray._keys import RequestKeys
 from llmd_sched.ray._replicas import endpoint_of, signals_of
 from llmd_sched.ray._requests import Asked, asked
 from llmd_sched.ray._settings import Settings
@@ -57,6 +58,7 @@ class DeploymentBrain:
         self._replicas: dict[str, Any] = {}
         self._described: dict[str, Any] = {}
         self._signals: dict[str, Any] = {}
+        self._keys = RequestKeys()
         # Oldest first.
         self._bookings: dict[str, Booking] = {}
         # The attempts that are over, for as long as Ray has them: see `taken`.
@@ -108,7 +110,7 @@ class DeploymentBrain:
         now_s = time.monotonic()
         if now_s >= self._overdue_s:
             self._forget_overdue(now_s)
-        request_id = pending.metadata.internal_request_id
+        request_id = self._keys.of(pending, self._bookings)
         before = self._bookings.pop(request_id, None)
         if before is not None:
             self._repicks += 1
@@ -142,6 +144,7 @@ class DeploymentBrain:
             overdue.append(request_id)
         for request_id in overdue:
             self.router.cancel(self._bookings.pop(request_id).decision)
+        self._keys.forget_all_but(self._bookings)
 
     def _route(self, wanted: Asked, allowed: Sequence[str] | None) -> Decision:
         options = wanted.options
@@ -198,7 +201,7 @@ class DeploymentBrain:
 
     def _taken(self, pending: Any, replica_id: Any, result: Any) -> None:
         name = replica_id.to_full_id_str()
-        request_id = pending.metadata.internal_request_id
+        request_id = self._keys.of(pending, self._bookings)
         booking = self._bookings.get(request_id)
         if booking is not None and booking.decision.address == name:
             booking.is_waiting = False
@@ -214,9 +217,9 @@ class DeploymentBrain:
         self._book_at(name, request_id, wanted, pending.future)
         if booking is None:
             # Its end may have been told of already, when there was nothing to release.
-            loop = pending.future.get_loop()
+            loop, internal_id = pending.future.get_loop(), pending.metadata.internal_request_id
             result.add_done_callback(
-                lambda _: loop.call_soon_threadsafe(self.completed, replica_id, request_id)
+                lambda _: loop.call_soon_threadsafe(self.completed, replica_id, internal_id)
             )
 
     # What Ray tells.
@@ -285,14 +288,15 @@ class DeploymentBrain:
         """A request is over. Ray says it too of a replica that only turned the request away, while
         the request has been picked its next place already.
         """
-        booking = self._bookings.get(request_id)
-        if booking is None or booking.is_waiting:
-            return
-        if booking.decision.address != replica_id.to_full_id_str():
-            return
-        del self._bookings[request_id]
-        self._over.add(booking.future)
-        self.router.finish(booking.decision)
+        name = replica_id.to_full_id_str()
+        for key in self._keys.all_of(request_id):
+            booking = self._bookings.get(key)
+            if booking is not None and not booking.is_waiting and booking.decision.address == name:
+                del self._bookings[key]
+                self._keys.forget(request_id, key)
+                self._over.add(booking.future)
+                self.router.finish(booking.decision)
+                return
 
     # What is shown.
 

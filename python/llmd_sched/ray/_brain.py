@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from llmd_sched._core import Decision, Router
 from llmd_sched._errors import LlmdError
+from llmd_sched.ray._exchange import Exchange
 from llmd_sched.ray._keys import RequestKeys
 from llmd_sched.ray._replicas import endpoint_of, signals_of
 from llmd_sched.ray._requests import Asked, asked
@@ -53,6 +54,7 @@ class DeploymentBrain:
         self.router = Router(
             settings.router_config(), block_size=settings.block_size, profile=settings.policy
         )
+        self._exchange = Exchange(name, self.router, settings.exchange_ms)
         self._lease_s = self.router.config()["fleet"]["lease_ms"] / 1e3
         # By the replica's full id, which is its endpoint's address.
         self._replicas: dict[str, Any] = {}
@@ -228,6 +230,7 @@ class DeploymentBrain:
         """These are the replicas now."""
         try:
             self._sync(replicas)
+            self._exchange.keep_up()
         except Exception as failed:
             self._fell_back(failed)
 
@@ -312,6 +315,7 @@ class DeploymentBrain:
             "last_error": self._last_error,
             "booked": len(self._bookings),
             "waiting": sum(it.is_waiting for it in list(self._bookings.values())),
+            "exchange": self._exchange.counters(),
             "pick_cpu_us": self._pick_cpu_ns / 1e3 / max(self._timed_picks, 1),
             "router": self.router.stats(),
         }
@@ -328,6 +332,7 @@ class DeploymentBrain:
 
     def close(self) -> None:
         """Ends what runs for the router."""
+        self._exchange.close()
         self.router.close()
 
 

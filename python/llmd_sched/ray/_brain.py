@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -16,6 +16,7 @@ from llmd_sched._core import Decision, Router
 from llmd_sched._errors import LlmdError
 from llmd_sched.ray._exchange import Exchange
 from llmd_sched.ray._keys import RequestKeys
+from llmd_sched.ray._metrics import Metrics
 from llmd_sched.ray._replicas import endpoint_of, signals_of
 from llmd_sched.ray._requests import Asked, asked
 from llmd_sched.ray._settings import Settings
@@ -54,7 +55,16 @@ class DeploymentBrain:
         self.router = Router(
             settings.router_config(), block_size=settings.block_size, profile=settings.policy
         )
-        self._exchange = Exchange(name, self.router, settings.exchange_ms)
+        self._metrics = Metrics(name)
+        self._exchange = Exchange(
+            name,
+            self.router,
+            settings.exchange_ms,
+            cordoned=self._cordon,
+            look=self.tell_metrics,
+        )
+        # Replaced as a whole, by another thread.
+        self._cordoned: frozenset[str] = frozenset()
         self._lease_s = self.router.config()["fleet"]["lease_ms"] / 1e3
         # By the replica's full id, which is its endpoint's address.
         self._replicas: dict[str, Any] = {}
@@ -88,6 +98,10 @@ class DeploymentBrain:
         """Replicas in the order in which Ray should try them: the best, then all."""
         if pending is None or not candidates:
             return [list(candidates)]
+        if self._cordoned:
+            candidates = [
+                it for it in candidates if full_id(it) not in self._cordoned
+            ] or candidates
         # Without it Ray asks again at once while everybody is full.
         pending.routing_context.should_backoff = True
         self._picks += 1
@@ -301,7 +315,15 @@ class DeploymentBrain:
                 self.router.finish(booking.decision)
                 return
 
+    def _cordon(self, replicas: Iterable[str]) -> None:
+        """These get no new requests, unless there are no others."""
+        self._cordoned = frozenset(replicas)
+
     # What is shown.
+
+    def tell_metrics(self) -> None:
+        """Brings Ray's metrics up to date."""
+        self._metrics.tell(self.counters())
 
     def counters(self) -> dict[str, Any]:
         """As :func:`llmd_sched.ray.counters` says."""
@@ -315,6 +337,7 @@ class DeploymentBrain:
             "last_error": self._last_error,
             "booked": len(self._bookings),
             "waiting": sum(it.is_waiting for it in list(self._bookings.values())),
+            "cordoned": len(self._cordoned),
             "exchange": self._exchange.counters(),
             "pick_cpu_us": self._pick_cpu_ns / 1e3 / max(self._timed_picks, 1),
             "router": self.router.stats(),

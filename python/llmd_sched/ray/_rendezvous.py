@@ -1,4 +1,5 @@
-"""Where the routers of a deployment find each other: an actor that knows their addresses.
+"""Where the routers of a deployment find each other: an actor that knows their addresses, and which
+replicas are to get no requests.
 
 What routers tell each other does not go through it, so it is asked once in half a minute by each,
 and answers at once only when somebody came or left. A call of an actor costs a millisecond of CPU:
@@ -52,13 +53,16 @@ def directory_class() -> type:
             # By deployment and router: its address, and until when it is there.
             self._routers: dict[str, dict[str, tuple[str, float]]] = {}
             self._changed: dict[str, Any] = {}
+            self._cordoned: dict[str, set[str]] = {}
 
         async def meet(
-            self, deployment: str, router: str, address: str, seen: str
-        ) -> tuple[str, list[str]]:
-            """Notes that a router is there, and returns a version and the addresses of all: as
-            soon as they are not those of the version `seen`, or when patience ends.
+            self, deployment: str, router: str, address: str, cordoned: list[str], seen: str
+        ) -> tuple[str, list[str], list[str]]:
+            """Notes that a router is there, and returns a version, the addresses of all, and the
+            replicas that are cordoned: as soon as they are not those of the version `seen`, or when
+            patience ends. What the first one knows to be cordoned an actor before this was told.
             """
+            self._cordoned.setdefault(deployment, set(cordoned))
             there = self._routers.setdefault(deployment, {})
             is_news = there.get(router, ("", 0.0))[0] != address
             there[router] = (address, self._clock() + lease_s)
@@ -71,7 +75,16 @@ def directory_class() -> type:
                 except self._asyncio.TimeoutError:
                     if self._forget_silent(there):
                         self._announce(deployment)
-            return self._seen(deployment), sorted(address for address, _ in there.values())
+            addresses = sorted(address for address, _ in there.values() if address)
+            return self._seen(deployment), addresses, sorted(self._cordoned[deployment])
+
+        def cordon(self, deployment: str, replica: str, is_cordoned: bool) -> bool:
+            """Whether there is anybody to tell it to."""
+            if (cordoned := self._cordoned.get(deployment)) is None:
+                return False
+            (cordoned.add if is_cordoned else cordoned.discard)(replica)
+            self._announce(deployment)
+            return True
 
         def leave(self, deployment: str, router: str) -> None:
             """Forgets a router."""

@@ -38,8 +38,10 @@ class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types th
     def _get_pending_request_matching_internal_request_id(
         self, request_metadata: Any = None
     ) -> PendingRequest | None:
-        """Whom a replica was found for. Ray looks by the internal id, which all requests have that a
-        replica makes while it serves one, and finds one of them: the others would wait for ever.
+        """Whom a replica was found for.
+
+        Ray looks by the internal id, which all requests have that a replica makes while it serves
+        one, and finds one of them: the others would wait for ever.
         """
         found = super()._get_pending_request_matching_internal_request_id(request_metadata)
         if request_metadata is None or (found is not None and found.metadata is request_metadata):

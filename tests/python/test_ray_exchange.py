@@ -175,7 +175,7 @@ def test_routers_that_are_to_share_nothing_share_nothing(serve: Any) -> None:
     handle = deploy_engine(serve, "alone", exchange_ms=0)
     assert handle.remote(prompt("a")).result()
     seen = brain_of("alone").counters()["exchange"]
-    assert (seen["meetings"], seen["told"], seen["followers"]) == (0, 0, 0)
+    assert (seen["told"], seen["followers"], seen["followed"]) == (0, 0, 0)
     serve.delete("alone")
 
 

@@ -170,9 +170,12 @@ bench-predict-vllm: develop engines
 	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 256 --max-model-len 1024 -- \
 		$(BIN)/python benches/predict_vllm.py {urls} $(ARGS)
 
-.PHONY: bench-ray-pick
+.PHONY: bench-ray-pick bench-ray-routers
 bench-ray-pick: develop
 	$(BIN)/python benches/ray_pick.py $(ARGS)
+
+bench-ray-routers: develop
+	$(BIN)/python benches/ray_routers.py $(ARGS)
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

@@ -4,7 +4,7 @@ use llmd_brain::brain::PeerTotals;
 
 /// What this router writes and reads.
 const VERSION: u8 = 1;
-/// Longest message; about 120 bytes an endpoint.
+/// Longest message; about 75 bytes an endpoint.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Why bytes are no message.

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use llmd_bodies::observe::metrics::{self, SeriesFilter};
 use llmd_bodies::observe::{DecodeLimits, Decoded, EventFormat, Recovery, RecoveryConfig, Step};
+use llmd_bodies::router::peers;
 use llmd_bodies::zmtp::{Session, SessionConfig, SocketType};
+use llmd_brain::fleet::{EndpointSpec, Fleet, FleetConfig, Load};
 use llmd_brain::index::snapshot::format::{Item, Reader, Writer};
 use llmd_brain::index::snapshot::{ImportError, Record};
 use llmd_brain::index::{IndexConfig, KvEvent, Residency, Source};
@@ -207,5 +209,24 @@ pub fn snapshot(data: &[u8]) {
             assert_eq!(imported, Ok(held));
         }
         Err(_) => assert_eq!((held, index.stats().keys), (0, 0)),
+    }
+}
+
+/// Another router's message: what is decoded is written again as it was read, and counts until its
+/// router falls silent, whatever it says.
+pub fn peer_totals(data: &[u8]) {
+    let Ok(totals) = peers::decode(data) else { return };
+    assert_eq!(peers::decode(&peers::encode(&totals)).as_ref(), Ok(&totals));
+    let config = FleetConfig::default();
+    let silent = Time::from_millis_f64(config.peer_ttl_ms as f64);
+    let mut fleet = Fleet::new(config);
+    for address in ["http://a", "http://b"] {
+        let _ = fleet.join(Time::ZERO, EndpointSpec::new(address, ""));
+    }
+    let _ = fleet.apply_peer(Time::ZERO, &totals);
+    fleet.expire(silent);
+    for id in fleet.ids().collect::<Vec<_>>() {
+        assert_eq!(fleet.peer_load(id.slot), Load::default());
+        assert_eq!(fleet.columns().load(id.slot).inflight_requests, 0);
     }
 }

@@ -64,6 +64,12 @@ class EngineError(LlmdError, ConnectionError):
     """A live engine or router could not be reached, or did not answer as one."""
 
 
+class PeerError(LlmdError, ValueError):
+    """Another router's message that cannot be taken in, an address that cannot be listened at or
+    followed, or a router without a name of its own: the message says which.
+    """
+
+
 class KvTimeoutError(LlmdError, TimeoutError):
     """An engine's KV events did not reach the wanted sequence number in time."""
 

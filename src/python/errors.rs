@@ -15,6 +15,7 @@ import_exception!(llmd_sched._errors, EndpointError);
 import_exception!(llmd_sched._errors, EngineError);
 import_exception!(llmd_sched._errors, KvTimeoutError);
 import_exception!(llmd_sched._errors, NoEndpointError);
+import_exception!(llmd_sched._errors, PeerError);
 import_exception!(llmd_sched._errors, PromptError);
 import_exception!(llmd_sched._errors, ReplayError);
 import_exception!(llmd_sched._errors, RouterClosedError);
@@ -35,6 +36,10 @@ pub fn router(error: RouterError) -> PyErr {
         | RouterError::Brain(BrainError::Fleet(FleetError::Unknown(_))) => {
             UnknownEndpointError::new_err(message)
         }
+        RouterError::Peers(_)
+        | RouterError::Brain(BrainError::Fleet(
+            FleetError::TooManyPeers(_) | FleetError::RouterName { .. },
+        )) => PeerError::new_err(message),
         RouterError::NoKvEvents(_)
         | RouterError::KvAddress(_)
         | RouterError::Brain(BrainError::Fleet(_)) => EndpointError::new_err(message),

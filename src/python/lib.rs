@@ -41,6 +41,7 @@ mod json;
 mod kv;
 mod matches;
 mod options;
+mod peers;
 mod prompt;
 mod prompt_keys;
 mod replay;

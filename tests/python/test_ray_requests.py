@@ -298,3 +298,31 @@ def test_a_request_that_was_turned_away_is_booked_where_it_went_then(
     call.future = loop.create_future()
     brain.taken(call, one.replica_id, Result())
     assert loads(brain) == {"one": 1}
+
+
+def test_requests_made_in_the_course_of_one_are_booked_apart(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    brain = _brain.DeploymentBrain("d", Settings())
+    one, other = replica_of("one"), replica_of("other")
+    brain.sync([one, other])
+    calls = [sent(loop, "parent") for _ in range(4)]
+    for call, replica in zip(calls, [one, other, one, other], strict=True):
+        brain.rank([replica], call, lambda replicas: replicas)
+        call.future.set_result(replica)
+    loop.run_until_complete(asyncio.sleep(0))
+    for call, replica in zip(calls, [one, other, one, other], strict=True):
+        brain.taken(call, replica.replica_id, Result())
+    assert loads(brain) == {"one": 2, "other": 2}
+    assert (brain.counters()["picks"], brain.counters()["repicks"]) == (4, 0)
+    # One is turned away after all, and asked for again: it is the same request.
+    again = sent(loop, "parent")
+    brain.rank([one, other], again, lambda replicas: replicas)
+    brain.rank([other], again, lambda replicas: replicas)
+    assert (loads(brain), brain.counters()["repicks"]) == ({"one": 2, "other": 3}, 1)
+    again.future.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    for replica in (other, one, one, other, other):
+        brain.completed(replica.replica_id, "parent")
+    assert (loads(brain), brain.counters()["booked"]) == ({"one": 0, "other": 0}, 0)
+    assert brain.counters()["fallbacks"] == 0

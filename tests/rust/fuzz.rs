@@ -8,7 +8,10 @@
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
-use llmd_brain::fleet::{EndpointSpec, Fleet, FleetConfig};
+use llmd_bodies::router::peers;
+use llmd_brain::fleet::{
+    EndpointSpec, Fleet, FleetConfig, Load, PeerHead, PeerLoad, PeerTotals, PrefillTotals,
+};
 use llmd_brain::index::snapshot::format::Writer;
 use llmd_brain::index::snapshot::{MoreCopies, Record, Run};
 use llmd_brain::predict::{EngineProfile, PredictConfig, Predictor};
@@ -232,4 +235,35 @@ fn learned_models() {
         predictor.admit(id.slot, fleet.columns().model[id.slot.index()], Some(profile));
     }
     fuzz("learned_models", &[predictor.save(&fleet).encode()], targets::learned_models);
+}
+
+#[test]
+fn peer_totals() {
+    let load = |address: &str, requests| PeerLoad {
+        address: address.to_owned(),
+        dp_rank: 0,
+        load: Load { inflight_requests: requests, pending_prefill_tokens: 900, ..Load::default() },
+        head: Some(PeerHead {
+            booked_us_ago: 70_000,
+            since_us_ago: 300,
+            uncached_tokens: 900,
+            pairs: 1 << 20,
+        }),
+        head_done_us_ago: Some(5_000_000_000),
+        prefills: PrefillTotals {
+            booked_requests: 9,
+            booked_tokens: 1 << 33,
+            ..PrefillTotals::default()
+        },
+    };
+    let message = |endpoints| {
+        let router = "10.0.0.1:17:5eed".to_owned();
+        peers::encode(&PeerTotals { router, epoch: 1 << 50, sequence: 300, endpoints })
+    };
+    let seeds = [
+        message(vec![]),
+        message(vec![load("http://a", 1)]),
+        message(vec![load("http://a", 3), load("http://b", u32::MAX), load("http://elsewhere", 2)]),
+    ];
+    fuzz("peer_totals", &seeds, targets::peer_totals);
 }

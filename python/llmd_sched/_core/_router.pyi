@@ -479,6 +479,68 @@ class Router:
         Raises :class:`KvTimeoutError`, and as :meth:`kv_position` does.
         """
 
+    # Several routers in front of the same engines.
+
+    def tell_peers(self, listen: str, *, interval_ms: float = 10.0) -> str:
+        """Tells other routers from now on what this one has in flight, and returns the address at
+        which they follow it (:meth:`hear_peers`).
+
+        ``listen`` is ``"tcp://host:port"``, with port 0 for any free one; the host has to be one
+        at which the others reach this process. What changed is told once in ``interval_ms``
+        milliseconds at most, and nothing while nothing is in flight here and no peer is at work.
+        ``fleet.router`` of the configuration is the name by which peers know this router.
+        ``stats()["peers"]`` counts. After a ``fork`` the child tells and hears nobody.
+
+        Raises :class:`PeerError` for an address that cannot be listened at, a router without a
+        name, and an interval that is not 1 ms to a third of ``fleet.peer_ttl_ms``;
+        :class:`RouterClosedError`.
+
+        >>> from llmd_sched import Router
+        >>> a = Router({"fleet": {"router": "a"}})
+        >>> b = Router({"fleet": {"router": "b"}})
+        >>> addresses = [router.tell_peers("tcp://127.0.0.1:0") for router in (a, b)]
+        >>> for router in (a, b):
+        ...     router.hear_peers(addresses)
+        >>> a.stats()["peers"]["followed"]
+        1
+        """
+
+    def hear_peers(self, addresses: Sequence[str]) -> None:
+        """Follows the routers that told these addresses (:meth:`tell_peers`), and no others any
+        more; this router's own may be among them.
+
+        Their load counts as :meth:`Endpoint.inflight_requests` and for every scorer, until they
+        have been silent for ``fleet.peer_ttl_ms`` (3 s). Connections are made again for as long as
+        an address is in the list. Raises :class:`PeerError` for one that cannot be, and
+        :class:`RouterClosedError`.
+        """
+
+    def own_totals(self) -> bytes:
+        """What this router has in flight, for :meth:`peer_totals` of the others: for routers that
+        exchange messages in another way than :meth:`tell_peers` does.
+
+        A message says all of it, so that a lost one is healed by the next; a later one replaces
+        it, an earlier one that comes late is left out. Send several in the time of
+        ``fleet.peer_ttl_ms``. Raises :class:`PeerError` for a router without a name.
+
+        >>> from llmd_sched import Router
+        >>> a = Router({"fleet": {"router": "a"}})
+        >>> b = Router({"fleet": {"router": "b"}})
+        >>> for router in (a, b):
+        ...     _ = router.add_endpoint("http://10.0.0.1:8000")
+        >>> decision = a.route([1, 2, 3])
+        >>> b.peer_totals(a.own_totals())
+        >>> b.endpoint("http://10.0.0.1:8000").inflight_requests
+        1
+        """
+
+    def peer_totals(self, message: bytes) -> None:
+        """Takes in what :meth:`own_totals` of another router returned.
+
+        Endpoints that are not in this fleet are left out. Raises :class:`PeerError` for bytes that
+        are no message, and for one router more than ``fleet.max_peers``.
+        """
+
     # The index as a file.
 
     def save_index(self, path: str | PathLike[str]) -> dict[str, int]:

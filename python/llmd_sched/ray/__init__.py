@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmd_sched.ray._cordons import cordon, drain, uncordon
 from llmd_sched.ray._requests import asked
 from llmd_sched.ray._settings import Settings
 from llmd_sched.ray._signals import EngineSignals
@@ -33,7 +34,16 @@ from llmd_sched.ray._signals import EngineSignals
 if TYPE_CHECKING:
     from llmd_sched.ray.router import LlmdRouter
 
-__all__ = ["EngineSignals", "LlmdRouter", "Settings", "asked", "counters"]
+__all__ = [
+    "EngineSignals",
+    "LlmdRouter",
+    "Settings",
+    "asked",
+    "cordon",
+    "counters",
+    "drain",
+    "uncordon",
+]
 
 
 def counters() -> dict[str, dict[str, Any]]:
@@ -43,8 +53,11 @@ def counters() -> dict[str, dict[str, Any]]:
     ``fallbacks``, times that Ray chose because of an error, and ``last_error``; ``moved``, requests
     that Ray sent elsewhere than picked; ``reports``, times that a replica's routing stats told how
     its engine is, and ``bad_reports``, times that what a replica told made no sense; ``booked``,
-    requests picked and not over, ``waiting`` of which Ray has not sent yet; ``pick_cpu_us``, mean
-    CPU time of a pick, microseconds, of one pick in 16; ``router``, what
+    requests picked and not over, ``waiting`` of which Ray has not sent yet; ``cordoned`` replicas;
+    ``pick_cpu_us``, mean CPU time of a pick, microseconds, of one pick in 16; ``exchange``, how
+    telling other routers of the deployment goes: ``told`` and ``heard`` messages, those
+    ``refused``, routers ``followed``, ``connected`` ones of them and ``followers``, ``meetings`` at
+    the rendezvous, ``failures``, and ``last_error``; ``router``, what
     :meth:`llmd_sched.Router.stats` says.
     """
     from llmd_sched.ray._deployments import all_deployments

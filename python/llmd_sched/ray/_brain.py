@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
 from llmd_sched._core import Decision, Router
 from llmd_sched._errors import LlmdError
+from llmd_sched.ray._exchange import Exchange
+from llmd_sched.ray._keys import RequestKeys
+from llmd_sched.ray._metrics import Metrics
 from llmd_sched.ray._replicas import endpoint_of, signals_of
 from llmd_sched.ray._requests import found, with_ids
 from llmd_sched.ray._settings import Settings
@@ -45,11 +48,22 @@ class DeploymentBrain:
         self.router = Router(
             settings.router_config(), block_size=settings.block_size, profile=settings.policy
         )
+        self._metrics = Metrics(name)
+        self._exchange = Exchange(
+            name,
+            self.router,
+            settings.exchange_ms,
+            cordoned=self._cordon,
+            look=self.tell_metrics,
+        )
+        # Replaced as a whole, by another thread.
+        self._cordoned: frozenset[str] = frozenset()
         self._lease_s = self.router.config()["fleet"]["lease_ms"] / 1e3
         # By the replica's full id, which is its endpoint's address.
         self._replicas: dict[str, Any] = {}
         self._described: dict[str, Any] = {}
         self._signals: dict[str, Any] = {}
+        self._keys = RequestKeys()
         # Oldest first.
         self._bookings: dict[str, Booking] = {}
         # Requests that Ray has not sent yet, with their ids, by the futures that say where it does.
@@ -79,6 +93,9 @@ class DeploymentBrain:
         """Replicas in the order in which Ray should try them: the best, then all."""
         if pending is None or not candidates:
             return [candidates]
+        if self._cordoned:
+            in_use = [it for it in candidates if full_id(it) not in self._cordoned]
+            candidates = in_use or candidates
         # Without it Ray asks again at once while everybody is full.
         pending.routing_context.should_backoff = True
         if pending.future.done():
@@ -107,7 +124,7 @@ class DeploymentBrain:
         now_s = time.monotonic()
         if now_s >= self._overdue_s:
             self._forget_overdue(now_s)
-        request_id = pending.metadata.internal_request_id
+        request_id = self._keys.of(pending, self._bookings)
         before = self._bookings.pop(request_id, None)
         if before is not None:
             self._repicks += 1
@@ -145,6 +162,7 @@ class DeploymentBrain:
             decision, future, _ = self._bookings.pop(request_id)
             self._waiting.pop(future, None)
             self.router.cancel(decision)
+        self._keys.forget_all_but(self._bookings)
 
     def _route(self, pending: Any, allowed: Sequence[str] | None) -> Decision:
         args, kwargs = pending.args, pending.kwargs
@@ -211,7 +229,7 @@ class DeploymentBrain:
 
     def _taken(self, pending: Any, replica_id: Any, result: Any) -> None:
         name = replica_id.to_full_id_str()
-        request_id = pending.metadata.internal_request_id
+        request_id = self._keys.of(pending, self._bookings)
         self._waiting.pop(pending.future, None)
         booking = self._bookings.get(request_id)
         if booking is not None and booking[0].address == name:
@@ -241,6 +259,7 @@ class DeploymentBrain:
         """These are the replicas now."""
         try:
             self._sync(replicas)
+            self._exchange.keep_up()
         except Exception as failed:
             self._fell_back(failed)
 
@@ -301,17 +320,28 @@ class DeploymentBrain:
         """A request is over. Ray says it too of a replica that only turned the request away, while
         the request has been picked its next place already.
         """
-        booking = self._bookings.get(request_id)
-        if booking is None:
-            return
-        decision, future, _ = booking
-        if future in self._waiting or decision.address != replica_id.to_full_id_str():
-            return
-        del self._bookings[request_id]
-        self._over.add(future)
-        self.router.finish(decision)
+        name = replica_id.to_full_id_str()
+        for key in self._keys.all_of(request_id):
+            booking = self._bookings.get(key)
+            if booking is None:
+                continue
+            decision, future, _ = booking
+            if future not in self._waiting and decision.address == name:
+                del self._bookings[key]
+                self._keys.forget(request_id, key)
+                self._over.add(future)
+                self.router.finish(decision)
+                return
+
+    def _cordon(self, replicas: Iterable[str]) -> None:
+        """These get no new requests, unless there are no others."""
+        self._cordoned = frozenset(replicas)
 
     # What is shown.
+
+    def tell_metrics(self) -> None:
+        """Brings Ray's metrics up to date."""
+        self._metrics.tell(self.counters())
 
     def counters(self) -> dict[str, Any]:
         """As :func:`llmd_sched.ray.counters` says."""
@@ -325,6 +355,8 @@ class DeploymentBrain:
             "last_error": self._last_error,
             "booked": len(self._bookings),
             "waiting": sum(it[1] in self._waiting for it in list(self._bookings.values())),
+            "cordoned": len(self._cordoned),
+            "exchange": self._exchange.counters(),
             "pick_cpu_us": self._pick_cpu_ns / 1e3 / max(self._timed_picks, 1),
             "router": self.router.stats(),
         }
@@ -341,6 +373,7 @@ class DeploymentBrain:
 
     def close(self) -> None:
         """Ends what runs for the router."""
+        self._exchange.close()
         self.router.close()
 
 

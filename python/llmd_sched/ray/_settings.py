@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, cast, get_args
 
 from llmd_sched._errors import ConfigError
+from llmd_sched.ray._exchange import router_name
 
 KvEvents = Literal["auto", "off"]
 
@@ -33,6 +34,9 @@ class Settings:
     - ``prompt``: ``"package.module:function"``, called with the arguments and keyword arguments of
       a call whose payload is the application's own. It returns token ids, a string, ``None`` where
       there is no prompt, or a mapping with ``tokens`` or ``text`` and any request options.
+    - ``exchange_ms``: how often this deployment's routers, one in each process that calls it, tell
+      each other at most what they have in flight, 1 to 1,000 milliseconds; they are silent while
+      nothing is. 0: they tell each other nothing.
     - ``config``: any other key of the :class:`llmd_sched.Router`'s configuration.
 
     Raises :class:`ConfigError` naming the key.
@@ -47,6 +51,7 @@ class Settings:
     kv_events: KvEvents = "auto"
     slo: Slo = field(default_factory=lambda: Slo())
     prompt: str | None = None
+    exchange_ms: float = 10.0
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -62,9 +67,9 @@ class Settings:
 
     def router_config(self) -> dict[str, Any]:
         """The configuration of the :class:`llmd_sched.Router`: what was given, with guesses of the
-        first tokens that Ray does not tell of.
+        first tokens that Ray does not tell of, and a name: the settings of all are the same.
         """
-        fleet = {"first_tokens": "guessed", **self.config.get("fleet", {})}
+        fleet = {"first_tokens": "guessed", **self.config.get("fleet", {}), "router": router_name()}
         return {**self.config, "fleet": fleet}
 
     def request_options(self) -> dict[str, Any]:
@@ -99,6 +104,13 @@ class Settings:
                 raise ConfigError(f"slo: it has no key {key!r}; it may have ttft_ms and tpot_ms")
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
                 raise ConfigError(f"slo: {key} is {value!r}; give milliseconds above 0")
+        interval_ms = self.exchange_ms
+        if isinstance(interval_ms, bool) or not isinstance(interval_ms, (int, float)):
+            raise ConfigError(f"exchange_ms: {interval_ms!r} is not a number")
+        if interval_ms != 0 and not 1 <= interval_ms <= 1_000:
+            raise ConfigError(
+                f"exchange_ms: {interval_ms} ms; give 1 to 1000, or 0 where routers share nothing"
+            )
         if not isinstance(self.config, Mapping):
             raise ConfigError(f"config: {self.config!r} is not a mapping")
         if "block_size" in self.config:

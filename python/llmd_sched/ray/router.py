@@ -39,6 +39,22 @@ class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types th
         """The best replica first, then all of them."""
         return self._brain.rank(candidate_replicas, pending_request, self.select_available_replicas)
 
+    def _get_pending_request_matching_internal_request_id(
+        self, request_metadata: Any = None
+    ) -> PendingRequest | None:
+        """Whom a replica was found for.
+
+        Ray looks by the internal id, which all requests have that a replica makes while it serves
+        one, and finds one of them: the others would wait for ever.
+        """
+        found = super()._get_pending_request_matching_internal_request_id(request_metadata)
+        if request_metadata is None or (found is not None and found.metadata is request_metadata):
+            return found
+        for pending in self._pending_requests_to_fulfill:
+            if pending.metadata is request_metadata and not pending.future.done():
+                return pending
+        return None
+
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Takes up who is there; Ray calls this whenever anything about a replica changed."""
         self._brain.sync(replicas)

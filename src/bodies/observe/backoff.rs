@@ -22,7 +22,7 @@ impl Default for BackoffConfig {
 /// Exponential waits, each shortened by up to half at random, so that the subscribers of an engine
 /// that comes back do not return at once.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     config: BackoffConfig,
     failures: u32,
     rng: Rng,

@@ -42,7 +42,7 @@ pub use subscriber::{
     EventFormat, GoOn, Subscriber, SubscriberConfig, SubscriberStatus, SyncError,
 };
 
-use backoff::Backoff;
+pub(crate) use backoff::Backoff;
 use llmd_brain::EndpointId;
 use llmd_brain::index::KvEventBatch;
 

@@ -1,6 +1,7 @@
 //! What a router refuses.
 
 use super::learned::LearnedError;
+use super::peers::PeersError;
 use super::snapshot::SnapshotError;
 use crate::observe::discovery::DiscoveryError;
 use crate::zmtp::ZmtpError;
@@ -77,6 +78,9 @@ pub enum RouterError {
     /// An engine cannot be asked what it is.
     #[error("engine {0}")]
     Discovery(#[from] DiscoveryError),
+    /// Peers cannot be told or heard.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
     /// No threads can be started.
     #[error("the router's threads cannot be started: {0}")]
     Runtime(std::io::Error),

@@ -24,6 +24,7 @@ mod held;
 mod learned;
 mod members;
 mod observers;
+pub mod peers;
 mod request;
 mod runtime;
 mod snapshot;
@@ -51,6 +52,7 @@ use llmd_brain::brain::{Action, Brain, Input, Rejected};
 use members::Members;
 use observers::Pages;
 use parking_lot::Mutex;
+use peers::Peers;
 use runtime::Threads;
 use stats::MetricsCounts;
 use std::sync::Arc;
@@ -67,6 +69,7 @@ pub struct LiveRouter {
     log: Mutex<Option<DecisionLog>>,
     closed: AtomicBool,
     pages: Pages,
+    peers: Peers,
     metrics_counts: MetricsCounts,
     scorer_failures: AtomicU64,
 }
@@ -98,6 +101,7 @@ impl LiveRouter {
             log: Mutex::new(log),
             closed: AtomicBool::new(false),
             pages: Pages::default(),
+            peers: Peers::new(),
             metrics_counts: MetricsCounts::default(),
             scorer_failures: AtomicU64::new(0),
         });
@@ -132,7 +136,7 @@ impl LiveRouter {
         &self.held
     }
 
-    /// Ends subscriptions, scrapes and the admin server, turns held requests away, and ends the
+    /// Ends subscriptions, scrapes, what goes between peers and the admin server, turns held requests away, and ends the
     /// decision log. Idempotent.
     pub fn close(&self) {
         if self.closed.swap(true, Relaxed) {
@@ -140,6 +144,7 @@ impl LiveRouter {
         }
         self.held.decide_all(&Outcome::Closed);
         self.members.drop_observers();
+        self.peers.close();
         self.threads.stop();
         self.brain.record(None);
         // Waits for the disk, with no other lock held.
@@ -169,6 +174,7 @@ impl LiveRouter {
         for action in actions {
             match action {
                 Action::Release(decision) => {
+                    self.peers.stir();
                     self.held.decide(decision.ticket, Outcome::Placed(decision.clone()));
                 }
                 Action::Reject { ticket, why, retry_after_ms } => {

@@ -270,10 +270,13 @@ impl LiveRouter {
         members: &MembersGuard<'_>,
     ) -> Result<Placement, RouterError> {
         match action {
-            Action::Route(decision) => match members.spec(decision.endpoint) {
-                Some(spec) => Ok(Placement::Placed(Placed { decision, spec })),
-                None => Err(RouterError::UnknownEndpoint(decision.endpoint.to_string())),
-            },
+            Action::Route(decision) => {
+                self.peers.stir();
+                match members.spec(decision.endpoint) {
+                    Some(spec) => Ok(Placement::Placed(Placed { decision, spec })),
+                    None => Err(RouterError::UnknownEndpoint(decision.endpoint.to_string())),
+                }
+            }
             Action::Reject { why, retry_after_ms, .. } => {
                 Err(RouterError::Rejected(Rejected { why, retry_after_ms }))
             }

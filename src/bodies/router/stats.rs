@@ -1,6 +1,7 @@
 //! Counters of a router, for people and metrics pages.
 
 use super::LiveRouter;
+use super::peers::PeersTotals;
 use crate::telemetry::decision_log::LogStats;
 use llmd_brain::brain::BrainStats;
 use llmd_brain::index::ApplyOutcome;
@@ -16,6 +17,8 @@ pub struct RouterStats {
     pub index: IndexTotals,
     /// Metrics pages.
     pub metrics: MetricsTotals,
+    /// What goes between this router and its peers.
+    pub peers: PeersTotals,
     /// The decision log, where there is one.
     pub record: Option<LogStats>,
     /// Times that a scorer outside the brain failed.
@@ -70,6 +73,7 @@ impl LiveRouter {
                 failures: self.metrics_counts.failures.load(Relaxed),
                 unreadable_lines: self.metrics_counts.unreadable_lines.load(Relaxed),
             },
+            peers: self.peers.totals(),
             record: self
                 .log
                 .lock()

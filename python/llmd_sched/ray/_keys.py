@@ -1,0 +1,61 @@
+"""Names for the requests that a router has under way.
+
+What Ray calls a request's internal id is that of the request in whose course it was made: a replica
+that calls a handle several times while it serves one request makes several of the same id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+# Where a request's own name is kept: in what Ray keeps for the routing of it, from one attempt to
+# the next.
+ATTRIBUTE = "llmd_sched_key"
+
+
+class RequestKeys:
+    """One name for each request: its internal id, unless another under way has that."""
+
+    def __init__(self) -> None:
+        self._made = 0
+        # By internal id, further requests that have it.
+        self._siblings: dict[str, dict[str, None]] = {}
+
+    def of(self, pending: Any, under_way: Container[str]) -> str:
+        """The name of a ``PendingRequest``, the same at every attempt to route it."""
+        context = pending.routing_context
+        internal_id: str = pending.metadata.internal_request_id
+        key: str | None = getattr(context, ATTRIBUTE, None)
+        if key is None:
+            key = internal_id
+            if key in under_way:
+                self._made += 1
+                key = f"{internal_id}#{self._made}"
+            setattr(context, ATTRIBUTE, key)
+        if key != internal_id:
+            self._siblings.setdefault(internal_id, {})[key] = None
+        return key
+
+    def all_of(self, internal_id: str) -> tuple[str, ...]:
+        """The names of all requests that have an internal id, the first one's first.
+
+        Ray says where one of them ended, and not which it was: among those of the same replica the
+        oldest counts as over, so that their number is right and their sizes may be swapped.
+        """
+        if internal_id not in self._siblings:
+            return (internal_id,)
+        return (internal_id, *self._siblings[internal_id])
+
+    def forget(self, internal_id: str, key: str) -> None:
+        """A request is over."""
+        if (siblings := self._siblings.get(internal_id)) is not None:
+            siblings.pop(key, None)
+            if not siblings:
+                del self._siblings[internal_id]
+
+    def forget_all_but(self, under_way: Container[str]) -> None:
+        """Only these requests are under way: of others Ray never told the end."""
+        for internal_id, keys in list(self._siblings.items()):
+            for key in [it for it in keys if it not in under_way]:
+                self.forget(internal_id, key)

@@ -170,6 +170,10 @@ bench-predict-vllm: develop engines
 	$(PYTHON) tests/engines/with_engines.py --model small-llama --num-blocks 256 --max-model-len 1024 -- \
 		$(BIN)/python benches/predict_vllm.py {urls} $(ARGS)
 
+.PHONY: bench-ray-ingress
+bench-ray-ingress: develop
+	$(BIN)/python benches/ray_ingress.py $(ARGS)
+
 .PHONY: bench-ray-pick
 bench-ray-pick: develop
 	$(BIN)/python benches/ray_pick.py $(ARGS)

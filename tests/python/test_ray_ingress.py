@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from llmd_sched import ConfigError, RequestBody, Router
-from llmd_sched.ray import Settings, _deployments
+from llmd_sched.ray import Settings, _asgi, _deployments
 from llmd_sched.ray._brain import DeploymentBrain
 from llmd_sched.ray._ingress import Picker
 from llmd_sched.ray._requests import conversation
@@ -186,6 +186,7 @@ def handle(router_class: Any) -> Any:
 
 
 def deployed(**kwargs: Any) -> Any:
+    """An ingress router, as Ray makes one."""
     kind = ingress_class()
     from llmd_sched.ray import LlmdRouter
 
@@ -231,6 +232,33 @@ def test_it_speaks_asgi(brain: DeploymentBrain) -> None:
     assert call("GET", "/health", b"") == (200, b'{"status": "ok"}')
     assert call("GET", "/internal/route", b"")[0] == 404
     assert router.counters()["ingress"]["routed"] == 2
+    _asgi._served.clear()
+
+
+def test_the_proxy_is_answered_before_ray_makes_a_request_of_it() -> None:
+    pytest.importorskip("starlette")
+    (middleware,) = _asgi.middlewares()
+    asked: list[tuple[str, str]] = []
+
+    def app(name: str) -> Any:
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            asked.append((name, scope.get("path", "")))
+
+        return answer
+
+    wrapped = middleware.cls(app("ray"), *middleware.args, **middleware.kwargs)
+    route = {"type": "http", "path": "/internal/route"}
+    asyncio.run(wrapped(route, None, None))
+    _asgi.serve_here(app("ours"))
+    for scope in (route, {"type": "http", "path": "/-/healthz"}, {"type": "lifespan"}):
+        asyncio.run(wrapped(scope, None, None))
+    _asgi._served.clear()
+    assert asked == [
+        ("ray", "/internal/route"),
+        ("ours", "/internal/route"),
+        ("ray", "/-/healthz"),
+        ("ray", ""),
+    ]
 
 
 # Behind HAProxy.

@@ -20,10 +20,11 @@ prompt comes here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+import os
 from typing import Any
 
 from llmd_sched._errors import ConfigError, MissingDependencyError
+from llmd_sched.ray._asgi import Asgi, serve_here
 from llmd_sched.ray._deployments import all_deployments
 from llmd_sched.ray._ingress import Picker
 
@@ -36,11 +37,6 @@ except ImportError as absent:
         "pip install 'ray[serve]>=2.60'"
     ) from absent
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-JSON = (b"content-type", b"application/json")
 REMEDY = (
     "give the deployment that the ingress router picks replicas of request_router_config="
     "RequestRouterConfig(request_router_class='llmd_sched.ray:LlmdRouter')"
@@ -48,11 +44,14 @@ REMEDY = (
 # The controller says how a deployment is configured as soon as it is asked.
 CONFIGURED_WITHIN_S = 10.0
 
-# Of the processes that route: their one event loop does all there is to do, so no request waits for
-# another thread, and none is logged.
+# Ray asks the function that this names for middlewares of a replica's HTTP server.
+MIDDLEWARES = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+# Of the processes that route: one event loop does all there is to do, so that no request waits for
+# another thread, and a middleware answers before Ray makes a request of its own of it.
 ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    MIDDLEWARES: "llmd_sched.ray._asgi:middlewares",
 }
 
 
@@ -61,15 +60,17 @@ def ingress_router(server: Any, *, base_model_id: str | None = None, **options: 
 
     ``base_model_id``: where clients may ask for its adapters by ``base:adapter``. ``options`` are
     of ``serve.deployment``: without any, one replica on each node with a proxy, in processes
-    whose requests are not logged.
+    where Ray neither logs nor counts the proxy's requests: :meth:`IngressRouter.counters` does.
     """
     from ray.serve.schema import LoggingConfig
 
+    # Whoever has middlewares of their own keeps them.
+    env_vars = {name: it for name, it in ENVIRONMENT.items() if not os.environ.get(name)}
     usual = {
         "name": "IngressRouter",
         # It must not be what holds requests back.
         "max_ongoing_requests": 1_000,
-        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": dict(ENVIRONMENT)}},
+        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env_vars}},
         "logging_config": LoggingConfig(enable_access_log=False),
     }
     deployment = serve.deployment(IngressRouter, **{**usual, **options})
@@ -90,7 +91,7 @@ class IngressRouter:
     request router, or Ray wants tokens from here.
     """
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, server: Any, llm_config: Any = None, base_model_id: str | None = None
     ) -> None:
         if llm_config is not None:
@@ -107,7 +108,7 @@ class IngressRouter:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Ray calls it when the replica is made."""
-        return Asgi(self._picker)
+        return serve_here(Asgi(self._picker))
 
     def counters(self) -> dict[str, Any]:
         """What this replica did, as a call of its handle: see :func:`llmd_sched.ray.counters`, with
@@ -116,50 +117,6 @@ class IngressRouter:
         brain = all_deployments().get(self._picker.deployment)
         routers = {} if brain is None else brain.counters()
         return {**routers, "ingress": self._picker.counters()}
-
-
-class Asgi:
-    """What is served. An object, since uvicorn takes a method for an application of ASGI 2."""
-
-    def __init__(self, picker: Picker) -> None:
-        self._picker = picker
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answers a request."""
-        if scope["type"] == "lifespan":
-            while (await receive())["type"] != "lifespan.shutdown":
-                await send({"type": "lifespan.startup.complete"})
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        if scope["type"] != "http":
-            return
-        asked = (scope["method"], scope["path"])
-        if asked == ("POST", "/internal/route"):
-            body = await read_body(receive)
-            if body is None:
-                return
-            status, reply = self._picker.answer(body, scope["headers"])
-        elif asked == ("GET", "/health"):
-            status, reply = 200, b'{"status": "ok"}'
-        else:
-            status, reply = 404, b'{"detail": "Not Found"}'
-        length = (b"content-length", str(len(reply)).encode())
-        await send({"type": "http.response.start", "status": status, "headers": [JSON, length]})
-        await send({"type": "http.response.body", "body": reply})
-
-
-async def read_body(receive: Receive) -> bytes | None:
-    """The body of a request; None where the client is gone."""
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        return bytes(message.get("body", b""))
-    parts: list[bytes] = []
-    while message["type"] == "http.request":
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
-    return None
 
 
 async def configured_router(handle: Any) -> type | None:

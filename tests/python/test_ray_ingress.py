@@ -261,6 +261,32 @@ def test_the_proxy_is_answered_before_ray_makes_a_request_of_it() -> None:
     ]
 
 
+# The builder of Ray LLM applications, as far as it goes without an engine.
+
+
+def test_a_model_gets_the_brain_unless_it_names_another_router() -> None:
+    config = pytest.importorskip("ray.serve.config").RequestRouterConfig
+    from llmd_sched.ray.llm import ROUTER, route_with_brain
+
+    def model(**deployment: Any) -> Any:
+        return SimpleNamespace(model_id="m", deployment_config=deployment)
+
+    plain = model(num_replicas=2)
+    route_with_brain(plain, {"slo": {"ttft_ms": 500}})
+    said = plain.deployment_config["request_router_config"]
+    assert said.request_router_class == ROUTER
+    assert said.request_router_kwargs == {"slo": {"ttft_ms": 500}}
+    own = model(request_router_config={"request_router_class": ROUTER})
+    route_with_brain(own, {})
+    assert own.deployment_config["request_router_config"] == {"request_router_class": ROUTER}
+    with pytest.raises(ConfigError, match="keywords there"):
+        route_with_brain(own, {"policy": "prefix"})
+    robin = "ray.serve.experimental.round_robin_router:RoundRobinRouter"
+    other = model(request_router_config=config(request_router_class=robin))
+    with pytest.raises(ConfigError, match=r"RoundRobin.*llmd_sched.ray:LlmdRouter"):
+        route_with_brain(other, {})
+
+
 # Behind HAProxy.
 
 

@@ -236,7 +236,8 @@ fn escape<'a>(text: &'a str, out: &mut String) -> &'a str {
         b'r' => '\r',
         b't' => '\t',
         b'u' => {
-            let Some((first, rest)) = unit(&text[2..]) else { return after(text, 2) };
+            // What is too short for digits is the end of what is there.
+            let Some((first, rest)) = unit(&text[2..]) else { return after(text, 6) };
             let second = match (first, rest.strip_prefix("\\u")) {
                 (0xd800..0xdc00, Some(low)) => {
                     unit(low).filter(|(it, _)| (0xdc00..0xe000).contains(it))

@@ -15,8 +15,8 @@ mod tests;
 pub use prompt::BodyPrompt;
 
 use llmd_brain::prompt::text::BYTES_PER_TOKEN;
-use prompt::Read;
-use scan::{Scan, Stop};
+use prompt::Reader;
+use scan::{Raw, Scan, Stop};
 
 /// What a body asks for; what it does not say, or not in time, is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,7 +38,7 @@ pub struct RequestBody {
 }
 
 /// Fields with a prompt, the one that counts most first.
-const PROMPTS: [(&str, fn(&mut Scan<'_>) -> Read); 4] = [
+const PROMPTS: [(&str, Reader); 4] = [
     ("prompt_token_ids", prompt::tokens),
     ("messages", prompt::messages),
     ("prompt", prompt::any),
@@ -127,5 +127,5 @@ impl RequestBody {
 
 /// The string that is next, if one is.
 fn text_of(scan: &Scan<'_>) -> Option<String> {
-    scan.clone().string().ok().map(|raw| raw.to_text()).filter(|text| !text.is_empty())
+    scan.clone().string().ok().map(Raw::to_text).filter(|text| !text.is_empty())
 }

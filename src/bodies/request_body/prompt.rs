@@ -17,6 +17,8 @@ pub enum BodyPrompt {
 
 /// What a field with a prompt said so far, and whether the text went on after it.
 pub(super) type Read = (Option<BodyPrompt>, Result<(), Stop>);
+/// Reads the value of such a field.
+pub(super) type Reader = fn(&mut Scan<'_>) -> Read;
 
 /// Token ids: of the first prompt, where there are several.
 pub(super) fn tokens(scan: &mut Scan<'_>) -> Read {
@@ -65,7 +67,7 @@ fn text(scan: &mut Scan<'_>) -> Read {
 }
 
 /// The first item of a list; the others are passed over.
-fn first(scan: &mut Scan<'_>, item: fn(&mut Scan<'_>) -> Read) -> Read {
+fn first(scan: &mut Scan<'_>, item: Reader) -> Read {
     let mut found = None;
     let mut is_first = true;
     let read = scan.items(|scan| {

@@ -173,12 +173,12 @@ impl<'a> Scan<'a> {
             if open == 0 {
                 return Ok(&self.text[start..self.at]);
             }
-            self.to_bracket()?;
+            self.seek_bracket()?;
         }
     }
 
     /// Inside brackets, to the next thing that matters to their count.
-    fn to_bracket(&mut self) -> Result<(), Stop> {
+    fn seek_bracket(&mut self) -> Result<(), Stop> {
         let rest = &self.text.as_bytes()[self.at..];
         let quote_or_end = memchr3(b'"', b']', b'}', rest).ok_or(Stop)?;
         let opening = memchr2(b'[', b'{', &rest[..quote_or_end]);

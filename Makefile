@@ -187,7 +187,7 @@ bench-predict-vllm: develop engines
 
 # Inside Ray Serve: the wheel as it ships but for the foreign linker, before the one that tests use.
 SHIPPED := $(LLMD_CACHE)/shipped
-.PHONY: shipped bench-ray bench-ray-pick bench-ray-routers
+.PHONY: shipped bench-ray bench-ray-pick bench-ray-routers bench-ray-ingress
 shipped: $(VENV)/.stamp
 	rm -rf $(SHIPPED)
 	$(BIN)/maturin build -q --profile dist --out $(SHIPPED)/wheel
@@ -201,6 +201,9 @@ bench-ray-pick: shipped
 
 bench-ray-routers: develop
 	$(BIN)/python benches/ray_routers.py $(ARGS)
+
+bench-ray-ingress: shipped
+	PYTHONPATH=$(SHIPPED)/python $(BIN)/python benches/ray_ingress.py $(ARGS)
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

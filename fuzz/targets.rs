@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use llmd_bodies::observe::metrics::{self, SeriesFilter};
 use llmd_bodies::observe::{DecodeLimits, Decoded, EventFormat, Recovery, RecoveryConfig, Step};
+use llmd_bodies::request_body::{BodyPrompt, RequestBody};
 use llmd_bodies::router::peers;
 use llmd_bodies::zmtp::{Session, SessionConfig, SocketType};
 use llmd_brain::fleet::{EndpointSpec, Fleet, FleetConfig, Load};
@@ -87,6 +88,22 @@ pub fn zmtp_session(data: &[u8]) {
         // A greeting's answer, and a pong no longer than its ping.
         assert!(session.output().len() <= 256 + data.len());
         assert!(session.input().capacity() <= 2 * limits.max_message_bytes);
+    }
+}
+
+/// The body of a request: what is found in it is bounded by its length, and a beginning of it never
+/// looks like all of one that is not.
+pub fn request_body(data: &[u8]) {
+    let whole = RequestBody::read(data, data.len());
+    let found = match &whole.prompt {
+        None => 0,
+        Some(BodyPrompt::Tokens(ids)) => ids.len(),
+        Some(BodyPrompt::Text(text)) => text.len(),
+    };
+    assert!(found <= data.len(), "{found} out of {} bytes", data.len());
+    for cut in [data.len() / 2, data.len().saturating_sub(1)] {
+        let part = RequestBody::read(&data[..cut], data.len());
+        assert!(!part.is_whole || whole.is_whole);
     }
 }
 

@@ -131,6 +131,8 @@ class RequestOptions(PromptOptions, total=False):
     - ``deadline_ms``: when its whole answer is due, counted from this call: it is held no longer.
     - ``expected_output_tokens``: how long its answer will be, where that is known; otherwise the
       mean of recent ones.
+    - ``end_is_untold``: nobody will call :meth:`~llmd_sched.Router.finish`: the request counts as
+      over when the latency model says so, or its engine's metrics page shows fewer than are booked.
     """
 
     session_id: str | None
@@ -145,6 +147,7 @@ class RequestOptions(PromptOptions, total=False):
     tenant: str | None
     deadline_ms: int | None
     expected_output_tokens: int | None
+    end_is_untold: bool
 
 
 class HeaderOptions(TypedDict, total=False):

@@ -10,6 +10,8 @@ pub mod zmtp;
 
 pub mod observe;
 
+pub mod request_body;
+
 pub mod router;
 
 pub mod engine_server;

@@ -1,7 +1,8 @@
-//! A prompt as a caller gives it: token ids, the keys of a prompt that grows, or text.
+//! A prompt as a caller gives it: token ids, the keys of a prompt that grows, the body of a request, or text.
 
 use crate::errors::{self, PromptError};
 use crate::prompt_keys::PromptKeys;
+use crate::request_body::RequestBody;
 use crate::tokens::Tokens;
 use llmd_bodies::router::{self, LiveRouter, Scratch};
 use llmd_brain::prompt::Scope;
@@ -14,6 +15,8 @@ pub enum Prompt<'py> {
     Tokens(Tokens<'py>),
     /// Keys that there are already.
     Keys(Bound<'py, PromptKeys>),
+    /// The body of an OpenAI request.
+    Body(Bound<'py, RequestBody>),
 }
 
 impl Prompt<'_> {
@@ -26,6 +29,7 @@ impl Prompt<'_> {
         scratch: &mut Scratch,
     ) -> PyResult<()> {
         let read = match self {
+            Self::Body(body) => return body.get().prepare(live, scope, request, scratch),
             Self::Tokens(tokens) => {
                 let prompt = router::Prompt::Tokens(tokens.as_slice());
                 live.prepare(prompt, scope, request, scratch)
@@ -54,8 +58,11 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Prompt<'py> {
     type Error = PyErr;
 
     fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        match given.cast::<PromptKeys>() {
-            Ok(keys) => Ok(Self::Keys(keys.to_owned())),
+        if let Ok(keys) = given.cast::<PromptKeys>() {
+            return Ok(Self::Keys(keys.to_owned()));
+        }
+        match given.cast::<RequestBody>() {
+            Ok(body) => Ok(Self::Body(body.to_owned())),
             Err(_) => Tokens::extract(given).map(Self::Tokens),
         }
     }

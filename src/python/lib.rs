@@ -46,6 +46,7 @@ mod prompt;
 mod prompt_keys;
 mod replay;
 mod request;
+mod request_body;
 mod router;
 mod scaler;
 mod scorers;
@@ -90,6 +91,8 @@ mod _core {
     use crate::replay::{ReplayReport, replay};
     #[pymodule_export]
     use crate::request::explain_body;
+    #[pymodule_export]
+    use crate::request_body::RequestBody;
     #[pymodule_export]
     use crate::router::Router;
     #[pymodule_export]

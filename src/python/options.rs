@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyString};
 use std::collections::BTreeMap;
 
 const PROMPT_OPTIONS: [&str; 4] = ["model", "lora", "cache_salt", "multimodal"];
-const REQUEST_OPTIONS: [&str; 12] = [
+const REQUEST_OPTIONS: [&str; 13] = [
     "session_id",
     "priority",
     "ttft_slo_ms",
@@ -25,6 +25,7 @@ const REQUEST_OPTIONS: [&str; 12] = [
     "tenant",
     "deadline_ms",
     "expected_output_tokens",
+    "end_is_untold",
 ];
 
 /// Options of a prompt, read.
@@ -98,6 +99,7 @@ impl Options {
                     return Err(bad(name, value, expected));
                 }
             }
+            "end_is_untold" => request.end_is_untold = read(name, value, "True or False")?,
             _ => return Ok(false),
         }
         Ok(true)

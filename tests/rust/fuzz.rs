@@ -177,6 +177,20 @@ fn metrics_page() {
 }
 
 #[test]
+fn request_body() {
+    let seeds = [
+        r#"{"model":"base:a","messages":[{"role":"system","content":"be brief"},{"role":"user",
+            "content":[{"type":"text","text":"caf\u00e9 \ud83d\ude00"},{"url":"x"}]}],"max_tokens":16}"#,
+        r#"{"prompt": [[1, 22, 333], [4]], "cache_salt": "s", "priority": -1, "stop": ["]", "\"}"]}"#,
+        r#"{"input": "say \"now\"", "max_output_tokens": 9, "tools": [{"a": {"b": [[]]}}]}"#,
+        r#"{"messages":[{"content":null,"tool_calls":[{"id":"1"}],"role":"assistant"}],"n":1}"#,
+        r#"{"prompt_token_ids":[7,8],"prompt":"p","stream":true}"#,
+    ];
+    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+    fuzz("request_body", &seeds, targets::request_body);
+}
+
+#[test]
 fn recovery() {
     // Connect, replay 0 to 3, follow, miss one, replay, reconnect, replay from another engine.
     let story = [

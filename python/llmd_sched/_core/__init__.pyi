@@ -24,6 +24,7 @@ from llmd_sched._core._prompt import text_block_keys as text_block_keys
 from llmd_sched._core._prompt import vllm_block_hashes as vllm_block_hashes
 from llmd_sched._core._replay import ReplayReport as ReplayReport
 from llmd_sched._core._replay import replay as replay
+from llmd_sched._core._request_body import RequestBody as RequestBody
 from llmd_sched._core._router import Router as Router
 from llmd_sched._core._scaler import SloScaler as SloScaler
 from llmd_sched._core._signals import describe_engine as describe_engine

@@ -11,6 +11,7 @@ from llmd_sched._core._decision import Decision
 from llmd_sched._core._endpoint import Endpoint, KvPosition
 from llmd_sched._core._explanation import Explanation, Features, Matches
 from llmd_sched._core._prompt import PromptKeys
+from llmd_sched._core._request_body import RequestBody
 from llmd_sched._types import (
     Capacity,
     ConfigSource,
@@ -186,7 +187,7 @@ class Router:
 
     def route(
         self,
-        tokens: Tokens | PromptKeys | None = None,
+        tokens: Tokens | PromptKeys | RequestBody | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],
@@ -229,7 +230,7 @@ class Router:
 
     def route_async(
         self,
-        tokens: Tokens | PromptKeys | None = None,
+        tokens: Tokens | PromptKeys | RequestBody | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],
@@ -243,7 +244,7 @@ class Router:
 
     def acquire(
         self,
-        tokens: Tokens | PromptKeys | None = None,
+        tokens: Tokens | PromptKeys | RequestBody | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],
@@ -273,7 +274,7 @@ class Router:
 
     def route_many(
         self,
-        prompts: Sequence[Tokens | PromptKeys] | Tokens,
+        prompts: Sequence[Tokens | PromptKeys | RequestBody] | Tokens,
         offsets: npt.ArrayLike | None = None,
         **options: Unpack[RequestOptions],
     ) -> list[Decision]:
@@ -337,7 +338,7 @@ class Router:
 
     def match(
         self,
-        tokens: Tokens | PromptKeys | None = None,
+        tokens: Tokens | PromptKeys | RequestBody | None = None,
         *,
         text: str | None = None,
         **options: Unpack[PromptOptions],
@@ -349,7 +350,7 @@ class Router:
 
     def explain(
         self,
-        tokens: Tokens | PromptKeys | None = None,
+        tokens: Tokens | PromptKeys | RequestBody | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],
@@ -420,7 +421,7 @@ class Router:
 
     def features(
         self,
-        tokens: Tokens | PromptKeys | None = None,
+        tokens: Tokens | PromptKeys | RequestBody | None = None,
         *,
         text: str | None = None,
         **options: Unpack[RequestOptions],

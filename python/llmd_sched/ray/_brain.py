@@ -1,7 +1,8 @@
 """One deployment's brain in one process: Ray's replicas and requests, as the router knows them.
 
 Everything here is called from the one event loop that Ray routes a deployment's requests in, and
-returns at once; only :meth:`DeploymentBrain.counters` may be called from elsewhere.
+returns at once; only :meth:`DeploymentBrain.counters` and what an ingress router asks may be called
+from elsewhere.
 """
 
 from __future__ import annotations
@@ -336,6 +337,22 @@ class DeploymentBrain:
     def _cordon(self, replicas: Iterable[str]) -> None:
         """These get no new requests, unless there are no others."""
         self._cordoned = frozenset(replicas)
+
+    # What an ingress router asks, from another thread than Ray's: it only reads.
+
+    def usual_options(self) -> dict[str, Any]:
+        """The options that a request gets unless it says otherwise, of which the caller may change
+        its copy.
+        """
+        return dict(self._usual)
+
+    def replica(self, name: str) -> Any:
+        """A replica as Ray has it; None where it is gone."""
+        return self._replicas.get(name)
+
+    def replica_names(self) -> list[str]:
+        """All that are there."""
+        return list(self._replicas)
 
     # What is shown.
 

@@ -29,6 +29,11 @@ def deployment_brain(name: str, kwargs: Mapping[str, Any]) -> DeploymentBrain:
         return brain
 
 
+def find_brain(name: str) -> DeploymentBrain | None:
+    """The brain of a deployment, if this process routes to it."""
+    return _brains.get(name)
+
+
 def all_deployments() -> dict[str, DeploymentBrain]:
     """Every deployment's brain, by name."""
     with _lock:

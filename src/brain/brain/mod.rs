@@ -17,6 +17,9 @@ mod answers;
 mod config;
 mod contract;
 mod demand;
+mod ends;
+#[cfg(test)]
+mod ends_tests;
 mod guesses;
 mod hot;
 mod log;

@@ -1,6 +1,7 @@
 //! What the brain's mutex guards, and the turns that change it.
 
 use super::answers::IndexAnswers;
+use super::ends::Ends;
 use super::guesses::Guesses;
 use super::pace::Pace;
 use super::waiting::{Routed, Waiting, session_of};
@@ -46,6 +47,7 @@ pub(super) struct State {
     pub(super) opens_at: Option<Time>,
     pub(super) pace: Pace,
     pub(super) guesses: Guesses,
+    pub(super) ends: Ends,
     /// What is to be said of others than the one whose turn it was: with the next turn.
     pub(super) unsaid: Vec<Action>,
     /// Which reservation a routed request has; bounded as the ledger is. Never iterated.
@@ -72,6 +74,7 @@ impl State {
             opens_at: None,
             pace: Pace::default(),
             guesses: Guesses::default(),
+            ends: Ends::default(),
             unsaid: Vec::new(),
             routed: HashMap::new(),
             stats: BrainStats::default(),
@@ -95,7 +98,8 @@ impl State {
 
     pub(super) fn next_wakeup(&self) -> Option<Time> {
         let at_once = (!self.unsaid.is_empty()).then_some(self.latest);
-        let waits = [self.holding.next_deadline(), self.asks_at, self.opens_at];
+        let waits =
+            [self.holding.next_deadline(), self.asks_at, self.opens_at, self.ends.next_due()];
         let times = waits.into_iter().chain([self.fleet.next_expiry(), at_once]);
         times.flatten().min()
     }
@@ -239,6 +243,7 @@ impl State {
     ) -> Result<Decision, RejectReason> {
         self.fleet.settle_others(now);
         self.take_guesses(now);
+        self.take_ends(now);
         let matches = answers.matches(now, keys);
         let choice = self
             .scheduler
@@ -257,6 +262,7 @@ impl State {
             .book(now, choice.endpoint, &booking)
             .map_err(|why| RejectReason::NotBooked(why.to_string()))?;
         self.guess_first_token(now, reservation);
+        self.guess_end(now, reservation, request);
         self.count_demand(request, &choice);
         self.scheduler.committed(now, request, &choice);
         let session = self.tracked_session(request);
@@ -392,6 +398,7 @@ impl State {
         self.fleet.estimate_others(now, endpoint, |tokens, pairs| {
             Some(rates?.prefills_ms(1.0, tokens, pairs))
         })?;
+        self.take_page(now, endpoint);
         if let (Some(capacity), Some(index)) = (observed.capacity_learned, answers.index()) {
             index.set_capacity(endpoint, capacity.kv_blocks);
         }
@@ -500,6 +507,8 @@ impl State {
             self.forget_routed(now, lost.ticket);
             self.stats.expired_leases += 1;
         }
+        self.take_guesses(now);
+        self.take_ends(now);
         for late in self.holding.expire(now) {
             self.waits_no_more(&late);
             actions.push(self.held_too_long(now, late.ticket, &late.payload, answers));

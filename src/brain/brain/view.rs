@@ -32,6 +32,9 @@ pub struct BrainStats {
     pub lost_with_endpoint: u64,
     /// Reservations that ended without news.
     pub expired_leases: u64,
+    /// Untold requests that were likely to be over, or that their engine's page showed to be.
+    #[serde(default)]
+    pub guessed_ends: u64,
     /// Engine restarts that their metrics showed.
     pub restarts: u64,
     /// News of requests that had ended already.

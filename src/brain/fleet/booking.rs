@@ -134,6 +134,12 @@ impl Fleet {
         self.ledger.decode_window(now.max(self.latest), id)
     }
 
+    /// Requests that this router has in flight on a slot.
+    #[must_use]
+    pub fn own_requests(&self, slot: Slot) -> u32 {
+        self.ledger.load(slot).inflight_requests
+    }
+
     /// What this router has in flight on a slot.
     pub fn in_flight(&self, slot: Slot) -> impl Iterator<Item = InFlight> + '_ {
         self.ledger.in_flight(slot)

@@ -2,6 +2,7 @@
 
 use super::{Capacity, Columns, Fleet, FleetError, MetricsSample, Signal, SignalColumn};
 use crate::{EndpointId, Slot, Time};
+use std::time::Duration;
 
 /// Two start times of one process may differ by this much: exporters that count from the uptime
 /// round. No engine restarts faster.
@@ -88,6 +89,22 @@ impl Fleet {
     pub fn last_sample(&self, id: EndpointId) -> Option<(Time, &MetricsSample)> {
         let tenant = self.tenant(id.slot).filter(|_| self.contains(id))?;
         Some((tenant.sampled_at?, &tenant.sample))
+    }
+
+    /// Requests that an endpoint has, running and waiting, by its last page; `None` where that does not say.
+    #[must_use]
+    pub fn requests_on_page(&self, id: EndpointId) -> Option<usize> {
+        let (_, page) = self.last_sample(id)?;
+        Some((page.running_requests? + page.waiting_requests?) as usize)
+    }
+
+    /// When to look again at what pages say of our requests on a slot: `None` where the last one that
+    /// counts them is too old, or they may be somebody else's.
+    pub(crate) fn next_page(&self, now: Time, slot: Slot) -> Option<Time> {
+        let max_age = Duration::from_millis(self.config.metrics_max_age_ms);
+        let (running, waiting) = (&self.columns.running_requests, &self.columns.waiting_requests);
+        let at = running.get(slot).at()?.min(waiting.get(slot).at()?);
+        (at + max_age > now && !self.is_shared(now)).then(|| at + max_age)
     }
 
     /// Values of an endpoint's pages that were ignored since it joined.

@@ -43,6 +43,8 @@ pub struct Request {
     pub deadline_ms: Option<u64>,
     /// How long its answer will be, where the client knows; otherwise the mean of recent ones.
     pub expected_output_tokens: Option<u32>,
+    /// Nobody will tell of its end: it counts as over when the latency model or its engine's page says so.
+    pub end_is_untold: bool,
 }
 
 /// What is asked for: a request, and the keys of its prompt's full blocks.

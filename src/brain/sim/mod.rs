@@ -47,4 +47,4 @@ pub use trace::{
     DecisionLogTrace, LogGaps, TraceError, agent_sessions, azure, mooncake, prompt_sessions,
 };
 pub use workload::{Prompt, Workload};
-pub use world::{SloRule, World};
+pub use world::{Ends, SloRule, World};

@@ -1,7 +1,7 @@
 //! The routers of a world: each a whole brain, fed as a live body feeds it.
 
 use super::engines::Engine;
-use super::{SimError, World};
+use super::{Ends, SimError, World};
 use crate::brain::{Action, Brain, Input, PeerTotals};
 use crate::engine::{EngineConfig, KvChange};
 use crate::fleet::{Capacity, EndpointSpec, KvSource};
@@ -39,7 +39,9 @@ impl Router {
         let mut config = world.brain.clone();
         config.block_size = block_size;
         config.seed = world.seed.wrapping_add(number as u64);
-        config.fleet.lease_ms = LEASE_MS;
+        if world.ends != Ends::Untold {
+            config.fleet.lease_ms = LEASE_MS;
+        }
         config.fleet.max_endpoints = config.fleet.max_endpoints.max(world.engines.len());
         config.fleet.router = format!("router-{number}");
         let brain = Brain::new(config)?;
@@ -58,6 +60,7 @@ impl Router {
             block_tokens: block_size,
             slo: Slo { ttft_ms: Some(world.slo.ttft_ms), tpot_ms: Some(world.slo.tpot_ms) },
             hold_ms: world.hold_ms,
+            end_is_untold: world.ends == Ends::Guessed,
             ..Request::default()
         };
         Ok(Self {

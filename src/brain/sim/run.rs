@@ -9,7 +9,7 @@ use self::scaling::Scaling;
 use super::engines::{Engine, Samples};
 use super::outcome::{Fate, Outcome, Row};
 use super::routers::Router;
-use super::{Arrivals, SimError, Stint, Workload, World};
+use super::{Arrivals, Ends, SimError, Stint, Workload, World};
 use crate::brain::{Action, Input};
 use crate::engine::{EngineConfig, EngineRequest, RequestId, SharedCache, Step};
 use crate::fleet::Predicted;
@@ -432,7 +432,7 @@ impl<'a> Sim<'a> {
             let row = id.0 as usize;
             self.rows[row].finished_ms = now_ms;
             self.rows[row].fate = Fate::Served;
-            if let Some(sent) = self.sent[row].take() {
+            if let Some(sent) = self.sent[row].take().filter(|_| self.world.ends == Ends::Told) {
                 let told = self.world.first_tokens_told;
                 let output_tokens = if told { self.rows[row].output_tokens } else { 0 };
                 self.tell(sent.router as usize, Input::Finished(sent.reservation, output_tokens))?;

@@ -37,6 +37,8 @@ pub struct World {
     /// Whether routers are told of first tokens and of the lengths of answers, or only of ends, as those
     /// of Ray Serve are. What they then do is `brain.fleet.first_tokens`.
     pub first_tokens_told: bool,
+    /// What routers know of ends.
+    pub ends: Ends,
     /// How often routers tell each other their load, milliseconds; 0 is never.
     pub exchange_interval_ms: f64,
     /// Whether routers know the engines' profiles from the start.
@@ -74,6 +76,7 @@ impl World {
             metrics_interval_ms: 50.0,
             pages_at_step_end: false,
             first_tokens_told: true,
+            ends: Ends::Told,
             exchange_interval_ms: 0.0,
             profiles_known: true,
             slo: SloRule::default(),
@@ -91,6 +94,18 @@ impl World {
         self.brain.schedule.profile = crate::schedule::ProfileChoice::Named(name.to_owned());
         self
     }
+}
+
+/// What routers know of the ends of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ends {
+    /// They are told of each.
+    #[default]
+    Told,
+    /// Nobody tells, and what was booked stays so until its lease is over.
+    Untold,
+    /// Nobody tells, and they guess.
+    Guessed,
 }
 
 /// The objectives of a request.

@@ -10,13 +10,32 @@ mod source;
 pub use cluster::{Cluster, errand_run};
 
 use super::CommandError;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use fleet::FleetArgs;
+use llmd_brain::sim::Ends;
 use runs::{Ran, print_table};
 use scaling::ScalingArgs;
 use serde::{Deserialize, Serialize};
 use source::SourceArgs;
 use std::path::{Path, PathBuf};
+
+/// As [`Ends`].
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
+enum EndsArg {
+    Told,
+    Untold,
+    Guessed,
+}
+
+impl From<EndsArg> for Ends {
+    fn from(given: EndsArg) -> Self {
+        match given {
+            EndsArg::Told => Self::Told,
+            EndsArg::Untold => Self::Untold,
+            EndsArg::Guessed => Self::Guessed,
+        }
+    }
+}
 
 /// Options of `llmd-sched sim`.
 #[derive(Debug, Args, Serialize, Deserialize)]
@@ -72,6 +91,10 @@ pub(super) struct SimArgs {
     /// Routers hear of requests only that they are over, as Ray Serve's do: see `fleet.first_tokens`.
     #[arg(long)]
     first_tokens_untold: bool,
+    /// What routers know of the ends of requests: that they are told of each; nothing, so that leases
+    /// end what is booked; or nothing, and they guess, as an ingress router of Ray Serve does.
+    #[arg(long, value_enum, default_value_t = EndsArg::Told)]
+    ends: EndsArg,
     /// Routers that share nothing but the engines' events.
     #[arg(long, default_value_t = 1)]
     routers: u32,

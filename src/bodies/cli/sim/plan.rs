@@ -123,6 +123,7 @@ impl SimArgs {
         world.metrics_interval_ms = self.metrics_ms;
         world.pages_at_step_end = self.pages_at_step_end;
         world.first_tokens_told = !self.first_tokens_untold;
+        world.ends = self.ends.into();
         // Metrics are sampled, so they are late already; what is more than that is added.
         world.metrics_lag_ms = (self.lag_ms - world.metrics_interval_ms).max(0.0);
         world.routers = self.routers;

@@ -288,6 +288,12 @@ impl Fleet {
         Ok(())
     }
 
+    /// Whether somebody else is known to send requests to these endpoints.
+    pub(super) fn is_shared(&self, now: Time) -> bool {
+        let seen_at = self.others.seen_at;
+        self.peers.is_told(now) || seen_at.is_some_and(|at| now.since(at) <= REMEMBERED)
+    }
+
     /// Forgets what others had in flight that is done by `now`: before a decision.
     pub fn settle_others(&mut self, now: Time) {
         let now = self.clamp(now);

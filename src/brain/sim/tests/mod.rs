@@ -1,6 +1,7 @@
 //! The simulator on small worlds whose outcome is known.
 
 mod decision_log;
+mod ends;
 mod generated;
 mod loads;
 mod outages;

@@ -1,7 +1,8 @@
 """What routing costs inside Ray Serve: `make bench-ray`.
 
 Its parts, each of which says what its figures are: `ray_pick`, our own code alone, and
-`ray_handle`, requests through handles of a real Ray. Prints a line BENCH {json} last.
+`ray_handle`, requests through handles of a real Ray; `ray_ingress`, requests through its HAProxy.
+Prints a line BENCH {json} last.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import argparse
 import json
 
 import ray_handle
+import ray_ingress
 import ray_pick
 
-PARTS = (ray_pick, ray_handle)
+PARTS = (ray_pick, ray_handle, ray_ingress)
 
 
 def main() -> None:

@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 from llmd_sched import ConfigError, RequestBody, Router
-from llmd_sched.ray import Settings, _asgi, _deployments
+from llmd_sched.ray import Settings, _asgi, _deployments, _requests
 from llmd_sched.ray._brain import DeploymentBrain
 from llmd_sched.ray._ingress import Picker
-from llmd_sched.ray._requests import conversation
 
 TEXT = "the same beginning " * 400
 
@@ -42,7 +41,7 @@ def chat(text: str, **fields: Any) -> bytes:
 def test_a_conversation_is_the_text_that_a_handle_s_request_has(messages: Any) -> None:
     for is_ascii in (True, False):
         body = json.dumps({"messages": messages}, ensure_ascii=is_ascii).encode()
-        assert RequestBody(body).text == conversation(messages)
+        assert RequestBody(body).text == _requests.asked({"messages": messages})["text"]
 
 
 def test_a_body_is_a_prompt() -> None:
@@ -113,6 +112,14 @@ def test_a_reply_names_a_replica(brain: DeploymentBrain) -> None:
     seen = picker.counters()
     assert (seen["routed"], seen["truncated"], seen["without_prompt"]) == (3, 1, 0)
     assert sum(it.inflight_requests for it in brain.router.endpoints()) == 3
+
+
+def test_a_cordoned_replica_gets_nothing_unless_all_are(brain: DeploymentBrain) -> None:
+    picker = Picker("app")
+    for cordoned, others in ((["a#1"], {"a#2"}), (["a#1", "a#2"], {"a#1", "a#2"})):
+        brain._cordon(cordoned)
+        replies = [asked(picker, chat(f"{turn} {TEXT}"))[1] for turn in range(8)]
+        assert {reply["replica_id"] for reply in replies} == others
 
 
 def test_a_body_that_says_nothing_goes_where_there_is_room(brain: DeploymentBrain) -> None:

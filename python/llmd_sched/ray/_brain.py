@@ -344,15 +344,19 @@ class DeploymentBrain:
         """The options that a request gets unless it says otherwise, of which the caller may change
         its copy.
         """
-        return dict(self._usual)
+        options = dict(self._usual)
+        if self._cordoned:
+            options["allowed"] = self.in_use()
+        return options
 
     def replica(self, name: str) -> Any:
         """A replica as Ray has it; None where it is gone."""
         return self._replicas.get(name)
 
-    def replica_names(self) -> list[str]:
-        """All that are there."""
-        return list(self._replicas)
+    def in_use(self) -> list[str]:
+        """Those that may get requests: all that are there, where all are cordoned."""
+        names = list(self._replicas)
+        return [name for name in names if name not in self._cordoned] or names
 
     # What is shown.
 

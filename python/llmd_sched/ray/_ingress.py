@@ -139,7 +139,7 @@ class Picker:
             named = json.dumps({"host": host, "port": port, "replica_id": name})
             known = (endpoint, named.removesuffix("}").encode())
             # Those that are gone stay until then, which are few.
-            if len(self._replies) > 2 * len(brain.replica_names()):
+            if len(self._replies) > 2 * len(brain.in_use()):
                 self._replies.clear()
             self._replies[name] = known
         return known[1]
@@ -147,10 +147,10 @@ class Picker:
     def _route_where_reachable(
         self, brain: DeploymentBrain, asked: RequestBody, options: dict[str, Any]
     ) -> bytes:
-        replies = {name: self._reply(brain, name) for name in brain.replica_names()}
-        allowed = [name for name, reply in replies.items() if reply is not None]
-        if allowed:
-            decision = brain.router.route(asked, end_is_untold=True, allowed=allowed, **options)
+        replies = {name: self._reply(brain, name) for name in brain.in_use()}
+        if allowed := [name for name, reply in replies.items() if reply is not None]:
+            options["allowed"] = allowed
+            decision = brain.router.route(asked, end_is_untold=True, **options)
             if reply := replies[decision.address]:
                 return reply
         raise NoEndpointError(

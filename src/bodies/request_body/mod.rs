@@ -55,7 +55,7 @@ impl RequestBody {
     /// use llmd_bodies::request_body::{BodyPrompt, RequestBody};
     ///
     /// let whole = br#"{"model": "m", "max_tokens": 8, "prompt": "Once upon a time"}"#;
-    /// let cut = RequestBody::read(&whole[..50], whole.len());
+    /// let cut = RequestBody::read(&whole[..51], whole.len());
     /// assert_eq!(cut.prompt, Some(BodyPrompt::Text("Once upo".to_owned())));
     /// assert_eq!((cut.model.as_deref(), cut.max_output_tokens), (Some("m"), Some(8)));
     /// ```

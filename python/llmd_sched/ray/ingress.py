@@ -1,9 +1,8 @@
 """An ingress request router for Ray Serve: HAProxy asks it which replica gets a request, which then
 goes straight there.
 
-Ray builds one for its LLM applications, :mod:`llmd_sched.ray.llm` puts this in its place; of
-another
-application, whose ingress is ``app``:
+Ray builds one for its LLM applications, and :mod:`llmd_sched.ray.llm` puts this in its place; of
+another application, whose ingress is ``app``:
 
 .. code-block:: python
 

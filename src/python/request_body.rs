@@ -8,8 +8,9 @@ use llmd_brain::schedule::Request;
 use numpy::PyArray1;
 use pyo3::prelude::*;
 
-/// The prompt of a body that has none: it fills no block, and matches nothing.
-const UNKNOWN: router::Prompt<'_> = router::Prompt::Tokens(&[0]);
+/// The prompt of a request of whose prompt nothing is known: it counts as a request, fills no block, and
+/// matches nothing.
+pub const UNKNOWN: router::Prompt<'_> = router::Prompt::Tokens(&[0]);
 
 #[doc = stub_doc!("RequestBody")]
 #[pyclass(module = "llmd_sched", frozen)]

@@ -6,6 +6,7 @@ fails the tests that want one instead of skipping them.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -55,3 +56,22 @@ def serve(ray_cluster: str) -> Iterator[Any]:
     serve.start(proxy_location="Disabled")
     yield serve
     serve.shutdown()
+
+
+@pytest.fixture
+def gate(serve: Any) -> Any:
+    """An actor that lets go those who wait at it."""
+    import ray
+
+    # In here, so that it travels by value: workers do not import the tests.
+    class Gate:
+        def __init__(self) -> None:
+            self.opened = asyncio.Event()
+
+        async def wait(self) -> None:
+            await self.opened.wait()
+
+        def open(self) -> None:
+            self.opened.set()
+
+    return ray.remote(num_cpus=0)(Gate).remote()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from llmd_sched import ConfigError
 from llmd_sched.ray import Settings
 from llmd_sched.ray._rendezvous import NAME, NAMESPACE
+from ray_brains import brain_of, until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -82,41 +80,8 @@ def deploy_caller(serve: Any, name: str, engine: str) -> Any:
     return serve.run(deployment.bind(), name=name, route_prefix=None)
 
 
-@pytest.fixture
-def gate(serve: Any) -> Any:
-    """An actor that lets go those who wait at it."""
-    import ray
-
-    class Gate:
-        def __init__(self) -> None:
-            self.opened = asyncio.Event()
-
-        async def wait(self) -> None:
-            await self.opened.wait()
-
-        def open(self) -> None:
-            self.opened.set()
-
-    return ray.remote(num_cpus=0)(Gate).remote()
-
-
-def brain_of(name: str) -> Any:
-    from llmd_sched.ray._deployments import all_deployments
-
-    # The handle's own thread makes it at the first request.
-    until(lambda: any(name in key for key in all_deployments()))
-    (found,) = [it for key, it in all_deployments().items() if name in key]
-    return found
-
-
 def inflight(name: str) -> int:
     return sum(it.inflight_requests for it in brain_of(name).router.endpoints())
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Waits for what happens in its own time; the test's time limit bounds it."""
-    while not holds():
-        time.sleep(0.01)
 
 
 def pid_of(handle: Any) -> int | None:

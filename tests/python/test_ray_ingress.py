@@ -8,8 +8,7 @@ import json
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from llmd_sched import ConfigError, RequestBody, Router
 from llmd_sched.ray import Settings, _asgi, _deployments, _requests
 from llmd_sched.ray._brain import DeploymentBrain
 from llmd_sched.ray._ingress import Picker
+from ray_brains import until
 
 TEXT = "the same beginning " * 400
 
@@ -356,12 +356,6 @@ def behind() -> Iterator[Behind]:
         yield behind
         assert process.stdin is not None
         process.stdin.close()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Waits for what Ray does in its own time; the test's time limit bounds it."""
-    while not holds():
-        time.sleep(0.05)
 
 
 @pytest.mark.timeout(300)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from llmd_sched import UnknownEndpointError
 from llmd_sched.ray import cordon, drain, uncordon
 from llmd_sched.ray._metrics import exported_names
 from llmd_sched.ray._rendezvous import NAME, NAMESPACE
+from ray_brains import brain_of, until
 
 pytestmark = pytest.mark.timeout(180)
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "ray_dashboard.json"
@@ -37,21 +36,6 @@ def deploy(serve: Any, name: str) -> Any:
         request_router_config=RequestRouterConfig(request_router_class="llmd_sched.ray:LlmdRouter"),
     )
     return serve.run(deployment.bind(), name=name, route_prefix=None)
-
-
-def brain_of(name: str) -> Any:
-    from llmd_sched.ray._deployments import all_deployments
-
-    # The handle's own thread makes it at the first request.
-    until(lambda: any(name in key for key in all_deployments()))
-    (found,) = [it for key, it in all_deployments().items() if name in key]
-    return found
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Waits for what happens in its own time; the test's time limit bounds it."""
-    while not holds():
-        time.sleep(0.01)
 
 
 def where(handle: Any, requests: int = 12) -> set[str]:

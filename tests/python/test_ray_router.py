@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ray_brains import brain_of, until
 
 pytestmark = pytest.mark.timeout(180)
 GROUPS = 8
 SHARED = "x" * 6_000
-
-
-@pytest.fixture
-def gate(serve: Any) -> Any:
-    """An actor that lets go those who wait at it."""
-    import ray
-
-    # In here, so that it travels by value: workers do not import the tests.
-    class Gate:
-        def __init__(self) -> None:
-            self.opened = asyncio.Event()
-
-        async def wait(self) -> None:
-            await self.opened.wait()
-
-        def open(self) -> None:
-            self.opened.set()
-
-    return ray.remote(num_cpus=0)(Gate).remote()
 
 
 def deploy(serve: Any, name: str, *, replicas: int = 4, ongoing: int = 100, **kwargs: Any) -> Any:
@@ -61,15 +40,6 @@ def deploy(serve: Any, name: str, *, replicas: int = 4, ongoing: int = 100, **kw
     return serve.run(Replica.bind(), name=name, route_prefix=None)
 
 
-def brain_of(name: str) -> Any:
-    from llmd_sched.ray._deployments import all_deployments
-
-    # The handle's own thread makes it at the first request.
-    until(lambda: any(name in key for key in all_deployments()))
-    (found,) = [it for key, it in all_deployments().items() if name in key]
-    return found
-
-
 def endpoints_of(name: str) -> list[Any]:
     return brain_of(name).router.endpoints()
 
@@ -81,12 +51,6 @@ def counters_of(name: str) -> dict[str, Any]:
 def prompt_of(group: int, turn: int) -> dict[str, Any]:
     text = f"group {group} " + SHARED + f" turn {turn}"
     return {"messages": [{"role": "user", "content": text}]}
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Waits for what Ray does in its own time; the test's time limit bounds it."""
-    while not holds():
-        time.sleep(0.01)
 
 
 def test_prompts_that_share_a_prefix_share_a_replica_and_nobody_starves(serve: Any) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import runpy
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from llmd_sched.ray import EngineSignals
+from ray_brains import brain_of, until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_embedded.py"
 
@@ -83,20 +82,6 @@ def deploy(serve: Any, name: str, *, replicas: int = 2, told: dict[str, Any]) ->
         ),
     )
     return serve.run(deployment.bind(), name=name, route_prefix=None)
-
-
-def brain_of(name: str) -> Any:
-    from llmd_sched.ray._deployments import all_deployments
-
-    until(lambda: any(name in key for key in all_deployments()))
-    (found,) = [it for key, it in all_deployments().items() if name in key]
-    return found
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Waits for what happens in its own time; the test's time limit bounds it."""
-    while not holds():
-        time.sleep(0.01)
 
 
 def pages(handle: Any, replicas: int) -> dict[str, str]:

@@ -14,6 +14,7 @@ from llmd_sched.vllm import SignalFeed
 from llmd_sched.vllm._borrowed import settings_of
 
 zmq = pytest.importorskip("zmq")
+pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")

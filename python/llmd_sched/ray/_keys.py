@@ -6,11 +6,11 @@ that calls a handle several times while it serves one request makes several of t
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
-# Where a request's own name is kept: in what Ray keeps for the routing of it, from one attempt to
-# the next.
+# Where the name of one whose id another has is kept: in what Ray keeps for the routing of it, from
+# one attempt to the next.
 ATTRIBUTE = "llmd_sched_key"
 
 
@@ -22,19 +22,27 @@ class RequestKeys:
         # By internal id, further requests that have it.
         self._siblings: dict[str, dict[str, None]] = {}
 
-    def of(self, pending: Any, under_way: Container[str]) -> str:
-        """The name of a ``PendingRequest``, the same at every attempt to route it."""
+    def of(self, pending: Any, bookings: Mapping[str, tuple[Any, Any, Any, Any]]) -> str:
+        """The name of a ``PendingRequest``, the same at every attempt to route it while it is
+        booked. Bookings end with the metadata of whom they are of.
+
+        NOTE(perf): nearly all requests have an id of their own, and are done after two looks.
+        """
+        metadata = pending.metadata
+        internal_id: str = metadata.internal_request_id
+        booking = bookings.get(internal_id)
+        is_free = booking is None or booking[3] is metadata
+        if is_free and internal_id not in self._siblings:
+            return internal_id
         context = pending.routing_context
-        internal_id: str = pending.metadata.internal_request_id
         key: str | None = getattr(context, ATTRIBUTE, None)
         if key is None:
-            key = internal_id
-            if key in under_way:
-                self._made += 1
-                key = f"{internal_id}#{self._made}"
+            if is_free:
+                return internal_id
+            self._made += 1
+            key = f"{internal_id}#{self._made}"
             setattr(context, ATTRIBUTE, key)
-        if key != internal_id:
-            self._siblings.setdefault(internal_id, {})[key] = None
+        self._siblings.setdefault(internal_id, {})[key] = None
         return key
 
     def all_of(self, internal_id: str) -> tuple[str, ...]:

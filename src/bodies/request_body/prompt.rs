@@ -2,9 +2,9 @@
 
 use super::scan::{Raw, Scan, Stop};
 
-/// Between the parts of a conversation. A text that has it can look like another conversation, which
-/// makes an estimate of what an engine holds wrong, and nothing else.
-const PART: char = '\u{1e}';
+/// Between the parts of a conversation, whoever reads it. A text that has it can look like another
+/// conversation, which makes an estimate of what an engine holds wrong, and nothing else.
+pub const PART: char = '\u{1e}';
 
 /// A prompt as a body has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

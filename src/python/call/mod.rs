@@ -11,12 +11,13 @@ mod fields;
 mod openai;
 
 use crate::decision::Decision;
+use crate::errors;
 use crate::given::{Given, Prompt as GivenPrompt};
 use crate::headers::request_options;
 use crate::options::Options;
 use crate::request::{resolve, with_scratch};
+use crate::request_body::UNKNOWN;
 use crate::router::Router;
-use crate::tokens::Tokens;
 use fields::{Fields, attribute};
 use openai::Prompt;
 use pyo3::intern;
@@ -167,8 +168,9 @@ impl Router {
                 Some(Prompt::Tokens(tokens)) => route(Given::Prompt(&tokens.extract()?)),
                 Some(Prompt::Text(text)) if !text.is_empty()? => route(Given::Text(text.to_str()?)),
                 Some(Prompt::Conversation(text)) if !text.is_empty() => route(Given::Text(text)),
-                // Nothing is known of it: it counts as a request, and matches nothing.
-                _ => route(Given::Prompt(&GivenPrompt::Tokens(Tokens::Converted(vec![0])))),
+                _ => live
+                    .prepare(UNKNOWN, &scope, &mut request, scratch)
+                    .map_err(|error| errors::prompt(&error)),
             }?;
             if let Some(prompt) = prompt {
                 prompt.leave_buffer();

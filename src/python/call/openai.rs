@@ -1,16 +1,13 @@
 //! The prompt of an OpenAI request: of chat, completions or responses.
 
 use super::fields::Fields;
+use llmd_bodies::request_body::PART;
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PySequence, PyString};
 use std::cell::RefCell;
-
-/// Between the parts of a conversation. A text that has it can look like another conversation, which
-/// makes an estimate of what a replica holds wrong, and nothing else.
-const PART: char = '\u{1e}';
 
 /// What a thread's buffer may keep between calls, bytes.
 const KEPT: usize = 1 << 20;

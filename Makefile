@@ -199,6 +199,10 @@ bench-ray: shipped
 bench-ray-pick: shipped
 	PYTHONPATH=$(SHIPPED)/python $(BIN)/python benches/ray_pick.py $(ARGS)
 
+.PHONY: bench-telling
+bench-telling: shipped
+	PYTHONPATH=$(SHIPPED)/python $(BIN)/python benches/telling.py $(ARGS)
+
 bench-ray-routers: develop
 	$(BIN)/python benches/ray_routers.py $(ARGS)
 

@@ -9,6 +9,7 @@ from typing import Any
 from llmd_sched._errors import MissingDependencyError
 from llmd_sched._types import Signals
 from llmd_sched.ray._signals import EngineSignals
+from llmd_sched.ray.llm import ROUTER
 
 try:
     import ray
@@ -44,7 +45,7 @@ class LlmdServer(EngineSignals, LLMServer):  # type: ignore[misc]  # Ray brings 
         options.setdefault(
             "request_router_config",
             RequestRouterConfig(
-                request_router_class="llmd_sched.ray:LlmdRouter",
+                request_router_class=ROUTER,
                 request_router_kwargs={"block_size": block_size(llm_config)},
                 request_routing_stats_period_s=STATS_PERIOD_S,
             ),

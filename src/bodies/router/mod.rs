@@ -14,6 +14,7 @@
 //! Not here: any decision (see [`llmd_brain`]), and Python.
 
 mod admin;
+mod body;
 mod clock;
 mod config;
 mod discover;
@@ -31,7 +32,7 @@ mod snapshot;
 mod stats;
 
 pub use clock::Clock;
-pub use config::{ConfigError, RouterConfig, overlay, read_file};
+pub use config::{ConfigError, RouterConfig, from_value, overlay, read_file};
 pub use discover::{DescribedEndpoint, describe_engine};
 pub use document::{
     EndpointDocument, ExplainRequest, ExplanationDocument, FilterDocument, HealthName,

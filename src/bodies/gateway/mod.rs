@@ -1,0 +1,132 @@
+//! The gateway: OpenAI's API in front of engines, placed by the brain.
+//!
+//! Each thread accepts, reads, asks the brain and relays by itself: a request crosses no thread. Of
+//! a body only what routing needs is read, and it is passed on as it came. An answer is passed on
+//! piece by piece, byte for byte.
+//!
+//! Guaranteed: a request is sent to another engine only before the first byte of its answer; a
+//! client that goes away aborts its request at the engine; memory is bounded by the limits and the
+//! number of connections; told to stop, it answers what came.
+//!
+//! Not here: any decision (see [`llmd_brain`]).
+
+mod asked;
+mod body;
+mod booking;
+mod budget;
+mod config;
+mod counts;
+mod fleet;
+mod generate;
+mod headers;
+mod metrics_page;
+mod models;
+mod pool;
+mod refusal;
+mod relay;
+mod server;
+mod tally;
+mod upstream;
+mod vigil;
+mod worker;
+
+pub use config::{EndpointConfig, GatewayConfig, HealthConfig, Limits, Retries, Timeouts};
+pub use fleet::FleetError;
+pub use server::GatewayServer;
+pub use upstream::BadAddress;
+
+use crate::router::{LiveRouter, RouterError};
+use body::AnswerBody;
+use budget::RetryBudget;
+use counts::Counts;
+use fleet::Fleet;
+use hyper::{Response, StatusCode};
+use llmd_brain::fleet::Health;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// What all threads of a gateway share.
+pub struct Gateway {
+    config: GatewayConfig,
+    live: Arc<LiveRouter>,
+    fleet: Arc<Fleet>,
+    counts: Arc<Counts>,
+    budget: RetryBudget,
+    is_draining: AtomicBool,
+    is_abandoned: AtomicBool,
+}
+
+impl Gateway {
+    fn new(config: GatewayConfig) -> Result<Arc<Self>, GatewayError> {
+        let live = LiveRouter::new(config.router.clone())?;
+        let fleet = Fleet::new(Arc::clone(&live), config.health.clone());
+        fleet.set(&config.endpoints)?;
+        let budget = RetryBudget::new(&config.retries);
+        Ok(Arc::new(Self {
+            config,
+            live,
+            fleet,
+            counts: Arc::default(),
+            budget,
+            is_draining: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
+        }))
+    }
+
+    /// The router that places its requests.
+    #[must_use]
+    pub fn router(&self) -> &Arc<LiveRouter> {
+        &self.live
+    }
+
+    fn drain(&self) {
+        self.is_draining.store(true, Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(Relaxed)
+    }
+
+    /// Nobody waits for what is under way.
+    fn abandon(&self) {
+        self.is_abandoned.store(true, Relaxed);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Relaxed)
+    }
+
+    /// Whether requests should be sent here: somebody is there to answer them, and it is not about
+    /// to stop.
+    fn readiness(&self) -> Response<AnswerBody> {
+        let is_anybody_there =
+            self.live.endpoints().iter().any(|view| view.health == Health::Ready);
+        match (self.is_draining(), is_anybody_there) {
+            (true, _) => worker::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            (false, false) => worker::text(StatusCode::SERVICE_UNAVAILABLE, "no engine is ready\n"),
+            (false, true) => worker::text(StatusCode::OK, "ready\n"),
+        }
+    }
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The port is not to be had.
+    #[error("cannot listen on {address}: {source}; give another address as host:port, with port 0 for a free one")]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The router cannot be.
+    #[error(transparent)]
+    Router(#[from] RouterError),
+    /// The engines cannot be.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// No threads can be started.
+    #[error("the gateway's threads cannot be started: {0}")]
+    Threads(std::io::Error),
+}

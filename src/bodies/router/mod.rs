@@ -50,6 +50,7 @@ pub use stats::RouterStats;
 use crate::telemetry::decision_log::DecisionLog;
 use llmd_brain::Time;
 use llmd_brain::brain::{Action, Brain, Input, Rejected};
+use llmd_brain::schedule::ScheduleConfig;
 use members::Members;
 use observers::Pages;
 use parking_lot::Mutex;
@@ -123,6 +124,16 @@ impl LiveRouter {
     #[must_use]
     pub fn brain(&self) -> &Brain {
         &self.brain
+    }
+
+    /// Places requests by another profile from now on. What [`config`](Self::config) says stays what
+    /// it was made with.
+    ///
+    /// # Errors
+    /// [`RouterError::Brain`] for a profile that cannot be; the one in use stays then.
+    pub fn switch_schedule(&self, schedule: ScheduleConfig) -> Result<(), RouterError> {
+        self.check_open()?;
+        self.step(Input::Schedule(Box::new(schedule))).map(drop)
     }
 
     /// The time now.

@@ -36,8 +36,9 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Serve OpenAI's API in front of engines.
     ///
-    /// Once it serves, one line of JSON on standard output says where: `url`. SIGTERM or SIGINT ends it
-    /// after what is in flight; a second one ends it at once.
+    /// Once it serves, one line of JSON on standard output says where: `url`, and `admin`. SIGHUP has
+    /// the configuration read again. SIGTERM or SIGINT ends it after what is in flight; a second one
+    /// ends it at once.
     Serve(serve::ServeArgs),
     /// Simulate a fleet under policies on a trace, at virtual time.
     Sim(Box<sim::SimArgs>),

@@ -1,7 +1,7 @@
 //! `llmd-sched serve`.
 
 use super::CommandError;
-use crate::gateway::{EndpointConfig, GatewayConfig, GatewayServer};
+use crate::gateway::{ConfigSource, EndpointConfig, GatewayConfig, GatewayServer};
 use crate::router::{overlay, read_file};
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Options of `llmd-sched serve`; each wins over the file.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct ServeArgs {
     /// Configuration: TOML, YAML or JSON.
     #[arg(long, value_name = "FILE")]
@@ -33,21 +33,37 @@ impl ServeArgs {
     /// Serves until a signal.
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.config()?;
+        let source: Option<ConfigSource> = self.config.is_some().then(|| {
+            let args = self.clone();
+            let read = move || args.config().map_err(|error| error.to_string());
+            Box::new(read) as ConfigSource
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Before the ready line: whoever reads it may send a signal at once.
-        let (mut terminate, mut interrupt) = {
+        let (mut terminate, mut interrupt, mut hangup) = {
             let _inside = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+            (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+            )
         };
-        let server = GatewayServer::start(config)?;
-        let ready = json!({ "url": format!("http://{}", server.local_addr()) });
+        let server = GatewayServer::start_from(config, source)?;
+        let admin = server.admin_addr().map(|address| format!("http://{address}"));
+        let ready = json!({ "url": format!("http://{}", server.local_addr()), "admin": admin });
         let mut stdout = std::io::stdout();
         writeln!(stdout, "{ready}")?;
         stdout.flush()?;
         runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = hangup.recv() => match server.gateway().reload() {
+                        Ok(()) => tracing::info!("the configuration was read again"),
+                        Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+                    },
+                }
             }
             let drained = tokio::task::spawn_blocking(move || server.drain());
             tokio::select! {
@@ -60,22 +76,22 @@ impl ServeArgs {
         Ok(())
     }
 
-    fn config(self) -> Result<GatewayConfig, CommandError> {
+    fn config(&self) -> Result<GatewayConfig, CommandError> {
         let mut tree = match &self.config {
             Some(path) => read_file(path)?,
             None => Value::Object(Map::new()),
         };
-        if let Some(listen) = self.listen {
+        if let Some(listen) = &self.listen {
             overlay(&mut tree, &["listen"], json!(listen))?;
         }
         if let Some(threads) = self.threads {
             overlay(&mut tree, &["threads"], json!(threads))?;
         }
-        if let Some(policy) = self.policy {
+        if let Some(policy) = &self.policy {
             overlay(&mut tree, &["router", "schedule", "profile"], json!(policy))?;
         }
         let mut config = GatewayConfig::from_value(tree)?;
-        config.endpoints.extend(self.endpoints.into_iter().map(EndpointConfig::new));
+        config.endpoints.extend(self.endpoints.iter().map(EndpointConfig::new));
         Ok(config)
     }
 }

@@ -113,8 +113,12 @@ mod tests {
     #[test]
     fn a_name_is_a_model_or_an_adapter_of_one() {
         let names = names(&[("big", None), ("big", Some("tuned"))], false);
-        let asked = read(&names, &HeaderMap::new(), r#"{"model": "tuned", "prompt": "x"}"#).unwrap();
-        assert_eq!((asked.scope.model.as_str(), asked.scope.lora.as_deref()), ("big", Some("tuned")));
+        let asked =
+            read(&names, &HeaderMap::new(), r#"{"model": "tuned", "prompt": "x"}"#).unwrap();
+        assert_eq!(
+            (asked.scope.model.as_str(), asked.scope.lora.as_deref()),
+            ("big", Some("tuned"))
+        );
         let refusal =
             read(&names, &HeaderMap::new(), r#"{"model": "other", "prompt": "x"}"#).unwrap_err();
         assert_eq!((refusal.status.as_u16(), refusal.code), (404, "model_not_found"));

@@ -72,9 +72,8 @@ impl Booking {
     pub(super) fn finish(mut self, output_tokens: Option<u32>) {
         self.is_over = true;
         let reservation = self.placed.decision.reservation;
-        let tokens = output_tokens.unwrap_or_else(|| {
-            self.live.brain().generated_by(self.live.now(), reservation)
-        });
+        let tokens = output_tokens
+            .unwrap_or_else(|| self.live.brain().generated_by(self.live.now(), reservation));
         self.live.finish(reservation, tokens);
     }
 }

@@ -5,6 +5,7 @@ use llmd_brain::fleet::{Capacity, EndpointSpec, Role, Topology};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of a gateway. Unknown keys are errors; every key has a default.
@@ -17,6 +18,8 @@ pub struct GatewayConfig {
     pub threads: usize,
     /// The engines. They may come up later than the gateway.
     pub endpoints: Vec<EndpointConfig>,
+    /// Where more engines are found.
+    pub discovery: DiscoveryConfig,
     /// The brain and its observers.
     pub router: RouterConfig,
     /// Bounds on what clients may send.
@@ -27,6 +30,10 @@ pub struct GatewayConfig {
     pub retries: Retries,
     /// Which engines are left alone for a while.
     pub health: HealthConfig,
+    /// Who may ask.
+    pub auth: AuthConfig,
+    /// Where the gateway is looked after.
+    pub admin: AdminConfig,
     /// How long a request may be held that does not say so itself, in milliseconds.
     pub hold_ms: u64,
     /// How long answers under way may take to end once the gateway is told to stop, in milliseconds.
@@ -39,11 +46,14 @@ impl Default for GatewayConfig {
             listen: "127.0.0.1:8080".to_owned(),
             threads: 0,
             endpoints: Vec::new(),
+            discovery: DiscoveryConfig::default(),
             router: RouterConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
             health: HealthConfig::default(),
+            auth: AuthConfig::default(),
+            admin: AdminConfig::default(),
             hold_ms: 30_000,
             drain_ms: 600_000,
         }
@@ -88,6 +98,24 @@ impl EndpointConfig {
             labels: self.labels.clone(),
             ..EndpointSpec::new(self.url.trim_end_matches('/'), "")
         }
+    }
+}
+
+/// Where more engines are found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiscoveryConfig {
+    /// A file with `endpoints`, read again when it changes: TOML, YAML or JSON.
+    pub file: Option<PathBuf>,
+    /// Names that stand for engines, `host:port`: every address of the host is one.
+    pub dns: Vec<String>,
+    /// How often both are looked at, in milliseconds.
+    pub interval_ms: u64,
+}
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self { file: None, dns: Vec::new(), interval_ms: 1_000 }
     }
 }
 
@@ -187,6 +215,47 @@ impl Default for HealthConfig {
     }
 }
 
+/// Who may ask. Without keys, everybody.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// The keys.
+    pub keys: Vec<KeyConfig>,
+    /// Keeps the caches of tenants apart, by salts made of this secret: a tenant cannot find out
+    /// another's prompts by how fast answers come. Two gateways of one fleet need the same.
+    pub salt_secret: Option<String>,
+}
+
+/// An API key, and what it is good for.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyConfig {
+    /// What it is called, in messages and logs.
+    pub name: String,
+    /// SHA-256 of the key, in hex: `printf %s KEY | sha256sum`.
+    pub sha256: String,
+    /// Who pays: wins over what a header says.
+    pub tenant: Option<String>,
+    /// Models that it may ask for; none listed means all.
+    pub models: Vec<String>,
+    /// The most important that its requests may be.
+    pub max_priority: i32,
+    /// Tokens a minute, of prompts and answers; a minute's worth may be had at once.
+    pub tokens_per_minute: Option<u64>,
+    /// Requests a minute.
+    pub requests_per_minute: Option<u64>,
+}
+
+/// Where the gateway is looked after.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Address and port of the admin API; none without.
+    pub listen: Option<String>,
+    /// SHA-256 of its token, in hex; without one only a loopback address may be listened on.
+    pub token_sha256: Option<String>,
+}
+
 impl GatewayConfig {
     /// The settings in a tree of values, such as a parsed file.
     ///
@@ -207,6 +276,9 @@ impl GatewayConfig {
         }
         if self.health.max_ejected_percent > 100 {
             return wrong("health.max_ejected_percent", "give at most 100");
+        }
+        if self.discovery.interval_ms == 0 {
+            return wrong("discovery.interval_ms", "0: give 1 or more");
         }
         if self.limits.max_head_bytes < 8_192 {
             return wrong("limits.max_head_bytes", "give at least 8192");

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The engines of a gateway.
 pub(super) struct Fleet {
     live: Arc<LiveRouter>,
-    health: HealthConfig,
+    health: RwLock<HealthConfig>,
     members: RwLock<HashMap<String, Member>>,
     names: RwLock<Arc<Names>>,
     /// Times that an engine was ejected.
@@ -56,7 +56,7 @@ impl Fleet {
     pub(super) fn new(live: Arc<LiveRouter>, health: HealthConfig) -> Arc<Self> {
         Arc::new(Self {
             live,
-            health,
+            health: RwLock::new(health),
             members: RwLock::default(),
             names: RwLock::default(),
             ejections: AtomicU64::new(0),
@@ -131,6 +131,18 @@ impl Fleet {
         *self.names.write() = Arc::new(names);
     }
 
+    /// Other rules of who is left alone.
+    pub(super) fn set_health(&self, health: HealthConfig) {
+        *self.health.write() = health;
+    }
+
+    /// An operator's order for an engine. Returns whether there is one.
+    pub(super) fn order(&self, address: &str, change: EndpointChange) -> bool {
+        let is_there = !self.ranks(address).is_empty();
+        self.change(address, change);
+        is_there
+    }
+
     /// The names that engines serve.
     pub(super) fn names(&self) -> Arc<Names> {
         Arc::clone(&self.names.read())
@@ -145,8 +157,7 @@ impl Fleet {
     /// Everybody, in the order of their addresses.
     pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         let members = self.members.read();
-        let mut all: Vec<_> =
-            members.values().map(|member| Arc::clone(&member.upstream)).collect();
+        let mut all: Vec<_> = members.values().map(|member| Arc::clone(&member.upstream)).collect();
         all.sort_by(|a, b| a.address.cmp(&b.address));
         all
     }
@@ -159,7 +170,8 @@ impl Fleet {
     /// An engine failed at a request or a probe.
     pub(super) fn failed(&self, upstream: &Upstream) {
         upstream.counts.failures.fetch_add(1, Relaxed);
-        if !upstream.vigil.failed(&self.health) {
+        let health = self.health.read().clone();
+        if !upstream.vigil.failed(&health) {
             return;
         }
         {
@@ -168,12 +180,12 @@ impl Fleet {
             let is_ejected =
                 |member: &&Member| member.upstream.vigil.standing() == Standing::Ejected;
             let ejected = members.values().filter(is_ejected).count();
-            let most = members.len() * self.health.max_ejected_percent as usize / 100;
+            let most = members.len() * health.max_ejected_percent as usize / 100;
             if ejected >= most {
                 self.ejections_spared.fetch_add(1, Relaxed);
                 return;
             }
-            let alone = upstream.vigil.eject(Instant::now(), &self.health);
+            let alone = upstream.vigil.eject(Instant::now(), &health);
             tracing::warn!(engine = %upstream.address, alone_ms = alone.as_millis(), "ejected");
         }
         self.ejections.fetch_add(1, Relaxed);
@@ -207,33 +219,25 @@ impl Fleet {
         self.watch(&upstream).await;
     }
 
+    /// Ejected engines are asked even where nobody else is: nothing else would bring them back.
     async fn watch(&self, upstream: &Upstream) {
-        if self.health.interval_ms == 0 {
-            // Ejected engines are asked all the same: nobody else would bring them back.
-            return self.watch_ejected(upstream).await;
-        }
-        let (client, interval) = (HttpClient::default(), ms(self.health.interval_ms));
-        let mut next = Instant::now() + interval;
+        let client = HttpClient::default();
+        let mut last = Instant::now();
         loop {
-            tokio::time::sleep(LOOK.min(interval)).await;
+            let interval = ms(self.health.read().interval_ms);
+            let pause = if interval.is_zero() { LOOK } else { LOOK.min(interval) };
+            tokio::time::sleep(pause).await;
             let now = Instant::now();
             if upstream.vigil.is_due(now) {
                 self.ask_again(&client, upstream).await;
-            } else if now >= next && upstream.vigil.standing() != Standing::Ejected {
-                next = now + interval;
+            } else if !interval.is_zero()
+                && now >= last + interval
+                && upstream.vigil.standing() != Standing::Ejected
+            {
+                last = now;
                 if !self.is_well(&client, upstream).await {
                     self.failed(upstream);
                 }
-            }
-        }
-    }
-
-    async fn watch_ejected(&self, upstream: &Upstream) {
-        let client = HttpClient::default();
-        loop {
-            tokio::time::sleep(LOOK).await;
-            if upstream.vigil.is_due(Instant::now()) {
-                self.ask_again(&client, upstream).await;
             }
         }
     }
@@ -244,13 +248,15 @@ impl Fleet {
             tracing::info!(engine = %upstream.address, "tried again");
             self.change(&upstream.address, EndpointChange::Reachable);
         } else {
-            upstream.vigil.eject(Instant::now(), &self.health);
+            let health = self.health.read().clone();
+            upstream.vigil.eject(Instant::now(), &health);
         }
     }
 
     async fn is_well(&self, client: &HttpClient, upstream: &Upstream) -> bool {
         let url = format!("{}/health", upstream.address);
-        client.get(&url, 64 << 10, ms(self.health.timeout_ms)).await.is_ok()
+        let timeout = ms(self.health.read().timeout_ms);
+        client.get(&url, 64 << 10, timeout).await.is_ok()
     }
 }
 

@@ -4,21 +4,25 @@
 use super::asked::Asked;
 use super::body::AnswerBody;
 use super::booking::Booking;
-use super::config::ms;
+use super::config::{GatewayConfig, ms};
+use super::edit::{Edit, edited};
 use super::headers::{self, DP_RANK, EXPLAIN};
+use super::keys::Key;
 use super::pool::{Lease, Unanswered};
 use super::refusal::Refusal;
 use super::relay::{Relay, Route};
+use super::settings::Settings;
 use super::upstream::Upstream;
 use super::worker::Worker;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode};
 use llmd_brain::EndpointId;
+use llmd_brain::fleet::Health;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -39,14 +43,20 @@ impl Worker {
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let came = Instant::now();
+        let settings = self.gateway.settings();
         let (mut head, body) = request.into_parts();
-        let body = self.read_body(body).await?;
+        // Before the body: a stranger's is not read.
+        let key = settings.keys.identify(&head.headers)?;
+        let body = read_body(body, &settings.config).await?;
         let names = self.gateway.fleet.names();
-        let mut asked =
-            Asked::read(&head.headers, &body, &names, self.gateway.config.hold_ms)?;
+        let mut asked = Asked::read(&head.headers, &body, &names, settings.config.hold_ms)?;
+        let body = self.admit(&settings, key.as_deref(), &mut asked, body)?;
         let is_explained = head.headers.get(EXPLAIN).is_some_and(|it| it == "1");
         headers::towards_engine(&mut head.headers);
-        self.gateway.budget.earn();
+        if key.is_some() {
+            head.headers.remove(AUTHORIZATION);
+        }
+        settings.budget.earn();
         let mut tried: Vec<EndpointId> = Vec::new();
         loop {
             let booking = match Booking::make(&self.gateway.live, &mut asked).await {
@@ -61,7 +71,7 @@ impl Worker {
                 Err(refusal) => return Err(refusal),
             };
             tried.push(booking.decision().endpoint);
-            let may_retry = tried.len() < self.gateway.config.retries.max_attempts as usize;
+            let may_retry = tried.len() < settings.config.retries.max_attempts as usize;
             let Some(upstream) = self.gateway.fleet.upstream(booking.spec()) else {
                 // It left the configuration a moment ago.
                 if may_retry && self.exclude(&mut asked, &tried) {
@@ -69,16 +79,16 @@ impl Worker {
                 }
                 return Err(Refusal::unavailable("the engine has left the fleet"));
             };
-            let came_to = self.attempt(&upstream, &booking, &head, &body).await;
+            let came_to = self.attempt(&settings, &upstream, &booking, &head, &body).await;
             let refusal = match came_to {
                 Tried::Answered(response, lease) => {
                     let route = Route {
                         lease,
                         booking,
                         upstream,
-                        fleet: Arc::clone(&self.gateway.fleet),
-                        counts: Arc::clone(&self.gateway.counts),
-                        idle: ms(self.gateway.config.timeouts.idle_ms),
+                        charged: key.and_then(|it| it.tokens()),
+                        gateway: Arc::clone(&self.gateway),
+                        idle: ms(settings.config.timeouts.idle_ms),
                     };
                     return Ok(relayed(response, route, is_explained.then_some(came)).await);
                 }
@@ -100,7 +110,7 @@ impl Worker {
             if !may_retry || !self.exclude(&mut asked, &tried) {
                 return Err(refusal);
             }
-            if !self.gateway.budget.spend() {
+            if !settings.budget.spend() {
                 self.gateway.counts.retries_denied.fetch_add(1, Relaxed);
                 return Err(refusal);
             }
@@ -108,58 +118,47 @@ impl Worker {
         }
     }
 
-    /// All of a client's body, within the limits.
-    async fn read_body(&self, mut body: Incoming) -> Result<Bytes, Refusal> {
-        let limit = self.gateway.config.limits.max_body_bytes;
-        let timeout = ms(self.gateway.config.timeouts.client_body_ms);
-        let hint = body.size_hint();
-        if hint.lower() > limit as u64 {
-            return Err(Refusal::too_large(limit));
+    /// What a key allows, and the body as its engine gets it.
+    fn admit(
+        &self,
+        settings: &Settings,
+        key: Option<&Key>,
+        asked: &mut Asked,
+        body: Bytes,
+    ) -> Result<Bytes, Refusal> {
+        if let Some(key) = key {
+            key.check_model(asked.read.model.as_deref())?;
+            key.admit(self.gateway.now_ns(), asked.read.prompt_tokens())?;
+            if let Some(tenant) = key.tenant() {
+                asked.request.tenant = Some(tenant.to_owned());
+            }
+            asked.request.priority = asked.request.priority.min(key.max_priority());
+            asked.read.priority = asked.read.priority.map(|it| it.min(key.max_priority()));
         }
-        let mut first = Bytes::new();
-        let mut all = BytesMut::new();
-        while !body.is_end_stream() {
-            let frame = match body.frame().await_within(timeout).await {
-                Some(Some(Ok(frame))) => frame,
-                Some(None) => break,
-                Some(Some(Err(error))) => {
-                    let message = format!("the body of the request broke off: {error}");
-                    return Err(Refusal::invalid("incomplete_body", message));
-                }
-                None => {
-                    let message = "the body of the request did not come in time (timeouts.client_body_ms)";
-                    let (kind, code) = ("invalid_request_error", "body_timeout");
-                    return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, kind, code, message));
-                }
-            };
-            let Ok(piece) = frame.into_data() else { continue };
-            if first.len() + all.len() + piece.len() > limit {
-                return Err(Refusal::too_large(limit));
-            }
-            // One piece is the usual case, and is not copied.
-            if first.is_empty() && all.is_empty() {
-                first = piece;
-                continue;
-            }
-            if all.is_empty() {
-                all.reserve((hint.lower() as usize).max(2 * (first.len() + piece.len())));
-                all.extend_from_slice(&std::mem::take(&mut first));
-            }
-            all.extend_from_slice(&piece);
+        let given = asked.read.cache_salt.as_deref();
+        let Some(salt) = settings.keys.salt(asked.request.tenant.as_deref(), given) else {
+            return Ok(body);
+        };
+        if !asked.read.is_whole {
+            return Err(Refusal::invalid("invalid_json", "the body is no JSON object"));
         }
-        Ok(if all.is_empty() { first } else { all.freeze() })
+        let at = asked.read.cache_salt_at.clone();
+        let body = edited(&body, &mut [Edit { field: "cache_salt", value: &salt, at }]);
+        asked.scope.cache_salt = Some(salt);
+        Ok(body)
     }
 
     /// Sends a request to an engine, once more where an old connection turns out to be closed.
     async fn attempt(
-        self: &Arc<Self>,
-        upstream: &Arc<Upstream>,
+        &self,
+        settings: &Settings,
+        upstream: &Upstream,
         booking: &Booking,
         head: &Parts,
         body: &Bytes,
     ) -> Tried {
         upstream.counts.requests.fetch_add(1, Relaxed);
-        let timeouts = &self.gateway.config.timeouts;
+        let timeouts = &settings.config.timeouts;
         let mut lease = match self.pool.lease(upstream, timeouts.connect_ms).await {
             Ok(lease) => lease,
             Err(why) => return Tried::Failed(why),
@@ -192,20 +191,64 @@ impl Worker {
         }
     }
 
-    /// Leaves those who failed out of the next choice. Returns whether anybody is left.
+    /// Leaves those who failed out of the next choice, and those who could only be waited for. Returns
+    /// whether anybody is left.
     fn exclude(&self, asked: &mut Asked, tried: &[EndpointId]) -> bool {
         let others: Vec<EndpointId> = self
             .gateway
             .live
             .endpoints()
             .iter()
+            .filter(|view| view.health == Health::Ready && !tried.contains(&view.id))
             .map(|view| view.id)
-            .filter(|id| !tried.contains(id))
             .collect();
         let is_anybody_left = !others.is_empty();
         asked.request.allowed = Some(others);
         is_anybody_left
     }
+}
+
+/// All of a client's body, within the limits.
+async fn read_body(mut body: Incoming, config: &GatewayConfig) -> Result<Bytes, Refusal> {
+    let limit = config.limits.max_body_bytes;
+    let timeout = ms(config.timeouts.client_body_ms);
+    let hint = body.size_hint();
+    if hint.lower() > limit as u64 {
+        return Err(Refusal::too_large(limit));
+    }
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while !body.is_end_stream() {
+        let frame = match body.frame().await_within(timeout).await {
+            Some(Some(Ok(frame))) => frame,
+            Some(None) => break,
+            Some(Some(Err(error))) => {
+                let message = format!("the body of the request broke off: {error}");
+                return Err(Refusal::invalid("incomplete_body", message));
+            }
+            None => {
+                let message =
+                    "the body of the request did not come in time (timeouts.client_body_ms)";
+                let (kind, code) = ("invalid_request_error", "body_timeout");
+                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, kind, code, message));
+            }
+        };
+        let Ok(piece) = frame.into_data() else { continue };
+        if first.len() + all.len() + piece.len() > limit {
+            return Err(Refusal::too_large(limit));
+        }
+        // One piece is the usual case, and is not copied.
+        if first.is_empty() && all.is_empty() {
+            first = piece;
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve((hint.lower() as usize).max(2 * (first.len() + piece.len())));
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 /// The request to an engine.

@@ -1,11 +1,12 @@
 //! What of a head is passed on, in both directions.
 //!
 //! Bodies are framed anew, so nothing of a message's framing passes (RFC 9112, 6; RFC 9110, 7.6.1):
-//! two parties that read one message's length differently is how requests are smuggled.
+//! two parties that read one message's length differently is how requests are smuggled. Of a request
+//! that has both a length and chunks, the chunks count, and its engine gets a length.
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -10,67 +10,99 @@
 //!
 //! Not here: any decision (see [`llmd_brain`]).
 
+mod admin;
+mod allowance;
 mod asked;
 mod body;
 mod booking;
 mod budget;
 mod config;
 mod counts;
+mod discovery;
+mod edit;
 mod fleet;
 mod generate;
 mod headers;
+mod keys;
 mod metrics_page;
 mod models;
 mod pool;
 mod refusal;
 mod relay;
+mod reload;
 mod server;
+mod settings;
 mod tally;
 mod upstream;
 mod vigil;
 mod worker;
 
-pub use config::{EndpointConfig, GatewayConfig, HealthConfig, Limits, Retries, Timeouts};
+pub use config::{
+    AdminConfig, AuthConfig, DiscoveryConfig, EndpointConfig, GatewayConfig, HealthConfig,
+    KeyConfig, Limits, Retries, Timeouts,
+};
 pub use fleet::FleetError;
+pub use keys::BadKey;
+pub use reload::{ConfigSource, ReloadError};
 pub use server::GatewayServer;
 pub use upstream::BadAddress;
 
 use crate::router::{LiveRouter, RouterError};
 use body::AnswerBody;
-use budget::RetryBudget;
 use counts::Counts;
 use fleet::Fleet;
 use hyper::{Response, StatusCode};
 use llmd_brain::fleet::Health;
+use parking_lot::{Mutex, RwLock};
+use settings::Settings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 /// What all threads of a gateway share.
 pub struct Gateway {
-    config: GatewayConfig,
+    settings: RwLock<Arc<Settings>>,
     live: Arc<LiveRouter>,
     fleet: Arc<Fleet>,
     counts: Arc<Counts>,
-    budget: RetryBudget,
+    started: Instant,
+    /// Where the settings come from, when they are read again.
+    source: Option<ConfigSource>,
+    /// Reloads, one at a time, and the engines that were found besides those of the settings.
+    found: Mutex<Vec<EndpointConfig>>,
     is_draining: AtomicBool,
     is_abandoned: AtomicBool,
 }
 
 impl Gateway {
-    fn new(config: GatewayConfig) -> Result<Arc<Self>, GatewayError> {
-        let live = LiveRouter::new(config.router.clone())?;
-        let fleet = Fleet::new(Arc::clone(&live), config.health.clone());
-        fleet.set(&config.endpoints)?;
-        let budget = RetryBudget::new(&config.retries);
-        Ok(Arc::new(Self {
-            config,
+    fn new(config: GatewayConfig, source: Option<ConfigSource>) -> Result<Arc<Self>, GatewayError> {
+        let settings = Settings::new(config, None)?;
+        let live = LiveRouter::new(settings.config.router.clone())?;
+        let fleet = Fleet::new(Arc::clone(&live), settings.config.health.clone());
+        fleet.set(&settings.config.endpoints)?;
+        let gateway = Arc::new(Self {
+            settings: RwLock::new(Arc::new(settings)),
             live,
             fleet,
             counts: Arc::default(),
-            budget,
+            started: Instant::now(),
+            source,
+            found: Mutex::default(),
             is_draining: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
-        }))
+        });
+        gateway.live.runtime()?.spawn(discovery::look(Arc::downgrade(&gateway)));
+        Ok(gateway)
+    }
+
+    /// The settings now; a request keeps to those that it began with.
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    /// Nanoseconds since it started.
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// The router that places its requests.
@@ -113,7 +145,9 @@ impl Gateway {
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// The port is not to be had.
-    #[error("cannot listen on {address}: {source}; give another address as host:port, with port 0 for a free one")]
+    #[error(
+        "cannot listen on {address}: {source}; give another address as host:port, with port 0 for a free one"
+    )]
     Listen {
         /// Where.
         address: String,
@@ -126,6 +160,12 @@ pub enum GatewayError {
     /// The engines cannot be.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// The admin API cannot be as it is asked for.
+    #[error("{0}")]
+    Admin(String),
+    /// A key cannot be.
+    #[error(transparent)]
+    Key(#[from] BadKey),
     /// No threads can be started.
     #[error("the gateway's threads cannot be started: {0}")]
     Threads(std::io::Error),

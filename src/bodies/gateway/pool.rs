@@ -102,17 +102,10 @@ impl Pool {
     fn take(&self, upstream: u64) -> Option<Sender> {
         let mut idle = self.idle.lock();
         let kept = idle.get_mut(&upstream)?;
-        while let Some(it) = kept.pop() {
-            if it.since.elapsed() >= IDLE {
-                // Those below it are older still.
-                kept.clear();
-                return None;
-            }
-            if it.sender.is_ready() && !it.sender.is_closed() {
-                return Some(it.sender);
-            }
-        }
-        None
+        kept.retain(|it| !it.sender.is_closed() && it.since.elapsed() < IDLE);
+        // One whose answer has just ended may need another moment.
+        let at = kept.iter().rposition(|it| it.sender.is_ready())?;
+        Some(kept.remove(at).sender)
     }
 
     /// Closes what has been idle for too long. Whoever owns the pool calls this every second or so.

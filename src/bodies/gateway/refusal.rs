@@ -34,8 +34,9 @@ impl Refusal {
     }
 
     pub(super) fn too_large(limit_bytes: usize) -> Self {
-        let message =
-            format!("the body has more than {limit_bytes} bytes (limits.max_body_bytes): send less");
+        let message = format!(
+            "the body has more than {limit_bytes} bytes (limits.max_body_bytes): send less"
+        );
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "too_large", message)
     }
 
@@ -52,7 +53,12 @@ impl Refusal {
         match rejected.retry_after_ms {
             Some(after_ms) => Self {
                 retry_after_ms: Some(after_ms),
-                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "overloaded", message)
+                ..Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limit_error",
+                    "overloaded",
+                    message,
+                )
             },
             None => Self::unavailable(message),
         }

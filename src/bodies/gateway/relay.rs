@@ -5,10 +5,10 @@
 //! hears of the first token, of growth and of the end. Dropping a relay before the end closes the
 //! connection to the engine, which aborts the request there.
 
+use super::Gateway;
+use super::allowance::Allowance;
 use super::body::CutOff;
 use super::booking::Booking;
-use super::counts::Counts;
-use super::fleet::Fleet;
 use super::pool::Lease;
 use super::tally::Tally;
 use super::upstream::Upstream;
@@ -31,8 +31,8 @@ pub(super) struct Relay {
     lease: Option<Lease>,
     booking: Option<Booking>,
     upstream: Arc<Upstream>,
-    fleet: Arc<Fleet>,
-    counts: Arc<Counts>,
+    gateway: Arc<Gateway>,
+    charged: Option<Arc<Allowance>>,
     tally: Tally,
     is_stream: bool,
     reported_tokens: u32,
@@ -57,22 +57,23 @@ pub(super) struct Route {
     pub(super) lease: Lease,
     pub(super) booking: Booking,
     pub(super) upstream: Arc<Upstream>,
-    pub(super) fleet: Arc<Fleet>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) gateway: Arc<Gateway>,
+    /// What the tokens of the answer are charged to.
+    pub(super) charged: Option<Arc<Allowance>>,
     pub(super) idle: Duration,
 }
 
 impl Relay {
     pub(super) fn new(body: Incoming, is_stream: bool, route: Route) -> Self {
-        let Route { lease, booking, upstream, fleet, counts, idle } = route;
-        counts.in_flight.fetch_add(1, Relaxed);
+        let Route { lease, booking, upstream, gateway, charged, idle } = route;
+        gateway.counts.in_flight.fetch_add(1, Relaxed);
         let mut relay = Self {
             body,
             lease: Some(lease),
             booking: Some(booking),
             upstream,
-            fleet,
-            counts,
+            gateway,
+            charged,
             tally: Tally::default(),
             is_stream,
             reported_tokens: 0,
@@ -176,8 +177,11 @@ impl Relay {
 
     fn end(&mut self) {
         self.state = State::Over;
-        self.fleet.answered(&self.upstream);
-        self.counts.completed(self.tally.tokens());
+        self.gateway.fleet.answered(&self.upstream);
+        self.gateway.counts.completed(self.tally.tokens());
+        if let Some(charged) = &self.charged {
+            charged.charge(self.gateway.now_ns(), self.tally.tokens().unwrap_or_default().into());
+        }
         if let Some(booking) = self.booking.take() {
             booking.finish(self.tally.tokens());
         }
@@ -190,8 +194,8 @@ impl Relay {
     /// error, and ends; another answer's connection is closed.
     fn cut_off(&mut self, why: &str) -> Result<Frame<Bytes>, CutOff> {
         self.state = State::Over;
-        self.counts.cut_off();
-        self.fleet.failed(&self.upstream);
+        self.gateway.counts.cut_off();
+        self.gateway.fleet.failed(&self.upstream);
         // Cancels the booking, and closes the connection.
         drop((self.booking.take(), self.lease.take()));
         let message = format!("the engine failed in the middle of the answer: {why}");
@@ -208,9 +212,9 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.counts.in_flight.fetch_sub(1, Relaxed);
+        self.gateway.counts.in_flight.fetch_sub(1, Relaxed);
         if self.state != State::Over {
-            self.counts.client_left();
+            self.gateway.counts.client_left();
         }
     }
 }

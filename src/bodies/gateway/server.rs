@@ -25,6 +25,7 @@ const BACKLOG: i32 = 4_096;
 pub struct GatewayServer {
     gateway: Arc<Gateway>,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     stop: CancellationToken,
     threads: Vec<JoinHandle<()>>,
 }
@@ -35,6 +36,17 @@ impl GatewayServer {
     /// # Errors
     /// [`super::GatewayError`]; nothing is left running.
     pub fn start(config: super::GatewayConfig) -> Result<Self, super::GatewayError> {
+        Self::start_from(config, None)
+    }
+
+    /// The same, with settings that can be read again.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_from(
+        config: super::GatewayConfig,
+        source: Option<super::ConfigSource>,
+    ) -> Result<Self, super::GatewayError> {
         let listener = bind(&config.listen).map_err(|source| super::GatewayError::Listen {
             address: config.listen.clone(),
             source,
@@ -45,9 +57,10 @@ impl GatewayServer {
             given => given,
         };
         let connections = Arc::new(Semaphore::new(config.limits.max_connections));
-        let gateway = Gateway::new(config)?;
+        let gateway = Gateway::new(config, source)?;
+        let admin = super::admin::serve(&gateway)?;
         let stop = CancellationToken::new();
-        let mut server = Self { gateway, address, stop, threads: Vec::new() };
+        let mut server = Self { gateway, address, admin, stop, threads: Vec::new() };
         for number in 0..threads {
             let (listener, gateway) = (listener.try_clone(), Arc::clone(&server.gateway));
             let listener = listener.map_err(super::GatewayError::Threads)?;
@@ -67,6 +80,12 @@ impl GatewayServer {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its admin API listens, if it has one.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// What it serves with.
@@ -155,25 +174,25 @@ async fn run(
             }
         } => {}
     }
-    // Who has connected by now is served; then the port is closed.
-    while let Some(Ok((stream, _))) = now_or_never(listener.accept()) {
-        serve(stream, &worker, &graceful, None);
+    // Who has connected by now is served; then the port is closed. By the socket itself: tokio would
+    // look only where its poller has been told of somebody.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                serve(stream, &worker, &graceful, None);
+            }
+        }
     }
-    drop(listener);
     if gateway.is_abandoned() {
         return;
     }
-    let drained = tokio::time::timeout(ms(gateway.config.drain_ms), graceful.shutdown());
+    // Who came last has hardly been read: what closes idle connections would close theirs, with a
+    // request in it.
+    tokio::time::sleep(LAME_DUCK).await;
+    let drained = tokio::time::timeout(ms(gateway.settings().config.drain_ms), graceful.shutdown());
     if drained.await.is_err() {
         tracing::warn!("answers were still under way after drain_ms and are broken off");
-    }
-}
-
-fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::pin!(future).poll(&mut context) {
-        std::task::Poll::Ready(value) => Some(value),
-        std::task::Poll::Pending => None,
     }
 }
 
@@ -188,7 +207,8 @@ fn serve(
         tracing::debug!(%error, "a connection ended before it was served");
         return;
     }
-    let config = &worker.gateway.config;
+    let settings = worker.gateway.settings();
+    let config = &settings.config;
     let worker = Arc::clone(worker);
     let service = hyper::service::service_fn(move |request| {
         let worker = Arc::clone(&worker);
@@ -213,4 +233,3 @@ fn serve(
         drop(permit);
     });
 }
-

@@ -1,9 +1,9 @@
 //! An engine as the gateway reaches it: its address, how it has been doing, and connections to it.
 
 use super::vigil::Vigil;
+use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
-use hyper::Uri;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An engine behind one address.

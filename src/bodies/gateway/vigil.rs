@@ -72,7 +72,8 @@ impl Vigil {
     pub(super) fn eject(&self, now: Instant, config: &HealthConfig) -> Duration {
         let mut state = self.state.lock();
         let doublings = state.ejections.min(20);
-        let alone_ms = config.ejection_ms.saturating_mul(1 << doublings).min(config.max_ejection_ms);
+        let alone_ms =
+            config.ejection_ms.saturating_mul(1 << doublings).min(config.max_ejection_ms);
         state.ejections = state.ejections.saturating_add(1);
         state.on_trial = false;
         state.until = Some(now + Duration::from_millis(alone_ms));

@@ -6,7 +6,7 @@ use super::pool::Pool;
 use super::refusal::{Refusal, typed};
 use super::{metrics_page, models};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -62,13 +62,6 @@ impl Worker {
         let is_of_engines = OF_ENGINES.contains(&path);
         match (request.method(), path) {
             (&Method::POST, _) if is_of_engines => {
-                let headers = request.headers();
-                if headers.contains_key(TRANSFER_ENCODING)
-                    && headers.contains_key(hyper::header::CONTENT_LENGTH)
-                {
-                    let message = "a body has a length or is chunked: give one of Content-Length and Transfer-Encoding";
-                    return Err(Refusal::invalid("ambiguous_length", message));
-                }
                 self.gateway.counts.requests.fetch_add(1, Relaxed);
                 self.generate(request).await
             }

@@ -5,7 +5,7 @@ use memchr::memmem;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
@@ -93,17 +93,23 @@ async fn client(plan: Rc<Plan>, seen: Rc<RefCell<Seen>>) -> io::Result<()> {
             events += memmem::find_iter(piece, b"data: {").count();
         })
         .await?;
-        let mut seen = seen.borrow_mut();
-        if head.first_line.starts_with("HTTP/1.1 200") {
-            seen.answers += 1;
-        } else {
-            seen.errors += 1;
-        }
-        seen.events += events;
-        seen.first_ms.extend(first.map(|it| it.as_secs_f64() * 1e3));
-        if head.closes {
+        let closes = head.closes;
+        seen.borrow_mut().take(&head.first_line, events, first);
+        if closes {
             wire = Wire::new(TcpStream::connect(&plan.address).await?)?;
         }
+    }
+}
+
+impl Seen {
+    fn take(&mut self, status: &str, events: usize, first: Option<Duration>) {
+        if status.starts_with("HTTP/1.1 200") {
+            self.answers += 1;
+        } else {
+            self.errors += 1;
+        }
+        self.events += events;
+        self.first_ms.extend(first.map(|it| it.as_secs_f64() * 1e3));
     }
 }
 

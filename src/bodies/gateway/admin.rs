@@ -16,6 +16,7 @@ use super::reload::ReloadError;
 use super::{Gateway, GatewayError};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
@@ -120,7 +121,7 @@ async fn reload(State(gateway): Shared) -> Told {
 async fn check_token(State(gateway): Shared, request: Request, next: Next) -> Response {
     let Some(gateway) = gateway.upgrade() else { return Told::Gone.into_response() };
     if let Some(sha256) = &gateway.settings().config.admin.token_sha256 {
-        let said = request.headers().get(AUTHORIZATION).map(|it| it.as_bytes());
+        let said = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let token = said.and_then(|it| it.strip_prefix(b"Bearer "));
         if !token.is_some_and(|token| is_secret(token, sha256)) {
             let why = "give the admin token as Authorization: Bearer TOKEN";

@@ -162,11 +162,6 @@ impl Fleet {
         all
     }
 
-    /// An engine answered a request.
-    pub(super) fn answered(&self, upstream: &Upstream) {
-        upstream.vigil.succeeded();
-    }
-
     /// An engine failed at a request or a probe.
     pub(super) fn failed(&self, upstream: &Upstream) {
         upstream.counts.failures.fetch_add(1, Relaxed);

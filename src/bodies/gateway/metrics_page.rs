@@ -4,11 +4,14 @@
 use super::Gateway;
 use super::body::AnswerBody;
 use super::refusal::typed;
+use super::upstream::UpstreamCounts;
 use super::vigil::Standing;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+type Counter = fn(&UpstreamCounts) -> &AtomicU64;
 
 struct Page(String);
 
@@ -75,17 +78,19 @@ fn of_requests(page: &mut Page, gateway: &Gateway) {
 
 fn of_engines(page: &mut Page, gateway: &Gateway) {
     let upstreams = gateway.fleet.upstreams();
-    let families: [(&str, &str, fn(&super::upstream::UpstreamCounts) -> u64); 3] = [
-        ("engine_requests_total", "Tries at an engine", |it| it.requests.load(Relaxed)),
-        ("engine_failures_total", "Of those, failed, and failed probes", |it| {
-            it.failures.load(Relaxed)
-        }),
-        ("engine_connections_total", "Connections made", |it| it.connections.load(Relaxed)),
+    let families: [(&str, &str, Counter); 3] = [
+        ("engine_requests_total", "Tries at an engine", |it| &it.requests),
+        ("engine_failures_total", "Of those, failed, and failed probes", |it| &it.failures),
+        ("engine_connections_total", "Connections made", |it| &it.connections),
     ];
     for (name, help, read) in families {
         page.family(name, "counter", help);
         for upstream in &upstreams {
-            page.sample(name, &[("engine", &upstream.address)], read(&upstream.counts));
+            page.sample(
+                name,
+                &[("engine", &upstream.address)],
+                read(&upstream.counts).load(Relaxed),
+            );
         }
     }
     page.family("engine_ejected", "gauge", "Whether it is left alone now");

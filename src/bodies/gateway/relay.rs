@@ -177,7 +177,7 @@ impl Relay {
 
     fn end(&mut self) {
         self.state = State::Over;
-        self.gateway.fleet.answered(&self.upstream);
+        self.upstream.vigil.succeeded();
         self.gateway.counts.completed(self.tally.tokens());
         if let Some(charged) = &self.charged {
             charged.charge(self.gateway.now_ns(), self.tally.tokens().unwrap_or_default().into());

@@ -3,7 +3,7 @@
 use super::vigil::Vigil;
 use hyper::Uri;
 use hyper::header::HeaderValue;
-use hyper::http::uri::PathAndQuery;
+use hyper::http::uri::{Authority, PathAndQuery};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An engine behind one address.
@@ -53,7 +53,7 @@ impl Upstream {
             return Err(bad("only plain HTTP is spoken to engines"));
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| bad("no host"))?;
-        let authority = uri.authority().map(|it| it.as_str()).unwrap_or_default();
+        let authority = uri.authority().map(Authority::as_str).unwrap_or_default();
         if authority.contains('@') {
             return Err(bad("a user name has no place in it"));
         }

@@ -45,17 +45,12 @@ impl Vigil {
         }
     }
 
-    /// It answered. Returns whether that changed its standing.
-    pub(super) fn succeeded(&self) -> bool {
+    /// It answered. An answer of a request that was sent before an ejection says nothing about now.
+    pub(super) fn succeeded(&self) {
         let mut state = self.state.lock();
-        let changed = state.on_trial || state.until.is_some();
-        // An answer of a request that was sent before the ejection says nothing about now.
         if state.until.is_none() {
             *state = State::default();
-        } else {
-            return false;
         }
-        changed
     }
 
     /// It failed. Returns whether it has failed often enough to be ejected.
@@ -115,7 +110,7 @@ mod tests {
         assert!(vigil.failed(&config));
         assert_eq!(vigil.eject(now, &config), 2 * first);
         vigil.try_again();
-        assert!(vigil.succeeded());
+        vigil.succeeded();
         assert_eq!(vigil.standing(), Standing::Good);
         assert_eq!(vigil.eject(now, &config), first);
     }
@@ -124,7 +119,7 @@ mod tests {
     fn a_late_answer_does_not_end_an_ejection() {
         let (vigil, config) = (Vigil::default(), HealthConfig::default());
         vigil.eject(Instant::now(), &config);
-        assert!(!vigil.succeeded());
+        vigil.succeeded();
         assert_eq!(vigil.standing(), Standing::Ejected);
     }
 

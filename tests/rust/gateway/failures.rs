@@ -3,6 +3,7 @@
 
 use crate::gateway::{Front, engine, whole};
 use crate::hostile::{Conduct, EVENT, Hostile};
+use llmd_bodies::engine_server::EngineServer;
 use serde_json::json;
 
 fn request(number: u32) -> serde_json::Value {
@@ -25,7 +26,7 @@ async fn beside_a_good_one(conduct: Conduct) -> (Front, Hostile) {
         let answer = front.caller.complete(&request(number)).await;
         match conduct {
             Conduct::Hang => {
-                assert!(matches!(answer.status.as_u16(), 200 | 504), "{}", answer.text)
+                assert!(matches!(answer.status.as_u16(), 200 | 504), "{}", answer.text);
             }
             _ => assert_eq!(answer.status, 200, "{}", answer.text),
         }
@@ -158,7 +159,7 @@ async fn a_slow_client_slows_its_engine_instead_of_filling_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_requests_at_once_are_all_answered() {
     let engines = [engine(|_| {}).await, engine(|_| {}).await];
-    let urls = engines.each_ref().map(|it| it.url());
+    let urls = engines.each_ref().map(EngineServer::url);
     let front = Front::of(&urls, |_| {}).await;
     let calls: Vec<_> = (0..2_048)
         .map(|number| {

@@ -1,6 +1,7 @@
 //! Changes while it serves.
 
 use crate::gateway::{Caller, Front, HUNG, engine};
+use llmd_bodies::engine_server::EngineServer;
 use llmd_bodies::gateway::{
     ConfigSource, EndpointConfig, GatewayConfig, GatewayServer, ReloadError,
 };
@@ -61,7 +62,7 @@ async fn an_operator_adds_cordons_and_removes_engines() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_engines_and_policy_change_under_load() {
     let engines = [engine(|_| {}).await, engine(|_| {}).await, engine(|_| {}).await];
-    let urls = engines.each_ref().map(|it| it.url());
+    let urls = engines.each_ref().map(EngineServer::url);
     let front = start(base(&urls[..2]), None).await;
     front.until(|front| front.ready() == 2).await;
     let is_over = Arc::new(AtomicBool::new(false));

@@ -1,6 +1,7 @@
 //! What passes through, both ways.
 
 use crate::gateway::{Front, engine};
+use llmd_bodies::engine_server::EngineServer;
 use serde_json::json;
 
 /// Answers that differ in nothing but the second in which they were made.
@@ -50,7 +51,7 @@ async fn answers_are_those_of_the_engine_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_with_one_beginning_go_where_it_is_held() {
     let engines = [engine(|_| {}).await, engine(|_| {}).await];
-    let urls = engines.each_ref().map(|it| it.url());
+    let urls = engines.each_ref().map(EngineServer::url);
     let front = Front::of(&urls, |_| {}).await;
     let prompt = |who: u32| (0..640).map(|at| who * 1_000 + at).collect::<Vec<u32>>();
     let explain = [("x-llmd-explain", "1")];
@@ -110,7 +111,7 @@ async fn the_list_of_models_survives_an_engine() {
         engine(|config| config.loras = vec!["tuned".into()]).await,
         engine(|config| config.model = "other".into()).await,
     ];
-    let urls: Vec<String> = engines.iter().map(|it| it.url()).collect();
+    let urls: Vec<String> = engines.iter().map(EngineServer::url).collect();
     let front = Front::of(&urls, |_| {}).await;
     let names = |answer: &serde_json::Value| -> Vec<String> {
         let cards = answer["data"].as_array().unwrap();

@@ -16,6 +16,8 @@ pub mod router;
 
 pub mod engine_server;
 
+pub mod gateway;
+
 pub mod stdio;
 
 pub mod cli;

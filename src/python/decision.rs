@@ -4,7 +4,6 @@ use crate::endpoint::{self, Endpoint};
 use crate::explanation::Explanation;
 use crate::waiting;
 use llmd_bodies::router::{EndpointDocument, LiveRouter, Placed};
-use llmd_brain::index::MatchSource;
 use llmd_brain::schedule::{self, Phase};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -65,17 +64,6 @@ impl Decision {
 
     fn document(&self) -> EndpointDocument {
         self.router.document_of(self.inner().endpoint, &self.placed.spec)
-    }
-}
-
-/// The word for what a match rests on.
-pub fn source_name(source: MatchSource) -> &'static str {
-    match source {
-        MatchSource::None => "none",
-        MatchSource::Exact => "exact",
-        MatchSource::Speculative => "speculative",
-        MatchSource::Approximate => "approximate",
-        MatchSource::UpperBound => "upperbound",
     }
 }
 
@@ -164,7 +152,7 @@ impl Decision {
     #[doc = stub_doc!("Decision.match_source")]
     #[getter]
     fn match_source(&self) -> &'static str {
-        source_name(self.inner().match_source)
+        self.inner().match_source.as_str()
     }
 
     #[doc = stub_doc!("Decision.predicted_ttft_ms")]

@@ -35,6 +35,7 @@ mod explanation;
 mod features;
 mod fleet;
 mod fork;
+mod gateway;
 mod given;
 mod headers;
 mod json;
@@ -77,6 +78,8 @@ mod _core {
     use crate::features::Features;
     #[pymodule_export]
     use crate::fork::{_after_fork, _before_fork};
+    #[pymodule_export]
+    use crate::gateway::Gateway;
     #[pymodule_export]
     use crate::headers::request_options;
     #[pymodule_export]

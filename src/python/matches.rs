@@ -1,6 +1,5 @@
 //! `Matches`: how much of one prompt each endpoint holds.
 
-use crate::decision::source_name;
 use crate::endpoint;
 use llmd_bodies::router::{EndpointDocument, LiveRouter};
 use llmd_brain::Slot;
@@ -83,7 +82,7 @@ impl Matches {
     #[doc = stub_doc!("Matches.sources")]
     #[getter]
     fn sources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.sources.iter().copied().map(source_name))
+        PyTuple::new(py, self.sources.iter().copied().map(MatchSource::as_str))
     }
 
     fn __len__(&self) -> usize {

@@ -2,15 +2,11 @@
 
 use crate::errors;
 use llmd_bodies::request_body::{self, BodyPrompt};
-use llmd_bodies::router::{self, LiveRouter, Scratch};
+use llmd_bodies::router::{LiveRouter, Scratch};
 use llmd_brain::prompt::Scope;
 use llmd_brain::schedule::Request;
 use numpy::PyArray1;
 use pyo3::prelude::*;
-
-/// The prompt of a request of whose prompt nothing is known: it counts as a request, fills no block, and
-/// matches nothing.
-pub const UNKNOWN: router::Prompt<'_> = router::Prompt::Tokens(&[0]);
 
 #[doc = stub_doc!("RequestBody")]
 #[pyclass(module = "llmd_sched", frozen)]
@@ -26,24 +22,7 @@ impl RequestBody {
         request: &mut Request,
         scratch: &mut Scratch,
     ) -> PyResult<()> {
-        let body = &self.0;
-        let salted = match (&scope.cache_salt, &body.cache_salt) {
-            (None, Some(salt)) => Some(Scope { cache_salt: Some(salt.clone()), ..scope.clone() }),
-            _ => None,
-        };
-        let prompt = match &body.prompt {
-            Some(BodyPrompt::Tokens(ids)) => router::Prompt::Tokens(ids),
-            Some(BodyPrompt::Text(text)) => router::Prompt::Text(text),
-            None => UNKNOWN,
-        };
-        live.prepare(prompt, salted.as_ref().unwrap_or(scope), request, scratch)
-            .map_err(|error| errors::prompt(&error))?;
-        request.prompt_tokens = request.prompt_tokens.saturating_add(body.missing_tokens);
-        request.max_output_tokens = request.max_output_tokens.or(body.max_output_tokens);
-        if request.priority == 0 {
-            request.priority = body.priority.unwrap_or_default();
-        }
-        Ok(())
+        live.prepare_body(&self.0, scope, request, scratch).map_err(|error| errors::prompt(&error))
     }
 }
 

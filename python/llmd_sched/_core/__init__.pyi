@@ -11,6 +11,7 @@ from llmd_sched._core._explanation import Explanation as Explanation
 from llmd_sched._core._explanation import Features as Features
 from llmd_sched._core._explanation import FilterStep as FilterStep
 from llmd_sched._core._explanation import Matches as Matches
+from llmd_sched._core._gateway import Gateway as Gateway
 from llmd_sched._core._internal import _after_fork as _after_fork
 from llmd_sched._core._internal import _before_fork as _before_fork
 from llmd_sched._core._internal import _read_call as _read_call

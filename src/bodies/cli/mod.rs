@@ -3,6 +3,7 @@
 
 mod engine;
 mod policy;
+mod serve;
 mod sim;
 
 pub use sim::{Cluster, errand_run};
@@ -33,6 +34,12 @@ enum Command {
     /// `tick` (t), `end`; each an object with its name under `ev`. Out: `{"w":2}` or `{"hold":true}`
     /// to an arrival; where init had hold, `{"go":[[id,w],..]}` to first, done and tick.
     Policy(policy::PolicyArgs),
+    /// Serve OpenAI's API in front of engines.
+    ///
+    /// Once it serves, one line of JSON on standard output says where: `url`, and `admin`. SIGHUP has
+    /// the configuration read again. SIGTERM or SIGINT ends it after what is in flight; a second one
+    /// ends it at once.
+    Serve(serve::ServeArgs),
     /// Simulate a fleet under policies on a trace, at virtual time.
     Sim(Box<sim::SimArgs>),
 }
@@ -53,6 +60,7 @@ pub fn run(args: impl Iterator<Item = OsString>, cluster: Option<&dyn Cluster>) 
     let outcome = match cli.command {
         Command::Engine(args) => args.run(),
         Command::Policy(args) => args.run(),
+        Command::Serve(args) => args.run(),
         Command::Sim(args) => args.run(cluster),
     };
     match outcome {

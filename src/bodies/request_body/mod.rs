@@ -17,6 +17,7 @@ pub use prompt::{BodyPrompt, PART};
 use llmd_brain::prompt::text::BYTES_PER_TOKEN;
 use prompt::Reader;
 use scan::{Raw, Scan, Stop};
+use std::ops::Range;
 
 /// What a body asks for; what it does not say, or not in time, is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,6 +36,10 @@ pub struct RequestBody {
     pub priority: Option<i32>,
     /// Whether the text of the body was read to its end.
     pub is_whole: bool,
+    /// Where the value of `model` stands in the bytes, for whoever changes it.
+    pub model_at: Option<Range<usize>>,
+    /// The same of `cache_salt`.
+    pub cache_salt_at: Option<Range<usize>>,
 }
 
 /// Fields with a prompt, the one that counts most first.
@@ -89,8 +94,12 @@ impl RequestBody {
                 }
             } else if name.is("model") {
                 body.model = text_of(scan);
+                body.model_at = Some(scan.passed()?);
+                return Ok(());
             } else if name.is("cache_salt") {
                 body.cache_salt = text_of(scan);
+                body.cache_salt_at = Some(scan.passed()?);
+                return Ok(());
             } else if name.is("priority") {
                 body.priority = scan.clone().skip().ok().and_then(|said| said.parse().ok());
             }

@@ -5,6 +5,7 @@
 //! before, whatever the text nests; every call but the last moves on or stops.
 
 use memchr::{memchr2, memchr3};
+use std::ops::Range;
 
 /// The text ended, or is none that JSON can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,14 @@ impl<'a> Scan<'a> {
     /// Bytes before the position.
     pub(super) fn read_bytes(&self) -> usize {
         self.at
+    }
+
+    /// Passes over a value, and says where it stood.
+    pub(super) fn passed(&mut self) -> Result<Range<usize>, Stop> {
+        self.peek()?;
+        let start = self.at;
+        self.skip()?;
+        Ok(start..self.at)
     }
 
     /// The next byte that is no white space.

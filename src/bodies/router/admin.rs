@@ -77,6 +77,17 @@ async fn explain(
 }
 
 impl LiveRouter {
+    /// The pages, for whoever serves them.
+    pub fn pages(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/endpoints", get(endpoints))
+            .route("/stats", get(stats))
+            .route("/config", get(config))
+            .route("/explain", post(explain))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .with_state(Arc::downgrade(self))
+    }
+
     /// Serves the admin pages and returns where.
     ///
     /// # Errors
@@ -89,13 +100,7 @@ impl LiveRouter {
         let listener = std::net::TcpListener::bind((host, port)).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let pages = Router::new()
-            .route("/endpoints", get(endpoints))
-            .route("/stats", get(stats))
-            .route("/config", get(config))
-            .route("/explain", post(explain))
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .with_state(Arc::downgrade(self));
+        let pages = self.pages();
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(refused)?

@@ -7,6 +7,7 @@ use llmd_brain::flow::FlowConfig;
 use llmd_brain::index::IndexConfig;
 use llmd_brain::predict::PredictConfig;
 use llmd_brain::schedule::ScheduleConfig;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -66,16 +67,7 @@ impl RouterConfig {
     /// # Errors
     /// [`ConfigError::Value`], naming the key.
     pub fn from_value(value: Value) -> Result<Self, ConfigError> {
-        // A struct can be read from a list too, by position; nobody means that.
-        if !value.is_object() {
-            let reason = format!("invalid type: {value}, expected a table");
-            return Err(ConfigError::Value { place: String::new(), reason });
-        }
-        serde_path_to_error::deserialize(value).map_err(|error| {
-            let path = error.path().to_string();
-            let place = if path == "." { String::new() } else { format!("{path}: ") };
-            ConfigError::Value { place, reason: error.into_inner().to_string() }
-        })
+        from_value(value)
     }
 
     /// What the brain needs of them.
@@ -164,6 +156,23 @@ pub fn read_file(path: &Path) -> Result<Value, ConfigError> {
         Ok(value) => Ok(value),
         Err(reason) => Err(ConfigError::Syntax { path: path.to_owned(), format, reason }),
     }
+}
+
+/// Settings of any kind in a tree of values.
+///
+/// # Errors
+/// [`ConfigError::Value`], naming the key.
+pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ConfigError> {
+    // A struct can be read from a list too, by position; nobody means that.
+    if !value.is_object() {
+        let reason = format!("invalid type: {value}, expected a table");
+        return Err(ConfigError::Value { place: String::new(), reason });
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let place = if path == "." { String::new() } else { format!("{path}: ") };
+        ConfigError::Value { place, reason: error.into_inner().to_string() }
+    })
 }
 
 /// Puts `value` at `path`, over what the tree says there; tables on the way are made.

@@ -14,6 +14,7 @@
 //! Not here: any decision (see [`llmd_brain`]), and Python.
 
 mod admin;
+mod body;
 mod clock;
 mod config;
 mod discover;
@@ -31,7 +32,7 @@ mod snapshot;
 mod stats;
 
 pub use clock::Clock;
-pub use config::{ConfigError, RouterConfig, overlay, read_file};
+pub use config::{ConfigError, RouterConfig, from_value, overlay, read_file};
 pub use discover::{DescribedEndpoint, describe_engine};
 pub use document::{
     EndpointDocument, ExplainRequest, ExplanationDocument, FilterDocument, HealthName,
@@ -49,6 +50,7 @@ pub use stats::RouterStats;
 use crate::telemetry::decision_log::DecisionLog;
 use llmd_brain::Time;
 use llmd_brain::brain::{Action, Brain, Input, Rejected};
+use llmd_brain::schedule::ScheduleConfig;
 use members::Members;
 use observers::Pages;
 use parking_lot::Mutex;
@@ -122,6 +124,16 @@ impl LiveRouter {
     #[must_use]
     pub fn brain(&self) -> &Brain {
         &self.brain
+    }
+
+    /// Places requests by another profile from now on. What [`config`](Self::config) says stays what
+    /// it was made with.
+    ///
+    /// # Errors
+    /// [`RouterError::Brain`] for a profile that cannot be; the one in use stays then.
+    pub fn switch_schedule(&self, schedule: ScheduleConfig) -> Result<(), RouterError> {
+        self.check_open()?;
+        self.step(Input::Schedule(Box::new(schedule))).map(drop)
     }
 
     /// The time now.

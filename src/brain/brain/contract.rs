@@ -3,7 +3,7 @@
 use crate::fleet::{EndpointChange, EndpointSpec, MetricsSample, PeerTotals};
 use crate::index::KvEventBatch;
 use crate::predict::SavedModels;
-use crate::schedule::{Decision, ForeignScore, NoCandidate, Request};
+use crate::schedule::{Decision, ForeignScore, NoCandidate, Request, ScheduleConfig};
 use crate::{BlockKey, EndpointId, ReservationId, Ticket};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,8 @@ pub enum Input {
     LearnedModels(Box<SavedModels>),
     /// Time passed.
     Tick,
+    /// Requests are placed by another profile from now on.
+    Schedule(Box<ScheduleConfig>),
 }
 
 /// Something for the body to do.

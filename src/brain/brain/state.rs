@@ -227,6 +227,7 @@ impl State {
                 self.predictor.restore(SavedModels::clone(saved), &self.fleet);
             }
             Input::Tick => self.tick(now, answers, &mut actions)?,
+            Input::Schedule(config) => self.scheduler.switch(config)?,
         }
         Ok(actions)
     }

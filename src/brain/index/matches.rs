@@ -24,6 +24,20 @@ pub enum MatchSource {
     UpperBound,
 }
 
+impl MatchSource {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Exact => "exact",
+            Self::Speculative => "speculative",
+            Self::Approximate => "approximate",
+            Self::UpperBound => "upperbound",
+        }
+    }
+}
+
 /// Matched blocks per endpoint, as columns indexed by [`Slot`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Matches {

@@ -60,6 +60,25 @@ pub struct ScheduleCounters {
     pub degraded_scorers: u64,
 }
 
+/// The profile that a configuration names, checked with all others that it has.
+fn compiled(config: &ScheduleConfig) -> Result<Profile, ScheduleError> {
+    for (name, profile) in &config.profiles {
+        Profile::compile(name, profile)?;
+    }
+    match &config.profile {
+        ProfileChoice::Inline(profile) => Profile::compile("inline", profile),
+        ProfileChoice::Named(name) => {
+            let written = config.profiles.get(name).cloned();
+            let Some(profile) = written.or_else(|| builtin_profile(name)) else {
+                let written = config.profiles.keys().cloned();
+                let known = written.chain(builtin_profiles().map(str::to_owned)).collect();
+                return Err(ScheduleError::UnknownProfile { name: name.clone(), known });
+            };
+            Profile::compile(name, &profile)
+        }
+    }
+}
+
 /// A compiled profile, its generator, and what its plugins remember.
 pub struct Scheduler {
     profile: Profile,
@@ -86,21 +105,7 @@ impl Scheduler {
     /// # Errors
     /// [`ScheduleError`] names the profile, the plugin and the parameter, and what is known there.
     pub fn new(config: &ScheduleConfig, seed: u64) -> Result<Self, ScheduleError> {
-        for (name, profile) in &config.profiles {
-            Profile::compile(name, profile)?;
-        }
-        let profile = match &config.profile {
-            ProfileChoice::Inline(profile) => Profile::compile("inline", profile)?,
-            ProfileChoice::Named(name) => {
-                let written = config.profiles.get(name).cloned();
-                let Some(profile) = written.or_else(|| builtin_profile(name)) else {
-                    let written = config.profiles.keys().cloned();
-                    let known = written.chain(builtin_profiles().map(str::to_owned)).collect();
-                    return Err(ScheduleError::UnknownProfile { name: name.clone(), known });
-                };
-                Profile::compile(name, &profile)?
-            }
-        };
+        let profile = compiled(config)?;
         Ok(Self {
             gate: Gate::new(profile.any_role),
             profile,
@@ -109,6 +114,19 @@ impl Scheduler {
             slots: 0,
             scratch: Scratch::default(),
         })
+    }
+
+    /// Goes on with another profile. What the plugins of the one before remember is gone; who is
+    /// where, and what is known of latencies, is not theirs and stays.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); the profile in use stays then.
+    pub fn switch(&mut self, config: &ScheduleConfig) -> Result<(), ScheduleError> {
+        let profile = compiled(config)?;
+        self.gate = Gate::new(profile.any_role);
+        self.profile = profile;
+        self.slots = 0;
+        Ok(())
     }
 
     /// The name of the profile in use; `inline` for one that was given in place.

@@ -16,9 +16,9 @@ use crate::given::{Given, Prompt as GivenPrompt};
 use crate::headers::request_options;
 use crate::options::Options;
 use crate::request::{resolve, with_scratch};
-use crate::request_body::UNKNOWN;
 use crate::router::Router;
 use fields::{Fields, attribute};
+use llmd_bodies::router;
 use openai::Prompt;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -169,7 +169,7 @@ impl Router {
                 Some(Prompt::Text(text)) if !text.is_empty()? => route(Given::Text(text.to_str()?)),
                 Some(Prompt::Conversation(text)) if !text.is_empty() => route(Given::Text(text)),
                 _ => live
-                    .prepare(UNKNOWN, &scope, &mut request, scratch)
+                    .prepare(router::Prompt::UNKNOWN, &scope, &mut request, scratch)
                     .map_err(|error| errors::prompt(&error)),
             }?;
             if let Some(prompt) = prompt {

@@ -1,0 +1,184 @@
+//! The admin API: what the router's pages show, and what an operator may change.
+//!
+//! | | |
+//! |---|---|
+//! | `GET /endpoints`, `/stats`, `/config`, `POST /explain` | the router's own pages |
+//! | `POST /endpoints` `{"url": ...}` | an engine more |
+//! | `DELETE /endpoints` `{"url": ...}` | one less, once it is idle |
+//! | `POST /cordon`, `/uncordon`, `/drain` `{"url": ...}` | whether one gets requests |
+//! | `POST /reload` | the configuration file again |
+//!
+//! With a token every request needs it; without one only a loopback address is listened on.
+
+use super::config::EndpointConfig;
+use super::keys::is_secret;
+use super::reload::ReloadError;
+use super::{Gateway, GatewayError};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use llmd_brain::brain::EndpointChange;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+type Shared = State<Weak<Gateway>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    url: String,
+}
+
+/// What an operator is told.
+enum Told {
+    Done,
+    Gone,
+    Bad(String),
+    Unknown(String),
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Done => StatusCode::NO_CONTENT.into_response(),
+            Self::Gone => (StatusCode::GONE, "the gateway has stopped").into_response(),
+            Self::Bad(why) => (StatusCode::BAD_REQUEST, why).into_response(),
+            Self::Unknown(url) => {
+                let why = format!("no endpoint {url:?}: GET /endpoints lists them");
+                (StatusCode::NOT_FOUND, why).into_response()
+            }
+        }
+    }
+}
+
+impl From<Result<(), ReloadError>> for Told {
+    fn from(outcome: Result<(), ReloadError>) -> Self {
+        match outcome {
+            Ok(()) => Self::Done,
+            Err(error) => Self::Bad(error.to_string()),
+        }
+    }
+}
+
+async fn add(State(gateway): Shared, given: Result<Json<EndpointConfig>, JsonRejection>) -> Told {
+    let Some(gateway) = gateway.upgrade() else { return Told::Gone };
+    let endpoint = match given {
+        Ok(Json(endpoint)) => endpoint,
+        Err(error) => return Told::Bad(error.body_text()),
+    };
+    let mut config = gateway.settings().config.clone();
+    let address = endpoint.given().address;
+    config.endpoints.retain(|it| it.given().address != address);
+    config.endpoints.push(endpoint);
+    gateway.apply(config).into()
+}
+
+async fn remove(State(gateway): Shared, named: Result<Json<Named>, JsonRejection>) -> Told {
+    let Some(gateway) = gateway.upgrade() else { return Told::Gone };
+    let url = match named {
+        Ok(Json(named)) => named.url,
+        Err(error) => return Told::Bad(error.body_text()),
+    };
+    let mut config = gateway.settings().config.clone();
+    let before = config.endpoints.len();
+    let address = url.trim_end_matches('/');
+    config.endpoints.retain(|it| it.given().address != address);
+    if config.endpoints.len() == before {
+        return Told::Unknown(url);
+    }
+    gateway.apply(config).into()
+}
+
+fn change(
+    gateway: &Weak<Gateway>,
+    named: Result<Json<Named>, JsonRejection>,
+    change: EndpointChange,
+) -> Told {
+    let Some(gateway) = gateway.upgrade() else { return Told::Gone };
+    match named {
+        Ok(Json(named)) => match gateway.fleet.order(named.url.trim_end_matches('/'), change) {
+            true => Told::Done,
+            false => Told::Unknown(named.url),
+        },
+        Err(error) => Told::Bad(error.body_text()),
+    }
+}
+
+async fn reload(State(gateway): Shared) -> Told {
+    match gateway.upgrade() {
+        Some(gateway) => gateway.reload().into(),
+        None => Told::Gone,
+    }
+}
+
+async fn check_token(State(gateway): Shared, request: Request, next: Next) -> Response {
+    let Some(gateway) = gateway.upgrade() else { return Told::Gone.into_response() };
+    if let Some(sha256) = &gateway.settings().config.admin.token_sha256 {
+        let said = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let token = said.and_then(|it| it.strip_prefix(b"Bearer "));
+        if !token.is_some_and(|token| is_secret(token, sha256)) {
+            let why = "give the admin token as Authorization: Bearer TOKEN";
+            return (StatusCode::UNAUTHORIZED, why).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// Serves it where the settings say so; returns where that is.
+pub(super) fn serve(gateway: &Arc<Gateway>) -> Result<Option<SocketAddr>, GatewayError> {
+    let settings = gateway.settings();
+    let admin = &settings.config.admin;
+    let Some(listen) = &admin.listen else { return Ok(None) };
+    let failed = |source| GatewayError::Listen { address: listen.clone(), source };
+    let listener = std::net::TcpListener::bind(listen.as_str()).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    if admin.token_sha256.is_none() && !address.ip().is_loopback() {
+        return Err(GatewayError::Admin(format!(
+            "admin.listen: {listen} is open to others and there is no admin.token_sha256: give one, or listen on 127.0.0.1"
+        )));
+    }
+    listener.set_nonblocking(true).map_err(failed)?;
+    let state = Arc::downgrade(gateway);
+    let pages = Router::new()
+        .route("/endpoints", post(add).delete(remove))
+        .route(
+            "/cordon",
+            post(async |gateway: Shared, named: Result<Json<Named>, JsonRejection>| {
+                change(&gateway, named, EndpointChange::Cordon)
+            }),
+        )
+        .route(
+            "/uncordon",
+            post(async |gateway: Shared, named: Result<Json<Named>, JsonRejection>| {
+                change(&gateway, named, EndpointChange::Uncordon)
+            }),
+        )
+        .route(
+            "/drain",
+            post(async |gateway: Shared, named: Result<Json<Named>, JsonRejection>| {
+                change(&gateway, named, EndpointChange::Drain)
+            }),
+        )
+        .route("/reload", post(reload))
+        .with_state(state.clone())
+        .merge(gateway.live.pages())
+        .layer(from_fn_with_state(state, check_token));
+    let runtime = gateway.live.runtime()?;
+    let listener = {
+        let _inside = runtime.enter();
+        tokio::net::TcpListener::from_std(listener).map_err(failed)?
+    };
+    runtime.spawn(async move {
+        if let Err(error) = axum::serve(listener, pages).await {
+            tracing::error!(%error, "the admin API ended");
+        }
+    });
+    Ok(Some(address))
+}

@@ -1,0 +1,114 @@
+//! `GET /metrics`, in Prometheus's text format. Labels are engines' addresses, statuses and phases:
+//! nothing that a client says becomes one, so the page cannot be made to grow.
+
+use super::Gateway;
+use super::body::AnswerBody;
+use super::refusal::typed;
+use super::upstream::UpstreamCounts;
+use super::vigil::Standing;
+use hyper::header::HeaderValue;
+use hyper::{Response, StatusCode};
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+type Counter = fn(&UpstreamCounts) -> &AtomicU64;
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.0, "# HELP llmd_{name} {help}\n# TYPE llmd_{name} {kind}\n");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let _ = write!(self.0, "llmd_{name}");
+        for (at, (label, said)) in labels.iter().enumerate() {
+            let said = said.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{}{label}=\"{said}\"", if at == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+}
+
+/// The page now.
+pub(super) fn page(gateway: &Gateway) -> Response<AnswerBody> {
+    let mut page = Page(String::with_capacity(8 << 10));
+    of_requests(&mut page, gateway);
+    of_engines(&mut page, gateway);
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    typed(StatusCode::OK, content_type, page.0)
+}
+
+fn of_requests(page: &mut Page, gateway: &Gateway) {
+    let counts = &gateway.counts;
+    let read = |count: &AtomicU64| count.load(Relaxed);
+    let totals = [
+        ("gateway_requests_total", "Requests for engines", &counts.requests),
+        ("gateway_completed_total", "Answers passed on to their end", &counts.completed),
+        ("gateway_output_tokens_total", "Tokens in those, as far as told", &counts.output_tokens),
+        ("gateway_cut_off_total", "Answers that an engine broke off", &counts.cut_off),
+        ("gateway_client_left_total", "Answers whose client went away", &counts.client_left),
+        ("gateway_retries_total", "Second tries before the first byte", &counts.retries),
+        ("gateway_retries_denied_total", "Second tries beyond the budget", &counts.retries_denied),
+        ("gateway_ejections_total", "Engines left alone", &gateway.fleet.ejections),
+        (
+            "gateway_ejections_spared_total",
+            "Engines kept in use because too many were left alone",
+            &gateway.fleet.ejections_spared,
+        ),
+    ];
+    for (name, help, count) in totals {
+        page.one(name, "counter", help, read(count));
+    }
+    page.one("gateway_in_flight", "gauge", "Answers under way", read(&counts.in_flight));
+    page.family("gateway_refused_total", "counter", "Answers of the gateway's own, by status");
+    for (status, count) in counts.refusals() {
+        page.sample("gateway_refused_total", &[("status", &status.to_string())], count);
+    }
+    let stats = gateway.live.stats();
+    page.one("index_blocks", "gauge", "Distinct KV blocks held anywhere", stats.index.blocks);
+    let bytes = stats.index.memory_bytes;
+    page.one("index_bytes", "gauge", "Memory of the KV index, estimated", bytes);
+}
+
+fn of_engines(page: &mut Page, gateway: &Gateway) {
+    let upstreams = gateway.fleet.upstreams();
+    let families: [(&str, &str, Counter); 3] = [
+        ("engine_requests_total", "Tries at an engine", |it| &it.requests),
+        ("engine_failures_total", "Of those, failed, and failed probes", |it| &it.failures),
+        ("engine_connections_total", "Connections made", |it| &it.connections),
+    ];
+    for (name, help, read) in families {
+        page.family(name, "counter", help);
+        for upstream in &upstreams {
+            page.sample(
+                name,
+                &[("engine", &upstream.address)],
+                read(&upstream.counts).load(Relaxed),
+            );
+        }
+    }
+    page.family("engine_ejected", "gauge", "Whether it is left alone now");
+    for upstream in &upstreams {
+        let is_ejected = upstream.vigil.standing() == Standing::Ejected;
+        page.sample("engine_ejected", &[("engine", &upstream.address)], u8::from(is_ejected));
+    }
+    let endpoints = gateway.live.documents();
+    page.family("endpoint_inflight_requests", "gauge", "Requests booked at a rank");
+    for endpoint in &endpoints {
+        let rank = endpoint.dp_rank.to_string();
+        let labels = [("engine", endpoint.address.as_str()), ("dp_rank", rank.as_str())];
+        page.sample("endpoint_inflight_requests", &labels, endpoint.inflight_requests);
+    }
+    page.family("endpoint_held_blocks", "gauge", "KV blocks that a rank is known to hold");
+    for endpoint in &endpoints {
+        let rank = endpoint.dp_rank.to_string();
+        let labels = [("engine", endpoint.address.as_str()), ("dp_rank", rank.as_str())];
+        page.sample("endpoint_held_blocks", &labels, endpoint.held_blocks);
+    }
+}

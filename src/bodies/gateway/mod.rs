@@ -1,0 +1,172 @@
+//! The gateway: OpenAI's API in front of engines, placed by the brain.
+//!
+//! Each thread accepts, reads, asks the brain and relays by itself: a request crosses no thread. Of
+//! a body only what routing needs is read, and it is passed on as it came. An answer is passed on
+//! piece by piece, byte for byte.
+//!
+//! Guaranteed: a request is sent to another engine only before the first byte of its answer; a
+//! client that goes away aborts its request at the engine; memory is bounded by the limits and the
+//! number of connections; told to stop, it answers what came.
+//!
+//! Not here: any decision (see [`llmd_brain`]).
+
+mod admin;
+mod allowance;
+mod asked;
+mod body;
+mod booking;
+mod budget;
+mod config;
+mod counts;
+mod discovery;
+mod edit;
+mod fleet;
+mod generate;
+mod headers;
+mod keys;
+mod metrics_page;
+mod models;
+mod pool;
+mod refusal;
+mod relay;
+mod reload;
+mod server;
+mod settings;
+mod tally;
+mod upstream;
+mod vigil;
+mod worker;
+
+pub use config::{
+    AdminConfig, AuthConfig, DiscoveryConfig, EndpointConfig, GatewayConfig, HealthConfig,
+    KeyConfig, Limits, Retries, Timeouts,
+};
+pub use fleet::FleetError;
+pub use keys::BadKey;
+pub use reload::{ConfigSource, ReloadError};
+pub use server::GatewayServer;
+pub use upstream::BadAddress;
+
+use crate::router::{LiveRouter, RouterError};
+use body::AnswerBody;
+use counts::Counts;
+use fleet::Fleet;
+use hyper::{Response, StatusCode};
+use llmd_brain::fleet::Health;
+use parking_lot::{Mutex, RwLock};
+use settings::Settings;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+/// What all threads of a gateway share.
+pub struct Gateway {
+    settings: RwLock<Arc<Settings>>,
+    live: Arc<LiveRouter>,
+    fleet: Arc<Fleet>,
+    counts: Arc<Counts>,
+    started: Instant,
+    /// Where the settings come from, when they are read again.
+    source: Option<ConfigSource>,
+    /// Reloads, one at a time, and the engines that were found besides those of the settings.
+    found: Mutex<Vec<EndpointConfig>>,
+    is_draining: AtomicBool,
+    is_abandoned: AtomicBool,
+}
+
+impl Gateway {
+    fn new(config: GatewayConfig, source: Option<ConfigSource>) -> Result<Arc<Self>, GatewayError> {
+        let settings = Settings::new(config, None)?;
+        let live = LiveRouter::new(settings.config.router.clone())?;
+        let fleet = Fleet::new(Arc::clone(&live), settings.config.health.clone());
+        fleet.set(&settings.config.endpoints)?;
+        let gateway = Arc::new(Self {
+            settings: RwLock::new(Arc::new(settings)),
+            live,
+            fleet,
+            counts: Arc::default(),
+            started: Instant::now(),
+            source,
+            found: Mutex::default(),
+            is_draining: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
+        });
+        gateway.live.runtime()?.spawn(discovery::look(Arc::downgrade(&gateway)));
+        Ok(gateway)
+    }
+
+    /// The settings now; a request keeps to those that it began with.
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    /// Nanoseconds since it started.
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The router that places its requests.
+    #[must_use]
+    pub fn router(&self) -> &Arc<LiveRouter> {
+        &self.live
+    }
+
+    fn drain(&self) {
+        self.is_draining.store(true, Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(Relaxed)
+    }
+
+    /// Nobody waits for what is under way.
+    fn abandon(&self) {
+        self.is_abandoned.store(true, Relaxed);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Relaxed)
+    }
+
+    /// Whether requests should be sent here: somebody is there to answer them, and it is not about
+    /// to stop.
+    fn readiness(&self) -> Response<AnswerBody> {
+        let is_anybody_there =
+            self.live.endpoints().iter().any(|view| view.health == Health::Ready);
+        match (self.is_draining(), is_anybody_there) {
+            (true, _) => worker::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            (false, false) => worker::text(StatusCode::SERVICE_UNAVAILABLE, "no engine is ready\n"),
+            (false, true) => worker::text(StatusCode::OK, "ready\n"),
+        }
+    }
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The port is not to be had.
+    #[error(
+        "cannot listen on {address}: {source}; give another address as host:port, with port 0 for a free one"
+    )]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The router cannot be.
+    #[error(transparent)]
+    Router(#[from] RouterError),
+    /// The engines cannot be.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The admin API cannot be as it is asked for.
+    #[error("{0}")]
+    Admin(String),
+    /// A key cannot be.
+    #[error(transparent)]
+    Key(#[from] BadKey),
+    /// No threads can be started.
+    #[error("the gateway's threads cannot be started: {0}")]
+    Threads(std::io::Error),
+}

@@ -1,0 +1,65 @@
+//! How much of an answer has gone by: tokens, as its events or its `usage` tell.
+
+use memchr::memmem;
+
+/// What has been seen of one answer.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Events with data, of which an engine sends one a token or a few.
+    events: u32,
+    /// What `usage` said.
+    usage: Option<u32>,
+}
+
+impl Tally {
+    /// Takes in the next piece of an answer. An event that is split between pieces counts where it
+    /// begins; where a split hides it, it is one token less in an estimate.
+    pub(super) fn take(&mut self, piece: &[u8], is_stream: bool) {
+        if is_stream {
+            self.events += u32::try_from(memmem::find_iter(piece, b"data: {").count()).unwrap_or(0);
+        }
+        // Of several the last counts: some engines tell it with every event.
+        if let Some(at) = memmem::rfind(piece, b"\"completion_tokens\":") {
+            let said = piece[at + b"\"completion_tokens\":".len()..].trim_ascii_start();
+            let digits = said.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let number = std::str::from_utf8(&said[..digits]).ok().and_then(|it| it.parse().ok());
+            self.usage = number.or(self.usage);
+        }
+    }
+
+    /// Tokens so far.
+    pub(super) fn tokens(&self) -> Option<u32> {
+        self.usage.or((self.events > 0).then_some(self.events))
+    }
+
+    /// Events so far.
+    pub(super) fn events(&self) -> u32 {
+        self.events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_count_until_usage_says_better() {
+        let mut tally = Tally::default();
+        tally.take(b"data: {\"a\": 1}\n\ndata: {\"a\": 2}\n\n", true);
+        assert_eq!(tally.tokens(), Some(2));
+        tally.take(b"data: {\"usage\":{\"prompt_tokens\":5,\"completion_tokens\": 7}}\n\n", true);
+        tally.take(b"data: [DONE]\n\n", true);
+        assert_eq!((tally.tokens(), tally.events()), (Some(7), 3));
+    }
+
+    #[test]
+    fn a_whole_answer_tells_by_its_usage_or_not_at_all() {
+        let mut tally = Tally::default();
+        tally.take(b"{\"choices\":[{\"text\":\"data: {\"}],", false);
+        assert_eq!(tally.tokens(), None);
+        tally.take(b"\"usage\":{\"completion_tokens\":12}}", false);
+        assert_eq!(tally.tokens(), Some(12));
+        tally.take(b"\"completion_tokens\":x", false);
+        assert_eq!(tally.tokens(), Some(12));
+    }
+}

@@ -1,0 +1,14 @@
+//! The gateway from outside: real HTTP, embedded engines, and engines that misbehave.
+
+// A test that cannot go on has failed; counters are whole numbers, whatever their type.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp)]
+
+mod bad_requests;
+mod clients;
+mod failures;
+mod gateway;
+mod hostile;
+mod keys;
+mod looking_after;
+mod passing_on;
+mod stopping;

@@ -55,6 +55,8 @@ def test_ids_that_ray_knows_are_options() -> None:
         ({"slo": 5}, "5 is not a mapping"),
         ({"config": []}, "is not a mapping"),
         ({"config": {"block_size": 16}}, "block_size is a keyword of its own"),
+        ({"config": {"fleet": []}}, r"fleet is \[\], not a mapping"),
+        ({"config": {"fleet": {"router": "r1"}}}, "fleet.router is 'r1': leave it out"),
         ({"prompt": "nowhere:f"}, "'nowhere:f' cannot be imported"),
         ({"prompt": "math:pi"}, "'math:pi' is not a function"),
     ],

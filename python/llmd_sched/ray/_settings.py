@@ -115,4 +115,12 @@ class Settings:
             raise ConfigError(f"config: {self.config!r} is not a mapping")
         if "block_size" in self.config:
             raise ConfigError("config: block_size is a keyword of its own here")
+        fleet = self.config.get("fleet", {})
+        if not isinstance(fleet, Mapping):
+            raise ConfigError(f"config: fleet is {fleet!r}, not a mapping")
+        if "router" in fleet:
+            raise ConfigError(
+                f"config: fleet.router is {fleet['router']!r}: leave it out. These settings are of "
+                "all routers of the deployment, and each needs a name that no other has"
+            )
         self.finder()

@@ -192,14 +192,17 @@ def test_what_ray_never_says_is_over_is_not_kept_for_ever(
         assert ranks == [[replica], [replica]]
         assert call.routing_context.should_backoff
 
-    pick("a")
-    now_s = 59.0
-    pick("b")
-    assert brain.counters()["booked"] == 2
-    now_s = 60.0
-    pick("c")
-    assert brain.counters()["booked"] == 2
-    assert brain.router.endpoints()[0].inflight_requests == 2
+    def pick_until_clocks_are_looked_at(name: str) -> None:
+        for number in range(_brain.CLOCKED_PICKS):
+            pick(f"{name}{number}")
+
+    # Nobody is forgotten before 60 s; whoever was booked in one lease is when the next is over.
+    booked = []
+    for now_s in (0.0, 59.0, 60.0, 119.0, 120.0, 180.0):
+        pick_until_clocks_are_looked_at(f"{now_s} ")
+        booked.append(brain.counters()["booked"])
+    assert booked == [16, 32, 48 - 15, 49, 65 - 32, 49 - 32]
+    assert brain.router.endpoints()[0].inflight_requests == booked[-1]
     assert brain.counters()["fallbacks"] == 0
 
 

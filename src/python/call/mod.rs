@@ -159,23 +159,23 @@ impl Router {
         if let Some(allowed) = allowed {
             told.set("allowed", allowed)?;
         }
-        let (scope, mut request) = resolve(&live, told)?;
+        resolve(&live, &mut told)?;
+        let Options { scope, request, .. } = &mut told;
         with_scratch(|scratch| {
-            let mut route = |given: Given<'_, GivenPrompt<'_>>| {
-                given.read(&live, &scope, &mut request, scratch)
-            };
+            let mut route =
+                |given: Given<'_, GivenPrompt<'_>>| given.read(&live, scope, request, scratch);
             match &prompt {
                 Some(Prompt::Tokens(tokens)) => route(Given::Prompt(&tokens.extract()?)),
                 Some(Prompt::Text(text)) if !text.is_empty()? => route(Given::Text(text.to_str()?)),
                 Some(Prompt::Conversation(text)) if !text.is_empty() => route(Given::Text(text)),
                 _ => live
-                    .prepare(UNKNOWN, &scope, &mut request, scratch)
+                    .prepare(UNKNOWN, scope, request, scratch)
                     .map_err(|error| errors::prompt(&error)),
             }?;
             if let Some(prompt) = prompt {
                 prompt.leave_buffer();
             }
-            self.decide(py, live, &request, scratch)
+            self.decide(py, live, request, scratch)
         })
     }
 }

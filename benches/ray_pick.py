@@ -3,7 +3,7 @@
 Requests are as Ray hands them over; no Ray runs, and nothing of it is measured. What a router costs
 is what it adds to the one event loop that routes a deployment's requests. The calls run back to
 back, as they do where that matters. A loop that idles in between finds its caches cold, and pays
-several times this for any code: as much as `pick_us_1k_cold`, before each of which as much memory is
+several times this for any code, as `pick_us_1k_cold` does, before each of which as much memory is
 read as the last cache has.
 
 Prints a line BENCH {json} last, medians over rounds, microseconds: `pick_us_1k` and

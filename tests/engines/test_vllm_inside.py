@@ -151,3 +151,24 @@ def test_ray_s_own_llm_replicas_are_known_to_the_token(
     assert by_handle["found"] == by_handle["router"]["requests"]["matched_tokens"] > 0
     assert (by_handle["fallbacks"], by_handle["bad_reports"]) == (0, 0)
     assert by_handle["reports"] > 0
+
+
+@pytest.mark.timeout(600)
+def test_behind_haproxy_the_builder_s_router_knows_what_vllm_holds(
+    vllm_installation: Installation, importable: str, tmp_path: Path
+) -> None:
+    answer = inside(
+        vllm_installation,
+        importable,
+        tmp_path / "haproxy.log",
+        vllm_installation.models / "tiny-llama",
+        script="vllm_ray_ingress.py",
+    )
+    # What the router expected is what the engines counted, to the token, and every turn but the
+    # first found all that came before.
+    assert answer["expected"] == answer["found"] == answer["possible"]
+    assert sum(answer["hits_by_replica"].values()) == answer["found"]
+    # Both engines had some of the conversations.
+    assert len(answer["hits_by_replica"]) == 2
+    assert min(answer["hits_by_replica"].values()) > 0
+    assert (answer["fallbacks"], answer["failed"], answer["bad_reports"]) == (0, 0, 0)

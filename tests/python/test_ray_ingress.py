@@ -276,13 +276,15 @@ def test_a_model_gets_the_brain_unless_it_names_another_router() -> None:
     from llmd_sched.ray.llm import ROUTER, route_with_brain
 
     def model(**deployment: Any) -> Any:
-        return SimpleNamespace(model_id="m", deployment_config=deployment)
+        engine = {"block_size": 32}
+        return SimpleNamespace(model_id="m", deployment_config=deployment, engine_kwargs=engine)
 
     plain = model(num_replicas=2)
     route_with_brain(plain, {"slo": {"ttft_ms": 500}})
     said = plain.deployment_config["request_router_config"]
     assert said.request_router_class == ROUTER
-    assert said.request_router_kwargs == {"slo": {"ttft_ms": 500}}
+    assert said.request_router_kwargs == {"block_size": 32, "slo": {"ttft_ms": 500}}
+    assert said.request_routing_stats_period_s == 1
     own = model(request_router_config={"request_router_class": ROUTER})
     route_with_brain(own, {})
     assert own.deployment_config["request_router_config"] == {"request_router_class": ROUTER}
@@ -292,6 +294,29 @@ def test_a_model_gets_the_brain_unless_it_names_another_router() -> None:
     other = model(request_router_config=config(request_router_class=robin))
     with pytest.raises(ConfigError, match=r"RoundRobin.*llmd_sched.ray:LlmdRouter"):
         route_with_brain(other, {})
+
+
+def test_ray_can_name_the_builders_in_its_configuration() -> None:
+    api = pytest.importorskip("ray.serve._private.api")
+    from llmd_sched.ray import llm
+
+    for build in (llm.build_openai_app, llm.build_dp_openai_app, llm.build_pd_openai_app):
+        with pytest.raises(ConfigError, match="no key 'polcy'"):
+            api.call_user_app_builder_with_args_if_necessary(build, {"llmd_sched": {"polcy": ""}})
+        with pytest.raises(ConfigError, match="llmd_sched: 'prefix' is not a mapping"):
+            build({"llmd_sched": "prefix"})
+
+
+def test_servers_that_ray_names_itself_cannot_be_named() -> None:
+    pytest.importorskip("ray.serve.config")
+    from llmd_sched.ray.llm import route_servers_of_ray
+
+    model = SimpleNamespace(model_id="m", server_cls=int, deployment_config={}, engine_kwargs={})
+    with pytest.raises(ConfigError, match="server_cls int, which Ray does not use"):
+        route_servers_of_ray(model, {})
+    model.server_cls = None
+    route_servers_of_ray(model, {})
+    assert "LlmdRouter" in str(model.deployment_config)
 
 
 # Behind HAProxy.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from embedded_engine import embedded_engine
 from llmd_sched import ConfigError, EngineError
-from llmd_sched.ray import EngineSignals, Settings, _brain
+from llmd_sched.ray import EngineSignals, Settings, _brain, _signals
 from llmd_sched.ray._replicas import endpoint_of
 from llmd_sched.ray._requests import found, with_ids
 
@@ -131,8 +131,36 @@ def test_an_engine_tells_what_it_is_and_how_it_is() -> None:
         # Routers read the page: nothing is left for Ray to bring.
         assert asyncio.run(told.record_routing_stats()) == {"llmd_sched": {}}
         told.tell_engine(engine.url, metrics=None)
-        (signals,) = asyncio.run(told.record_routing_stats()).values()
+        stats = asyncio.run(told.record_routing_stats())
+        signals = stats["llmd_sched"]
         assert (signals["running_requests"], signals["kv_blocks"]) == (0.0, 256)
+
+
+def test_an_idle_engine_is_told_of_again_until_what_was_sent_has_had_time_to_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A second goes by between two looks.
+    seconds = iter(range(100, 200))
+    monkeypatch.setattr(_signals, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+
+    class Engine(EngineSignals):
+        running = 0.0
+
+        async def engine_signals(self) -> Any:
+            return {"running_requests": self.running}
+
+    engine, brain = Engine(), _brain.DeploymentBrain("d", Settings())
+
+    def looked() -> int:
+        stats = asyncio.run(engine.record_routing_stats())
+        brain.sync([replica_of("r", routing_stats=stats)])
+        reports: int = brain.counters()["reports"]
+        return reports
+
+    reports = []
+    for engine.running in (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0):
+        reports.append(looked())
+    assert reports == [1, 2, 3, 4, 4, 4, 5]
 
 
 def test_an_engine_is_told_with_routing_stats_where_ray_takes_no_metadata() -> None:

@@ -299,9 +299,9 @@ class DeploymentBrain:
                 self._described[name] = described
             self._replicas[name] = replica
             # Ray says all of it whenever anything changed anywhere: what did not is no news.
-            if (signals := signals_of(replica)) != self._signals.get(name):
-                self._signals[name] = signals
-                if signals is not None:
+            if (told := signals_of(replica)) != self._signals.get(name):
+                self._signals[name] = told
+                if (signals := told[0]) is not None:
                     self._report(name, signals)
 
     def _join(self, name: str, described: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ RAY_LLM_KEY = "kv_event_metadata"
 
 KV_EVENTS = ("kv_events", "kv_replay", "kv_topic", "kv_format")
 # Keywords of `Router.add_endpoint` that a replica may tell.
-TOLD = (*KV_EVENTS, "metrics", "capacity", "labels")
+TOLD = (*KV_EVENTS, "metrics", "capacity", "labels", "model")
 
 
 def endpoint_of(replica: Any, settings: Settings) -> dict[str, Any]:

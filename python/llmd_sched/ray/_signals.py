@@ -62,8 +62,9 @@ class EngineSignals:
         ``url`` is that of an engine that is up, which is asked what it is
         (:func:`llmd_sched.describe_engine`); name a host that routers can reach. ``told`` are
         keywords of :meth:`llmd_sched.Router.add_endpoint` that win over what it says:
-        ``kv_events``, ``kv_replay``, ``kv_topic``, ``kv_format``, ``metrics``, ``capacity`` and
-        ``labels`` (``engine-profile`` is one). With ``metrics=None`` routers do not read the
+        ``kv_events``, ``kv_replay``, ``kv_topic``, ``kv_format``, ``metrics``, ``capacity``,
+        ``labels`` (``engine-profile`` is one) and, where replicas of a deployment serve several,
+        ``model``. With ``metrics=None`` routers do not read the
         engine's page: the replica does, when Ray asks it.
 
         Raises ``TypeError`` for another keyword, :class:`llmd_sched.EngineError` where the engine
@@ -79,7 +80,8 @@ class EngineSignals:
                     f"engine {url} has {len(ranks)} data-parallel ranks: to Ray a replica is one "
                     "place, so make one replica for each rank"
                 )
-            said = {name: value for name, value in ranks[0].items() if name in TOLD}
+            # To a router without aliases, all replicas of a deployment serve the same.
+            said = {name: ranks[0].get(name) for name in TOLD if name != "model"}
         said |= told
         self._engine_url = url
         self._engine_told = {name: value for name, value in said.items() if value is not None}

@@ -18,6 +18,7 @@ use crate::options::Options;
 use crate::request::{resolve, with_scratch};
 use crate::request_body::UNKNOWN;
 use crate::router::Router;
+use llmd_bodies::router::LiveRouter;
 use fields::{Fields, attribute};
 use openai::Prompt;
 use pyo3::intern;
@@ -41,10 +42,12 @@ impl Told for Bound<'_, PyDict> {
     }
 }
 
-/// Finds the prompt of a call, if it has one, and tells what else is said about the request.
+/// Finds the prompt of a call, if it has one, and tells what else is said about the request: of its
+/// model, that it is an alias of `aliases`, as otherwise every replica serves it.
 fn read<'py>(
     args: &Bound<'py, PyAny>,
     kwargs: Option<&Bound<'py, PyDict>>,
+    aliases: Option<&LiveRouter>,
     told: &mut impl Told,
 ) -> PyResult<Option<Prompt<'py>>> {
     let py = args.py();
@@ -66,6 +69,13 @@ fn read<'py>(
             continue;
         }
         tell_options(&fields, py, told)?;
+        if let Some(live) = aliases
+            && let Some(model) = fields.get(intern!(py, "model"))?
+            && let Ok(name) = model.cast::<PyString>()
+            && live.is_alias(name.to_str()?)
+        {
+            told.tell("model", &model)?;
+        }
         if tokens.is_some() {
             break;
         }
@@ -132,7 +142,7 @@ pub fn _read_call<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let py = args.py();
     let mut found = PyDict::new(py);
-    match read(args, kwargs, &mut found)? {
+    match read(args, kwargs, None, &mut found)? {
         Some(Prompt::Tokens(tokens)) => found.set_item("tokens", tokens)?,
         Some(Prompt::Text(text)) => found.set_item("text", text)?,
         Some(Prompt::Conversation(text)) => found.set_item("text", text)?,
@@ -155,7 +165,8 @@ impl Router {
     ) -> PyResult<Decision> {
         let live = self.live()?;
         let mut told = Options::read(Some(options))?;
-        let prompt = read(args, kwargs, &mut told)?;
+        let aliases = live.has_aliases().then_some(&*live);
+        let prompt = read(args, kwargs, aliases, &mut told)?;
         if let Some(allowed) = allowed {
             told.set("allowed", allowed)?;
         }

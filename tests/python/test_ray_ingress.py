@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from llmd_sched import ConfigError, RequestBody, Router
 from llmd_sched.ray import Settings, _asgi, _deployments, _requests
 from llmd_sched.ray._brain import DeploymentBrain
@@ -42,6 +44,45 @@ def test_a_conversation_is_the_text_that_a_handle_s_request_has(messages: Any) -
     for is_ascii in (True, False):
         body = json.dumps({"messages": messages}, ensure_ascii=is_ascii).encode()
         assert RequestBody(body).text == _requests.asked({"messages": messages})["text"]
+
+
+# Whatever JSON can say, in the places where a conversation may have it.
+texts = st.text(max_size=12)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(-1e9, 1e9), texts),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+talks = st.lists(
+    st.one_of(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "role": st.one_of(texts, values),
+                "content": st.one_of(
+                    texts, values, st.lists(st.fixed_dictionaries({}, optional={"text": values}))
+                ),
+                "tool_calls": values,
+            },
+        ),
+        values,
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(talks, st.booleans(), st.booleans())
+def test_any_conversation_is_one_text_from_bytes_and_from_objects(
+    messages: Any, is_ascii: bool, is_spaced: bool
+) -> None:
+    body = json.dumps(
+        {"messages": messages}, ensure_ascii=is_ascii, indent=2 if is_spaced else None
+    )
+    # Without a text there is no prompt, which is one that is empty to a router.
+    assert (RequestBody(body.encode()).text or "") == _requests.asked({"messages": messages}).get(
+        "text", ""
+    )
 
 
 def test_a_body_is_a_prompt() -> None:

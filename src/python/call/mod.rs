@@ -18,8 +18,8 @@ use crate::options::Options;
 use crate::request::{resolve, with_scratch};
 use crate::request_body::UNKNOWN;
 use crate::router::Router;
-use llmd_bodies::router::LiveRouter;
 use fields::{Fields, attribute};
+use llmd_bodies::router::LiveRouter;
 use openai::Prompt;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -92,14 +92,14 @@ fn tell_options<'py>(
     py: Python<'py>,
     told: &mut impl Told,
 ) -> PyResult<()> {
-    // Of a field's names the first counts.
+    // Of a field's names the first counts: vLLM's order.
     let options: [(&str, &[&Bound<'py, PyString>]); 3] = [
         (
             "max_output_tokens",
             &[
-                intern!(py, "max_output_tokens"),
-                intern!(py, "max_tokens"),
                 intern!(py, "max_completion_tokens"),
+                intern!(py, "max_tokens"),
+                intern!(py, "max_output_tokens"),
             ],
         ),
         ("cache_salt", &[intern!(py, "cache_salt")]),

@@ -181,10 +181,10 @@ impl Talk {
         if let Some(mut content) = content {
             self.content(&mut content)?;
         }
-        if let Some(mut calls) = calls {
-            if let Some(said) = shown_text(calls.skip()?) {
-                self.part().push_str(&said);
-            }
+        if let Some(mut calls) = calls
+            && let Some(said) = shown_text(calls.skip()?)
+        {
+            self.part().push_str(&said);
         }
         Ok(())
     }

@@ -5,12 +5,14 @@
 //! sockets, timers and wakers, feed [`brain::Input`]s and carry out [`brain::Action`]s.
 //!
 //! The rooms, each of which imports only those listed above it:
-//! `ids`, `lanes`, `rng`, `time`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `scale`, `brain`, `engine`, `sim`.
+//! `ids`, `lanes`, `rng`, `time`, `aliases`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `scale`, `brain`, `engine`, `sim`.
 
 pub mod ids;
 pub mod lanes;
 pub mod rng;
 pub mod time;
+
+pub mod aliases;
 
 pub mod prompt;
 

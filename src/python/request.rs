@@ -12,7 +12,6 @@ use crate::router::Router;
 use crate::tokens::Tokens;
 use crate::waiting;
 use llmd_bodies::router::{ExplainRequest, LiveRouter, Placement, RouterError, Scratch};
-use llmd_brain::prompt::Scope;
 use llmd_brain::schedule::Request;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -25,20 +24,19 @@ thread_local! {
 
 /// Lends the thread's buffers. A call from within a call (a scorer that routes) gets new ones.
 pub fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
-    let mut scratch = SCRATCH.take();
-    let result = work(&mut scratch);
-    SCRATCH.set(scratch);
-    result
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => work(&mut scratch),
+        Err(_) => work(&mut Scratch::default()),
+    })
 }
 
-/// What a caller asks for besides its prompt: the scope of the keys, and the rest of the request.
-pub fn resolve(live: &LiveRouter, options: Options) -> PyResult<(Scope, Request)> {
-    let Options { scope, mut request, allowed } = options;
-    if let Some(names) = allowed {
+/// Finds who is `allowed`.
+pub fn resolve(live: &LiveRouter, told: &mut Options) -> PyResult<()> {
+    if let Some(names) = told.allowed.take() {
         let found: Result<_, RouterError> = names.iter().map(|name| live.find(name)).collect();
-        request.allowed = Some(found.map_err(errors::router)?);
+        told.request.allowed = Some(found.map_err(errors::router)?);
     }
-    Ok((scope, request))
+    Ok(())
 }
 
 /// Reads options and keys of a request.
@@ -48,9 +46,10 @@ pub fn prepare(
     options: Option<&Bound<'_, PyDict>>,
     scratch: &mut Scratch,
 ) -> PyResult<Request> {
-    let (scope, mut request) = resolve(live, Options::read(options)?)?;
-    given.read(live, &scope, &mut request, scratch)?;
-    Ok(request)
+    let mut told = Options::read(options)?;
+    resolve(live, &mut told)?;
+    given.read(live, &told.scope, &mut told.request, scratch)?;
+    Ok(told.request)
 }
 
 impl Router {
@@ -155,7 +154,9 @@ impl Router {
     ) -> PyResult<Vec<Decision>> {
         let live = self.live()?;
         let batch = Batch::of(prompts, offsets)?;
-        let (scope, mut request) = resolve(&live, Options::read(options)?)?;
+        let mut told = Options::read(options)?;
+        resolve(&live, &mut told)?;
+        let Options { scope, mut request, .. } = told;
         let mut decisions = Vec::with_capacity(batch.len());
         for position in 0..batch.len() {
             let routed = with_scratch(|scratch| {

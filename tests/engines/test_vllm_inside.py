@@ -39,6 +39,17 @@ def inside(
     script: str = "vllm_inside.py",
 ) -> dict[str, Any]:
     """What a script answers that runs in vLLM's environment."""
+    said = output(installation, importable, log, Path(__file__).with_name(script), *arguments)
+    answers = [line for line in said.splitlines() if line.startswith("ANSWER ")]
+    assert len(answers) == 1, f"{log}:\n{log.read_text()[-8000:]}"
+    answer: dict[str, Any] = json.loads(answers[0].removeprefix("ANSWER "))
+    return answer
+
+
+def output(
+    installation: Installation, importable: str, log: Path, script: Path, *arguments: str | int
+) -> str:
+    """What it prints."""
     engine = VllmEngine(installation, EngineConfig(), log)
     environment = engine.environment() | {"PYTHONPATH": importable}
     # Ray's are a small cluster's of their own, which nobody else reaches.
@@ -48,7 +59,7 @@ def inside(
     ran = subprocess.run(
         [
             installation.environment / "bin" / "python",
-            Path(__file__).with_name(script),
+            script,
             *map(str, arguments),
         ],
         env=environment,
@@ -59,10 +70,7 @@ def inside(
         check=False,
     )
     log.write_text(ran.stdout + ran.stderr)
-    answers = [line for line in ran.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert len(answers) == 1, f"{log}:\n{ran.stdout[-2000:]}\n{ran.stderr[-6000:]}"
-    answer: dict[str, Any] = json.loads(answers[0].removeprefix("ANSWER "))
-    return answer
+    return ran.stdout
 
 
 @pytest.mark.timeout(600)
@@ -151,3 +159,73 @@ def test_ray_s_own_llm_replicas_are_known_to_the_token(
     assert by_handle["found"] == by_handle["router"]["requests"]["matched_tokens"] > 0
     assert (by_handle["fallbacks"], by_handle["bad_reports"]) == (0, 0)
     assert by_handle["reports"] > 0
+
+
+@pytest.mark.timeout(600)
+def test_behind_haproxy_the_builder_s_router_knows_what_vllm_holds(
+    vllm_installation: Installation, importable: str, tmp_path: Path
+) -> None:
+    answer = inside(
+        vllm_installation,
+        importable,
+        tmp_path / "haproxy.log",
+        vllm_installation.models / "tiny-llama",
+        script="vllm_ray_ingress.py",
+    )
+    # What the router expected is what the engines counted, to the token, and every turn but the
+    # first found all that came before.
+    assert answer["expected"] == answer["found"] == answer["possible"]
+    assert sum(answer["hits_by_replica"].values()) == answer["found"]
+    # Both engines had some of the conversations.
+    assert len(answer["hits_by_replica"]) == 2
+    assert min(answer["hits_by_replica"].values()) > 0
+    assert (answer["fallbacks"], answer["failed"], answer["bad_reports"]) == (0, 0, 0)
+
+
+# Of the tiny model, as its blocks have to be.
+TINY = {
+    "dtype": "bfloat16",
+    "max_model_len": 1024,
+    "block_size": 32,
+    "enforce_eager": True,
+    "num_gpu_blocks_override": 64,
+}
+
+
+@pytest.mark.timeout(600)
+def test_the_example_of_turns_runs(
+    vllm_installation: Installation, importable: str, tmp_path: Path
+) -> None:
+    said = output(
+        vllm_installation,
+        importable,
+        tmp_path / "turns.log",
+        ROOT / "examples" / "vllm_turns.py",
+        *("--model", "tiny-llama", "--scheduler", "SyncTurnScheduler"),
+        *("--engine", json.dumps(TINY)),
+    )
+    (line,) = [it for it in said.splitlines() if it.startswith("began in this order")]
+    due_ms = [int(it) for it in line.split() if it.isdigit()]
+    assert due_ms == sorted(due_ms), (tmp_path / "turns.log").read_text()[-4000:]
+    assert len(due_ms) == 6
+
+
+@pytest.mark.timeout(600)
+def test_the_example_of_ranks_runs(
+    vllm_installation: Installation, importable: str, tmp_path: Path
+) -> None:
+    ports = PortRange(4)
+    try:
+        said = output(
+            vllm_installation,
+            importable,
+            tmp_path / "ranks.log",
+            ROOT / "examples" / "vllm_ranks.py",
+            *("--model", "tiny-llama", "--port", ports.first, "--engine", json.dumps(TINY)),
+        )
+    finally:
+        ports.close()
+    lines = [line.split() for line in said.splitlines()]
+    figures = {it[-2]: int(it[-1]) for it in lines if it[-1:] and it[-1].isdigit()}
+    # Each of the four conversations repeats its 96, 192 and 288 tokens.
+    assert (figures["asked"], figures["found"]) == (3_840, 4 * (96 + 192 + 288))

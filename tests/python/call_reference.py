@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from llmd_sched import request_options
 
 # Options, and the fields that say them: the first counts.
 OPTIONS = {
-    "max_output_tokens": ("max_output_tokens", "max_tokens", "max_completion_tokens"),
+    "max_output_tokens": ("max_completion_tokens", "max_tokens", "max_output_tokens"),
     "cache_salt": ("cache_salt",),
     "priority": ("priority",),
 }
@@ -71,21 +72,37 @@ def conversation(messages: Iterable[Any]) -> dict[str, Any]:
     parts: list[str] = []
     for message in messages:
         get = reader(message) or (lambda _name: None)
-        parts.append(str(get("role") or ""))
+        role = get("role")
+        parts.append(role if isinstance(role, str) else "")
         content = get("content")
         if isinstance(content, str):
             parts.append(content)
-        elif isinstance(content, Iterable) and iter(content) is not content:
+        elif (
+            isinstance(content, Iterable)
+            and not isinstance(content, Mapping)
+            and iter(content) is not content
+        ):
             parts += [part_text(part) for part in content]
-        if calls := get("tool_calls"):
-            parts.append(str(calls))
+        if calls := shown(get("tool_calls")):
+            parts.append(calls)
     return {"text": "\x1e".join(parts)}
 
 
 def part_text(part: Any) -> str:
     get = reader(part)
     text = get("text") if get else None
-    return text if isinstance(text, str) else str(part)
+    return text if isinstance(text, str) else shown(part)
+
+
+def shown(value: Any) -> str:
+    """Of what is no text, its JSON without spaces, and with its names sorted."""
+    if not value or isinstance(value, str):
+        return value or ""
+    try:
+        plain = dict(value) if isinstance(value, Mapping) else value
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except TypeError:
+        return str(value)
 
 
 def headers_of(payload: Any) -> Any:

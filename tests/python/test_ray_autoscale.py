@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -220,3 +221,42 @@ def test_a_deployment_of_a_real_ray_serve_grows_and_shrinks(serve: Any) -> None:
         handle.busy.remote(0).result()
     until(lambda: running() == 1)
     serve.delete("sized")
+
+
+@pytest.mark.timeout(180)
+def test_an_application_s_policy_sizes_each_of_its_deployments(serve: Any) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    rule = {"look_s": 1, "window_s": 10, "up_after_s": 1, "down_after_s": 1, "startup_s": 5}
+    # Ray takes such a policy from a configuration alone.
+    config = ServeDeploySchema.model_validate(
+        {
+            "applications": [
+                {
+                    "name": "sized-app",
+                    "route_prefix": "/sized-app",
+                    "import_path": "autoscaled_app:app",
+                    "runtime_env": {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+                    "autoscaling_policy": {
+                        "policy_function": "llmd_sched.ray.autoscale:SloPolicy",
+                        "policy_kwargs": rule,
+                    },
+                }
+            ]
+        }
+    )
+    serve.context._get_global_client().deploy_apps(config)
+
+    def running() -> dict[str, int]:
+        app = serve.status().applications.get("sized-app")
+        deployments = {} if app is None else app.deployments
+        return {name: it.replica_states.get("RUNNING", 0) for name, it in deployments.items()}
+
+    until(lambda: running() == {"Engine": 1, "Front": 1})
+    handle = serve.get_app_handle("sized-app")
+    handle.busy.remote(10).result()
+    until(lambda: running() == {"Engine": 2, "Front": 1})
+    for _ in range(40):
+        handle.busy.remote(0).result()
+    until(lambda: running() == {"Engine": 1, "Front": 1})
+    serve.delete("sized-app")

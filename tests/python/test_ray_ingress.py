@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from llmd_sched import ConfigError, RequestBody, Router
 from llmd_sched.ray import Settings, _asgi, _deployments, _requests
 from llmd_sched.ray._brain import DeploymentBrain
@@ -42,6 +44,45 @@ def test_a_conversation_is_the_text_that_a_handle_s_request_has(messages: Any) -
     for is_ascii in (True, False):
         body = json.dumps({"messages": messages}, ensure_ascii=is_ascii).encode()
         assert RequestBody(body).text == _requests.asked({"messages": messages})["text"]
+
+
+# Whatever JSON can say, in the places where a conversation may have it.
+texts = st.text(max_size=12)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(-1e9, 1e9), texts),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+talks = st.lists(
+    st.one_of(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "role": st.one_of(texts, values),
+                "content": st.one_of(
+                    texts, values, st.lists(st.fixed_dictionaries({}, optional={"text": values}))
+                ),
+                "tool_calls": values,
+            },
+        ),
+        values,
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(talks, st.booleans(), st.booleans())
+def test_any_conversation_is_one_text_from_bytes_and_from_objects(
+    messages: Any, is_ascii: bool, is_spaced: bool
+) -> None:
+    body = json.dumps(
+        {"messages": messages}, ensure_ascii=is_ascii, indent=2 if is_spaced else None
+    )
+    # Without a text there is no prompt, which is one that is empty to a router.
+    assert (RequestBody(body.encode()).text or "") == _requests.asked({"messages": messages}).get(
+        "text", ""
+    )
 
 
 def test_a_body_is_a_prompt() -> None:
@@ -276,13 +317,15 @@ def test_a_model_gets_the_brain_unless_it_names_another_router() -> None:
     from llmd_sched.ray.llm import ROUTER, route_with_brain
 
     def model(**deployment: Any) -> Any:
-        return SimpleNamespace(model_id="m", deployment_config=deployment)
+        engine = {"block_size": 32}
+        return SimpleNamespace(model_id="m", deployment_config=deployment, engine_kwargs=engine)
 
     plain = model(num_replicas=2)
     route_with_brain(plain, {"slo": {"ttft_ms": 500}})
     said = plain.deployment_config["request_router_config"]
     assert said.request_router_class == ROUTER
-    assert said.request_router_kwargs == {"slo": {"ttft_ms": 500}}
+    assert said.request_router_kwargs == {"block_size": 32, "slo": {"ttft_ms": 500}}
+    assert said.request_routing_stats_period_s == 1
     own = model(request_router_config={"request_router_class": ROUTER})
     route_with_brain(own, {})
     assert own.deployment_config["request_router_config"] == {"request_router_class": ROUTER}
@@ -292,6 +335,29 @@ def test_a_model_gets_the_brain_unless_it_names_another_router() -> None:
     other = model(request_router_config=config(request_router_class=robin))
     with pytest.raises(ConfigError, match=r"RoundRobin.*llmd_sched.ray:LlmdRouter"):
         route_with_brain(other, {})
+
+
+def test_ray_can_name_the_builders_in_its_configuration() -> None:
+    api = pytest.importorskip("ray.serve._private.api")
+    from llmd_sched.ray import llm
+
+    for build in (llm.build_openai_app, llm.build_dp_openai_app, llm.build_pd_openai_app):
+        with pytest.raises(ConfigError, match="no key 'polcy'"):
+            api.call_user_app_builder_with_args_if_necessary(build, {"llmd_sched": {"polcy": ""}})
+        with pytest.raises(ConfigError, match="llmd_sched: 'prefix' is not a mapping"):
+            build({"llmd_sched": "prefix"})
+
+
+def test_servers_that_ray_names_itself_cannot_be_named() -> None:
+    pytest.importorskip("ray.serve.config")
+    from llmd_sched.ray.llm import route_servers_of_ray
+
+    model = SimpleNamespace(model_id="m", server_cls=int, deployment_config={}, engine_kwargs={})
+    with pytest.raises(ConfigError, match="server_cls int, which Ray does not use"):
+        route_servers_of_ray(model, {})
+    model.server_cls = None
+    route_servers_of_ray(model, {})
+    assert "LlmdRouter" in str(model.deployment_config)
 
 
 # Behind HAProxy.

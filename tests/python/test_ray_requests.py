@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from embedded_engine import embedded_engine
 from llmd_sched import ConfigError, EngineError
-from llmd_sched.ray import EngineSignals, Settings, _brain
+from llmd_sched.ray import EngineSignals, Settings, _brain, _signals
 from llmd_sched.ray._replicas import endpoint_of
 from llmd_sched.ray._requests import found, with_ids
 
@@ -55,6 +55,8 @@ def test_ids_that_ray_knows_are_options() -> None:
         ({"slo": 5}, "5 is not a mapping"),
         ({"config": []}, "is not a mapping"),
         ({"config": {"block_size": 16}}, "block_size is a keyword of its own"),
+        ({"config": {"fleet": []}}, r"fleet is \[\], not a mapping"),
+        ({"config": {"fleet": {"router": "r1"}}}, "fleet.router is 'r1': leave it out"),
         ({"prompt": "nowhere:f"}, "'nowhere:f' cannot be imported"),
         ({"prompt": "math:pi"}, "'math:pi' is not a function"),
     ],
@@ -129,8 +131,36 @@ def test_an_engine_tells_what_it_is_and_how_it_is() -> None:
         # Routers read the page: nothing is left for Ray to bring.
         assert asyncio.run(told.record_routing_stats()) == {"llmd_sched": {}}
         told.tell_engine(engine.url, metrics=None)
-        (signals,) = asyncio.run(told.record_routing_stats()).values()
+        stats = asyncio.run(told.record_routing_stats())
+        signals = stats["llmd_sched"]
         assert (signals["running_requests"], signals["kv_blocks"]) == (0.0, 256)
+
+
+def test_an_idle_engine_is_told_of_again_until_what_was_sent_has_had_time_to_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A second goes by between two looks.
+    seconds = iter(range(100, 200))
+    monkeypatch.setattr(_signals, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+
+    class Engine(EngineSignals):
+        running = 0.0
+
+        async def engine_signals(self) -> Any:
+            return {"running_requests": self.running}
+
+    engine, brain = Engine(), _brain.DeploymentBrain("d", Settings())
+
+    def looked() -> int:
+        stats = asyncio.run(engine.record_routing_stats())
+        brain.sync([replica_of("r", routing_stats=stats)])
+        reports: int = brain.counters()["reports"]
+        return reports
+
+    reports = []
+    for engine.running in (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0):
+        reports.append(looked())
+    assert reports == [1, 2, 3, 4, 4, 4, 5]
 
 
 def test_an_engine_is_told_with_routing_stats_where_ray_takes_no_metadata() -> None:
@@ -190,14 +220,17 @@ def test_what_ray_never_says_is_over_is_not_kept_for_ever(
         assert ranks == [[replica], [replica]]
         assert call.routing_context.should_backoff
 
-    pick("a")
-    now_s = 59.0
-    pick("b")
-    assert brain.counters()["booked"] == 2
-    now_s = 60.0
-    pick("c")
-    assert brain.counters()["booked"] == 2
-    assert brain.router.endpoints()[0].inflight_requests == 2
+    def pick_until_clocks_are_looked_at(name: str) -> None:
+        for number in range(_brain.CLOCKED_PICKS):
+            pick(f"{name}{number}")
+
+    # Nobody is forgotten before 60 s; whoever was booked in one lease is when the next is over.
+    booked = []
+    for now_s in (0.0, 59.0, 60.0, 119.0, 120.0, 180.0):
+        pick_until_clocks_are_looked_at(f"{now_s} ")
+        booked.append(brain.counters()["booked"])
+    assert booked == [16, 32, 48 - 15, 49, 65 - 32, 49 - 32]
+    assert brain.router.endpoints()[0].inflight_requests == booked[-1]
     assert brain.counters()["fallbacks"] == 0
 
 

@@ -84,6 +84,19 @@ def test_a_request_alone_takes_what_the_formula_says() -> None:
     assert rows["tpot_ms"][0] == pytest.approx(d + e + f * 1001, rel=1e-3)
 
 
+def test_ends_that_nobody_tells_stay_booked_unless_they_are_guessed() -> None:
+    result = {
+        ends: sim.run(prompts(), replace(world(), ends=ends), "least-request").rows
+        for ends in ("told", "untold", "guessed")
+    }
+    # What is booked for ever counts requests, and so shares them out evenly.
+    shares = {ends: np.bincount(rows["engine"], minlength=3) for ends, rows in result.items()}
+    assert shares["untold"].tolist() == [100, 100, 100]
+    assert np.ptp(shares["told"]) > 0
+    assert not np.array_equal(result["told"]["engine"], result["guessed"]["engine"])
+    assert not np.array_equal(result["untold"]["engine"], result["guessed"]["engine"])
+
+
 def test_a_mixed_fleet_has_engines_of_both_kinds() -> None:
     fast, slow = SMALL, replace(SMALL, profile="qwen3-32b_h200_tp1")
     rows = sim.run(prompts(), replace(world(), replicas=[fast, slow]), "round-robin").rows
@@ -252,6 +265,7 @@ def test_a_workload_without_requests_is_refused() -> None:
         ({"kv_lag_ms": float("inf")}, "kv_lag_ms is inf: numbers must be finite"),
         ({"warmup_share": 1.0}, "world.warmup_share is 1"),
         ({"hold_ms": -1}, "world: invalid value: integer `-1`"),
+        ({"ends": "maybe"}, "world: unknown variant `maybe`, expected one of `told`, `untold`"),
         ({"slo": sim.Slo(ttft_ms=0.0)}, "world.slo.ttft_ms is 0: give more than 0"),
         ({"arrivals": sim.OpenLoop(0.0)}, "world.arrivals.requests_per_s is 0"),
         ({"arrivals": sim.ClosedLoop()}, "times are arrivals, not pauses"),

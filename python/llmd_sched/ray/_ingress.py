@@ -85,6 +85,8 @@ class Picker:
         asked = RequestBody(body, whole_bytes=self._read(headers, options, carried))
         self._truncated += not asked.is_whole
         self._without_prompt += asked.prompt_kind is None
+        if asked.model in brain.settings.aliases:
+            options["model"] = asked.model
         if adapter := self._adapter(asked.model):
             options["lora"] = carried[MULTIPLEXED_MODEL_ID] = adapter
         decision = brain.router.route(asked, end_is_untold=True, **options)

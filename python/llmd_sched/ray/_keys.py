@@ -19,8 +19,8 @@ class RequestKeys:
 
     def __init__(self) -> None:
         self._made = 0
-        # By internal id, further requests that have it.
-        self._siblings: dict[str, dict[str, None]] = {}
+        # By internal id, further requests that have it: mostly none at all.
+        self.siblings: dict[str, dict[str, None]] = {}
 
     def of(self, pending: Any, bookings: Mapping[str, tuple[Any, Any, Any, Any]]) -> str:
         """The name of a ``PendingRequest``, the same at every attempt to route it while it is
@@ -32,7 +32,7 @@ class RequestKeys:
         internal_id: str = metadata.internal_request_id
         booking = bookings.get(internal_id)
         is_free = booking is None or booking[3] is metadata
-        if is_free and internal_id not in self._siblings:
+        if is_free and internal_id not in self.siblings:
             return internal_id
         context = pending.routing_context
         key: str | None = getattr(context, ATTRIBUTE, None)
@@ -42,7 +42,7 @@ class RequestKeys:
             self._made += 1
             key = f"{internal_id}#{self._made}"
             setattr(context, ATTRIBUTE, key)
-        self._siblings.setdefault(internal_id, {})[key] = None
+        self.siblings.setdefault(internal_id, {})[key] = None
         return key
 
     def all_of(self, internal_id: str) -> tuple[str, ...]:
@@ -51,19 +51,19 @@ class RequestKeys:
         Ray says where one of them ended, and not which it was: among those of the same replica the
         oldest counts as over, so that their number is right and their sizes may be swapped.
         """
-        if internal_id not in self._siblings:
+        if internal_id not in self.siblings:
             return (internal_id,)
-        return (internal_id, *self._siblings[internal_id])
+        return (internal_id, *self.siblings[internal_id])
 
     def forget(self, internal_id: str, key: str) -> None:
         """A request is over."""
-        if (siblings := self._siblings.get(internal_id)) is not None:
+        if (siblings := self.siblings.get(internal_id)) is not None:
             siblings.pop(key, None)
             if not siblings:
-                del self._siblings[internal_id]
+                del self.siblings[internal_id]
 
     def forget_all_but(self, under_way: Container[str]) -> None:
         """Only these requests are under way: of others Ray never told the end."""
-        for internal_id, keys in list(self._siblings.items()):
+        for internal_id, keys in list(self.siblings.items()):
             for key in [it for it in keys if it not in under_way]:
                 self.forget(internal_id, key)

@@ -54,6 +54,8 @@ STATES: dict[str, tuple[tuple[str, ...], str]] = {
     "llmd_exchange_peers": (("exchange", "connected"), "Routers that are heard."),
     "llmd_cordoned_replicas": (("cordoned",), "Replicas that get no new requests."),
 }
+# By alias and model as well:
+ALIASES = ("llmd_alias_requests", "Requests for an alias, by the model that they got.")
 
 _lock = threading.Lock()
 _made: dict[str, Any] = {}
@@ -73,6 +75,13 @@ class Metrics:
             if (more := count - self._told.get(name, 0.0)) > 0:
                 metric("Counter", name, said).inc(more, tags=self._tags)
                 self._told[name] = count
+        for alias, models in counters["router"]["aliases"].items():
+            for model, count in models.items():
+                key = f"{ALIASES[0]} {alias} {model}"
+                if (more := count - self._told.get(key, 0.0)) > 0:
+                    tags = {**self._tags, "alias": alias, "model": model}
+                    metric("Counter", *ALIASES, tags=tuple(tags)).inc(more, tags=tags)
+                    self._told[key] = count
         for name, (path, said) in STATES.items():
             metric("Gauge", name, said).set(value_at(counters, path), tags=self._tags)
 
@@ -85,16 +94,17 @@ def value_at(counters: Mapping[str, Any], path: tuple[str, ...]) -> float:
     return float(found)
 
 
-def metric(kind: str, name: str, said: str) -> Any:
+def metric(kind: str, name: str, said: str, *, tags: tuple[str, ...] = (DEPLOYMENT,)) -> Any:
     """A metric of this process: one for all deployments."""
     from ray.util import metrics
 
     with _lock:
         if name not in _made:
-            _made[name] = getattr(metrics, kind)(name, said, (DEPLOYMENT,))
+            _made[name] = getattr(metrics, kind)(name, said, tags)
         return _made[name]
 
 
 def exported_names() -> set[str]:
     """The names under which Prometheus finds them."""
-    return {f"ray_{name}_total" for name in COUNTS} | {f"ray_{name}" for name in STATES}
+    counts = {f"ray_{name}_total" for name in (*COUNTS, ALIASES[0])}
+    return counts | {f"ray_{name}" for name in STATES}

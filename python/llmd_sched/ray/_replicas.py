@@ -11,12 +11,14 @@ from llmd_sched.ray._settings import Settings
 METADATA_KEY = "llmd_sched"
 # Under this one of its routing stats it describes its engine where Ray takes no metadata.
 ENGINE_KEY = "llmd_sched_engine"
+# Under this one it counts its looks at the engine, while there is news of it.
+LOOKS_KEY = "llmd_sched_looks"
 # What Ray's own LLM replicas publish among their routing stats.
 RAY_LLM_KEY = "kv_event_metadata"
 
 KV_EVENTS = ("kv_events", "kv_replay", "kv_topic", "kv_format")
 # Keywords of `Router.add_endpoint` that a replica may tell.
-TOLD = (*KV_EVENTS, "metrics", "capacity", "labels")
+TOLD = (*KV_EVENTS, "metrics", "capacity", "labels", "model")
 
 
 def endpoint_of(replica: Any, settings: Settings) -> dict[str, Any]:
@@ -33,11 +35,11 @@ def endpoint_of(replica: Any, settings: Settings) -> dict[str, Any]:
     return described
 
 
-def signals_of(replica: Any) -> Mapping[str, Any] | None:
-    """Keywords of :meth:`llmd_sched.Router.report`, if it tells."""
+def signals_of(replica: Any) -> tuple[Mapping[str, Any] | None, Any]:
+    """Keywords of :meth:`llmd_sched.Router.report`, if it tells, and of which look they are."""
     stats = getattr(replica, "routing_stats", None) or {}
     own = stats.get(METADATA_KEY)
-    return own if isinstance(own, Mapping) and own else None
+    return own if isinstance(own, Mapping) and own else None, stats.get(LOOKS_KEY)
 
 
 def told_by(replica: Any) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def asked(*args: Any, **kwargs: Any) -> dict[str, Any]:
     where it sees none, and options as :class:`llmd_sched.RequestOptions` names them.
 
     A payload is a mapping, a parsed model or a namespace. The first one with a prompt counts:
-    ``prompt_token_ids``, or ``messages`` (roles, contents and tool calls, joined by the character
+    ``prompt_token_ids``, or ``messages`` (roles, contents and tool calls, the text that
+    :class:`llmd_sched.RequestBody` finds in the bytes of such a request: joined by the character
     ``"\\x1e"``), or ``prompt`` or ``input``, each of which is text, token ids or a list of several,
     of which the first counts, or messages. The keyword ``request_token_ids`` goes before all of
     those. What can be iterated only once is left to the engine. The head of an HTTP request gives

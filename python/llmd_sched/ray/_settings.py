@@ -37,6 +37,9 @@ class Settings:
     - ``exchange_ms``: how often this deployment's routers, one in each process that calls it, tell
       each other at most what they have in flight, 1 to 1,000 milliseconds; they are silent while
       nothing is. 0: they tell each other nothing.
+    - ``aliases``: models that stand for others, by weight, such as ``{"prod": {"v1": 95, "v2":
+      5}}``: a request whose ``model`` is ``prod`` goes to replicas that tell that they serve the
+      one that its session, or its prompt, falls to (``docs/aliases.md``).
     - ``config``: any other key of the :class:`llmd_sched.Router`'s configuration.
 
     Raises :class:`ConfigError` naming the key.
@@ -52,6 +55,7 @@ class Settings:
     slo: Slo = field(default_factory=lambda: Slo())
     prompt: str | None = None
     exchange_ms: float = 10.0
+    aliases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -70,7 +74,8 @@ class Settings:
         first tokens that Ray does not tell of, and a name: the settings of all are the same.
         """
         fleet = {"first_tokens": "guessed", **self.config.get("fleet", {}), "router": router_name()}
-        return {**self.config, "fleet": fleet}
+        aliases = {name: dict(models) for name, models in self.aliases.items()}
+        return {**self.config, "fleet": fleet, "aliases": aliases}
 
     def request_options(self) -> dict[str, Any]:
         """The options that every request gets unless it says otherwise."""
@@ -113,6 +118,21 @@ class Settings:
             )
         if not isinstance(self.config, Mapping):
             raise ConfigError(f"config: {self.config!r} is not a mapping")
-        if "block_size" in self.config:
-            raise ConfigError("config: block_size is a keyword of its own here")
+        for key in ("block_size", "aliases"):
+            if key in self.config:
+                raise ConfigError(f"config: {key} is a keyword of its own here")
+        if not isinstance(self.aliases, Mapping) or not all(
+            isinstance(models, Mapping) for models in self.aliases.values()
+        ):
+            raise ConfigError(
+                f"aliases: {self.aliases!r} is not a mapping of names to models with weights"
+            )
+        fleet = self.config.get("fleet", {})
+        if not isinstance(fleet, Mapping):
+            raise ConfigError(f"config: fleet is {fleet!r}, not a mapping")
+        if "router" in fleet:
+            raise ConfigError(
+                f"config: fleet.router is {fleet['router']!r}: leave it out. These settings are of "
+                "all routers of the deployment, and each needs a name that no other has"
+            )
         self.finder()

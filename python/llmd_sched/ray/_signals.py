@@ -9,6 +9,7 @@ engine is with its routing stats.
 from __future__ import annotations
 
 import asyncio
+import time
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +17,12 @@ from typing import Any
 from llmd_sched._core import describe_engine, read_metrics
 from llmd_sched._errors import EngineError
 from llmd_sched._types import Signals
-from llmd_sched.ray._replicas import ENGINE_KEY, METADATA_KEY, TOLD
+from llmd_sched.ray._replicas import ENGINE_KEY, LOOKS_KEY, METADATA_KEY, TOLD
 
 READ_TIMEOUT_S = 5.0
+# Ray passes on what changed, and nothing of an engine that is idle again. So long after a change it
+# is told that nothing has: routers that hear of no ends compare only what has had time to show.
+AGAIN_S = 3.0
 
 
 class EngineSignals:
@@ -48,6 +52,9 @@ class EngineSignals:
     _engine_url: str | None = None
     _engine_told: Mapping[str, Any] | None = None
     _metadata_taken = False
+    _looks = 0
+    _last_signals: Signals | None = None
+    _changed_s = 0.0
 
     def tell_engine(self, url: str | None = None, **told: Any) -> None:
         """Says where the engine is followed, and what it can hold.
@@ -55,8 +62,9 @@ class EngineSignals:
         ``url`` is that of an engine that is up, which is asked what it is
         (:func:`llmd_sched.describe_engine`); name a host that routers can reach. ``told`` are
         keywords of :meth:`llmd_sched.Router.add_endpoint` that win over what it says:
-        ``kv_events``, ``kv_replay``, ``kv_topic``, ``kv_format``, ``metrics``, ``capacity`` and
-        ``labels`` (``engine-profile`` is one). With ``metrics=None`` routers do not read the
+        ``kv_events``, ``kv_replay``, ``kv_topic``, ``kv_format``, ``metrics``, ``capacity``,
+        ``labels`` (``engine-profile`` is one) and, where replicas of a deployment serve several,
+        ``model``. With ``metrics=None`` routers do not read the
         engine's page: the replica does, when Ray asks it.
 
         Raises ``TypeError`` for another keyword, :class:`llmd_sched.EngineError` where the engine
@@ -72,7 +80,8 @@ class EngineSignals:
                     f"engine {url} has {len(ranks)} data-parallel ranks: to Ray a replica is one "
                     "place, so make one replica for each rank"
                 )
-            said = {name: value for name, value in ranks[0].items() if name in TOLD}
+            # To a router without aliases, all replicas of a deployment serve the same.
+            said = {name: ranks[0].get(name) for name in TOLD if name != "model"}
         said |= told
         self._engine_url = url
         self._engine_told = {name: value for name, value in said.items() if value is not None}
@@ -94,11 +103,23 @@ class EngineSignals:
 
     async def record_routing_stats(self) -> dict[str, Any]:
         """Ray calls it every ``request_routing_stats_period_s``."""
-        stats: dict[str, Any] = {METADATA_KEY: await self.engine_signals()}
+        signals = await self.engine_signals()
+        stats: dict[str, Any] = {METADATA_KEY: signals}
+        if signals:
+            stats[LOOKS_KEY] = self._look_at(signals)
         # Ray 2.50 does not ask for metadata; those that do ask before this.
         if self._engine_told is not None and not self._metadata_taken:
             stats[ENGINE_KEY] = dict(self._engine_told)
         return stats
+
+    def _look_at(self, signals: Signals) -> int:
+        """Which look at the engine this is, of those that Ray is to pass on."""
+        now_s = time.monotonic()
+        if signals != self._last_signals:
+            self._last_signals, self._changed_s = signals, now_s
+        if now_s - self._changed_s < AGAIN_S:
+            self._looks += 1
+        return self._looks
 
 
 def read(url: str) -> str:

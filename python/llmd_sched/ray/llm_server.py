@@ -9,12 +9,11 @@ from typing import Any
 from llmd_sched._errors import MissingDependencyError
 from llmd_sched._types import Signals
 from llmd_sched.ray._signals import EngineSignals
-from llmd_sched.ray.llm import ROUTER
+from llmd_sched.ray.llm import router_config
 
 try:
     import ray
     from ray.llm._internal.serve.core.server.llm_server import LLMServer
-    from ray.serve.config import RequestRouterConfig
 except ImportError as absent:
     raise MissingDependencyError(
         f"llmd_sched.ray.llm_server is written for ray.serve.llm of Ray 2.60 ({absent}): "
@@ -23,12 +22,10 @@ except ImportError as absent:
 
 logger = logging.getLogger("llmd_sched.ray")
 
-# Ray brings signals that often; its own default is 10 s.
-STATS_PERIOD_S = 1.0
-
 
 class LlmdServer(EngineSignals, LLMServer):  # type: ignore[misc]  # Ray brings no types that hold
-    """``LLMConfig(server_cls="llmd_sched.ray.llm_server:LlmdServer", ...)``, and nothing else.
+    """``LLMConfig(server_cls="llmd_sched.ray.llm_server:LlmdServer", ...)``, and nothing else;
+    :mod:`llmd_sched.ray.llm` names it itself.
 
     The deployment's requests are routed by :class:`llmd_sched.ray.LlmdRouter`, unless its
     ``request_router_config`` names another; its engines publish KV events, each on ports of its
@@ -42,14 +39,7 @@ class LlmdServer(EngineSignals, LLMServer):  # type: ignore[misc]  # Ray brings 
     def get_deployment_options(cls, llm_config: Any) -> dict[str, Any]:
         """What Ray deploys it with."""
         options: dict[str, Any] = super().get_deployment_options(llm_config)
-        options.setdefault(
-            "request_router_config",
-            RequestRouterConfig(
-                request_router_class=ROUTER,
-                request_router_kwargs={"block_size": block_size(llm_config)},
-                request_routing_stats_period_s=STATS_PERIOD_S,
-            ),
-        )
+        options.setdefault("request_router_config", router_config(llm_config, {}))
         return options
 
     async def start(self) -> None:
@@ -98,11 +88,6 @@ class LlmdServer(EngineSignals, LLMServer):  # type: ignore[misc]  # Ray brings 
         """Ray LLM's own, and ours."""
         theirs = await LLMServer.record_routing_stats(self)
         return {**theirs, **await EngineSignals.record_routing_stats(self)}
-
-
-def block_size(llm_config: Any) -> int:
-    """Tokens a block, as the engine will have it where nobody says: vLLM's default on GPUs."""
-    return int(llm_config.engine_kwargs.get("block_size") or 16)
 
 
 def publish_kv_events(llm_config: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from llmd_sched._core import Workload
@@ -113,6 +113,9 @@ class World:
       prefix cache is told when it ends, as vLLM does.
     - ``first_tokens_told``: routers hear of first tokens and of the lengths of answers, and not
       only that a request is over, as those of Ray Serve do; see ``fleet.first_tokens``.
+    - ``ends``: what routers know of the ends of requests: ``"told"`` of each; ``"untold"``, so that
+      leases end what is booked; or ``"guessed"``, untold and guessed by the router, as an ingress
+      router of Ray Serve does.
     - ``exchange_interval_ms``: how often routers tell each other their load; 0 is never.
     - ``profiles_known``: whether routers know the engines' step times from the start.
     - ``hold_ms``: how long a request may be held; 0 holds none.
@@ -140,6 +143,7 @@ class World:
     metrics_lag_ms: float = 0.0
     pages_at_step_end: bool = False
     first_tokens_told: bool = True
+    ends: Literal["told", "untold", "guessed"] = "told"
     exchange_interval_ms: float = 0.0
     profiles_known: bool = True
     hold_ms: int = 0

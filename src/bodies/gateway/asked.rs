@@ -1,5 +1,6 @@
 //! A client's request, read for routing.
 
+use super::edit::{Edit, edited};
 use super::refusal::Refusal;
 use crate::request_body::RequestBody;
 use bytes::Bytes;
@@ -61,6 +62,8 @@ pub(super) struct Asked {
     pub(super) scope: Scope,
     pub(super) request: Request,
     pub(super) read: RequestBody,
+    /// Whether its model is a name for others, of which it gets one with its place.
+    is_alias: bool,
 }
 
 impl Asked {
@@ -69,11 +72,14 @@ impl Asked {
         headers: &HeaderMap,
         body: &Bytes,
         names: &Names,
+        is_alias: impl FnOnce(&str) -> bool,
         hold_ms: u64,
     ) -> Result<Self, Refusal> {
         let read = RequestBody::read(body, body.len());
+        let is_alias = read.model.as_deref().is_some_and(is_alias);
         let served = match &read.model {
             None => Served::default(),
+            Some(alias) if is_alias => Served { model: alias.clone(), lora: None },
             Some(model) => names.find(model).ok_or_else(|| Refusal::unknown_model(model))?,
         };
         let ours = headers
@@ -86,7 +92,22 @@ impl Asked {
         said.apply_to(&mut request);
         let Served { model, lora } = served;
         let scope = Scope { model, lora, ..Scope::default() };
-        Ok(Self { scope, request, read })
+        Ok(Self { scope, request, read, is_alias })
+    }
+
+    /// The body as the engine gets it, once the request has its place: with the model that its alias
+    /// stood for, and the salt of its tenant.
+    pub(super) fn body_for_engine(&self, body: &Bytes) -> Bytes {
+        let model = self.is_alias.then_some(self.request.model.as_str());
+        let fields = [
+            ("model", model, &self.read.model_at),
+            ("cache_salt", self.scope.cache_salt.as_deref(), &self.read.cache_salt_at),
+        ];
+        let mut edits: Vec<Edit<'_>> = fields
+            .into_iter()
+            .filter_map(|(field, value, at)| Some(Edit { field, value: value?, at: at.clone() }))
+            .collect();
+        if edits.is_empty() { body.clone() } else { edited(body, &mut edits) }
     }
 }
 
@@ -107,7 +128,7 @@ mod tests {
     }
 
     fn read(names: &Names, headers: &HeaderMap, body: &'static str) -> Result<Asked, Refusal> {
-        Asked::read(headers, &Bytes::from_static(body.as_bytes()), names, 5)
+        Asked::read(headers, &Bytes::from_static(body.as_bytes()), names, |name| name == "prod", 5)
     }
 
     #[test]
@@ -130,6 +151,18 @@ mod tests {
             let asked = read(&names, &HeaderMap::new(), r#"{"model": "other"}"#).unwrap();
             assert_eq!((asked.scope.model.as_str(), asked.request.hold_ms), ("other", 5));
         }
+    }
+
+    #[test]
+    fn an_alias_is_what_the_request_got_in_the_body_that_is_sent() {
+        let body = Bytes::from_static(br#"{"model": "prod", "prompt": "x"}"#);
+        let names = names(&[("big", None)], false);
+        let mut asked =
+            Asked::read(&HeaderMap::new(), &body, &names, |it| it == "prod", 0).unwrap();
+        asked.request.model = "big".to_owned();
+        asked.scope.cache_salt = Some("s".to_owned());
+        let sent = asked.body_for_engine(&body);
+        assert_eq!(sent, &br#"{"model": "big", "prompt": "x","cache_salt":"s"}"#[..]);
     }
 
     #[test]

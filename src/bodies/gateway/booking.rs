@@ -26,7 +26,7 @@ impl Booking {
     /// A place for a request, waited for where the brain holds it.
     pub(super) async fn make(live: &Arc<LiveRouter>, asked: &mut Asked) -> Result<Self, Refusal> {
         let placement = SCRATCH.with_borrow_mut(|scratch| {
-            let Asked { scope, request, read } = asked;
+            let Asked { scope, request, read, .. } = asked;
             live.prepare_body(read, scope, request, scratch)
                 .map_err(|error| Refusal::invalid("invalid_prompt", error.to_string()))?;
             live.place(request, &[], scratch).map_err(|error| refused(&error))

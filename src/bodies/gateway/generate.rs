@@ -5,7 +5,6 @@ use super::asked::Asked;
 use super::body::AnswerBody;
 use super::booking::Booking;
 use super::config::{GatewayConfig, ms};
-use super::edit::{Edit, edited};
 use super::headers::{self, DP_RANK, EXPLAIN};
 use super::keys::Key;
 use super::pool::{Lease, Unanswered};
@@ -49,8 +48,10 @@ impl Worker {
         let key = settings.keys.identify(&head.headers)?;
         let body = read_body(body, &settings.config).await?;
         let names = self.gateway.fleet.names();
-        let mut asked = Asked::read(&head.headers, &body, &names, settings.config.hold_ms)?;
-        let body = self.admit(&settings, key.as_deref(), &mut asked, body)?;
+        let is_alias = |name: &str| self.gateway.live.is_alias(name);
+        let mut asked =
+            Asked::read(&head.headers, &body, &names, is_alias, settings.config.hold_ms)?;
+        self.admit(&settings, key.as_deref(), &mut asked)?;
         let is_explained = head.headers.get(EXPLAIN).is_some_and(|it| it == "1");
         headers::towards_engine(&mut head.headers);
         if key.is_some() {
@@ -79,6 +80,7 @@ impl Worker {
                 }
                 return Err(Refusal::unavailable("the engine has left the fleet"));
             };
+            let body = asked.body_for_engine(&body);
             let came_to = self.attempt(&settings, &upstream, &booking, &head, &body).await;
             let refusal = match came_to {
                 Tried::Answered(response, lease) => {
@@ -118,14 +120,13 @@ impl Worker {
         }
     }
 
-    /// What a key allows, and the body as its engine gets it.
+    /// What a key allows, and what its tenant is kept apart by.
     fn admit(
         &self,
         settings: &Settings,
         key: Option<&Key>,
         asked: &mut Asked,
-        body: Bytes,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<(), Refusal> {
         if let Some(key) = key {
             key.check_model(asked.read.model.as_deref())?;
             key.admit(self.gateway.now_ns(), asked.read.prompt_tokens())?;
@@ -136,16 +137,13 @@ impl Worker {
             asked.read.priority = asked.read.priority.map(|it| it.min(key.max_priority()));
         }
         let given = asked.read.cache_salt.as_deref();
-        let Some(salt) = settings.keys.salt(asked.request.tenant.as_deref(), given) else {
-            return Ok(body);
-        };
-        if !asked.read.is_whole {
-            return Err(Refusal::invalid("invalid_json", "the body is no JSON object"));
+        if let Some(salt) = settings.keys.salt(asked.request.tenant.as_deref(), given) {
+            if !asked.read.is_whole {
+                return Err(Refusal::invalid("invalid_json", "the body is no JSON object"));
+            }
+            asked.scope.cache_salt = Some(salt);
         }
-        let at = asked.read.cache_salt_at.clone();
-        let body = edited(&body, &mut [Edit { field: "cache_salt", value: &salt, at }]);
-        asked.scope.cache_salt = Some(salt);
-        Ok(body)
+        Ok(())
     }
 
     /// Sends a request to an engine, once more where an old connection turns out to be closed.

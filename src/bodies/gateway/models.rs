@@ -1,5 +1,5 @@
 //! `GET /v1/models`: what the engines of the fleet serve, as they said when they joined, so that an
-//! engine which is down now does not take the list with it.
+//! engine which is down now does not take the list with it; and the names that stand for those.
 
 use super::Gateway;
 use super::body::AnswerBody;
@@ -22,6 +22,10 @@ pub(super) fn list(gateway: &Gateway) -> Response<AnswerBody> {
             let card = card(&spec.model, None, longest);
             cards.insert(spec.model, card);
         }
+    }
+    for alias in gateway.live.aliases() {
+        let card = card(alias, None, None);
+        cards.entry(alias.to_owned()).or_insert(card);
     }
     let data: Vec<Value> = cards.into_values().collect();
     json(StatusCode::OK, json!({ "object": "list", "data": data }).to_string())

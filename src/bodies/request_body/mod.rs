@@ -12,7 +12,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use prompt::{BodyPrompt, PART};
+pub use prompt::{BodyPrompt, PART, shown};
 
 use llmd_brain::prompt::text::BYTES_PER_TOKEN;
 use prompt::Reader;

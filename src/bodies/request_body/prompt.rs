@@ -1,10 +1,36 @@
 //! The prompt of a body, in whatever form OpenAI's APIs have for one.
 
 use super::scan::{Raw, Scan, Stop};
+use serde_json::Value;
 
 /// Between the parts of a conversation, whoever reads it. A text that has it can look like another
 /// conversation, which makes an estimate of what an engine holds wrong, and nothing else.
 pub const PART: char = '\u{1e}';
+
+/// What a value that is no text says in a conversation, such as an image or a tool's call: its JSON without
+/// spaces and with its names sorted, so that it is the same from bytes and from objects, however those were
+/// written. Nothing where there is nothing in it.
+#[must_use]
+pub fn shown(value: &Value) -> Option<String> {
+    let is_nothing = match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    };
+    match value {
+        _ if is_nothing => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// The same of a value as it stands in a body; one that is no JSON is left as it is.
+fn shown_text(said: &str) -> Option<String> {
+    serde_json::from_str(said).map_or_else(|_| Some(said.to_owned()), |value| shown(&value))
+}
 
 /// A prompt as a body has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +143,11 @@ impl Talk {
     /// A message, whose fields may come in any order. What is cut off after its role is taken as far as
     /// it goes; before, not at all.
     fn message(&mut self, scan: &mut Scan<'_>) -> Result<(), Stop> {
+        if scan.peek()? != b'{' {
+            scan.skip()?;
+            self.part();
+            return Ok(());
+        }
         let (mut role, mut content, mut calls) = (None, None, None);
         let read = scan.fields(|scan, name| {
             if name.is("role") {
@@ -150,11 +181,10 @@ impl Talk {
         if let Some(mut content) = content {
             self.content(&mut content)?;
         }
-        if let Some(mut calls) = calls {
-            let said = calls.skip()?;
-            if !matches!(said, "null" | "[]") {
-                self.part().push_str(said);
-            }
+        if let Some(mut calls) = calls
+            && let Some(said) = shown_text(calls.skip()?)
+        {
+            self.part().push_str(&said);
         }
         Ok(())
     }
@@ -170,7 +200,7 @@ impl Talk {
         }
     }
 
-    /// A part of a message's content: its text, or what it refers to, as it stands there.
+    /// A part of a message's content: its text, or what it refers to.
     fn content_part(&mut self, scan: &mut Scan<'_>) -> Result<(), Stop> {
         if scan.peek()? == b'"' {
             let raw = scan.string_so_far()?;
@@ -178,8 +208,8 @@ impl Talk {
         }
         let mut whole = scan.clone();
         if scan.peek()? != b'{' {
-            let said = scan.skip()?;
-            self.part().push_str(said);
+            let said = shown_text(scan.skip()?);
+            self.part().push_str(said.as_deref().unwrap_or_default());
             return Ok(());
         }
         let mut text = None;
@@ -195,8 +225,8 @@ impl Talk {
                 self.raw(raw)?;
             }
             None => {
-                let said = whole.skip()?;
-                self.part().push_str(said);
+                let said = shown_text(whole.skip()?);
+                self.part().push_str(said.as_deref().unwrap_or_default());
             }
         }
         read

@@ -1,6 +1,7 @@
 //! The settings of a router, from a TOML, YAML or JSON file or from a tree of values, by one path.
 
 use super::observers::ObserveConfig;
+use llmd_brain::aliases::Aliases;
 use llmd_brain::brain::BrainConfig;
 use llmd_brain::fleet::FleetConfig;
 use llmd_brain::flow::FlowConfig;
@@ -34,6 +35,8 @@ pub struct RouterConfig {
     pub schedule: ScheduleConfig,
     /// Holding of requests that have no place yet.
     pub flow: FlowConfig,
+    /// Models that stand for others, by weight.
+    pub aliases: Aliases,
     /// How engines are followed.
     pub observe: ObserveConfig,
     /// A new file that gets the decision log.
@@ -54,6 +57,7 @@ impl Default for RouterConfig {
             predict,
             schedule,
             flow,
+            aliases: Aliases::default(),
             observe: ObserveConfig::default(),
             record: None,
             predictor: None,

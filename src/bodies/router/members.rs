@@ -88,6 +88,11 @@ impl MembersGuard<'_> {
         self.0.sole_model.as_deref()
     }
 
+    /// Whether somebody serves a model, or does not say which.
+    pub(super) fn serves(&self, model: &str) -> bool {
+        self.present().any(|it| it.spec.model == model || it.spec.model.is_empty())
+    }
+
     fn present(&self) -> impl Iterator<Item = &Member> {
         self.0.present()
     }

@@ -14,6 +14,7 @@
 //! Not here: any decision (see [`llmd_brain`]), and Python.
 
 mod admin;
+mod aliases;
 mod body;
 mod clock;
 mod config;
@@ -48,6 +49,7 @@ pub use snapshot::{SnapshotError, SnapshotSummary};
 pub use stats::RouterStats;
 
 use crate::telemetry::decision_log::DecisionLog;
+use aliases::AliasCounts;
 use llmd_brain::Time;
 use llmd_brain::brain::{Action, Brain, Input, Rejected};
 use llmd_brain::schedule::ScheduleConfig;
@@ -74,6 +76,7 @@ pub struct LiveRouter {
     peers: Peers,
     metrics_counts: MetricsCounts,
     scorer_failures: AtomicU64,
+    alias_counts: AliasCounts,
 }
 
 impl LiveRouter {
@@ -94,6 +97,7 @@ impl LiveRouter {
             }
         };
         let router = Arc::new(Self {
+            alias_counts: AliasCounts::new(&config.aliases),
             config,
             brain,
             clock: Clock::start(),

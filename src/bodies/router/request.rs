@@ -31,6 +31,8 @@ pub struct Scratch {
     pub keys: Vec<BlockKey>,
     /// What each endpoint holds of them.
     pub matches: Matches,
+    /// The alias that was asked for, where one was.
+    pub alias: Option<String>,
 }
 
 /// What became of an arrival.
@@ -55,7 +57,8 @@ impl LiveRouter {
     /// Puts the keys of a prompt into `scratch`, and its length, model and adapter into `request`.
     ///
     /// Keys are bound to a model. A request that names none gets those of the fleet's model where
-    /// all endpoints serve one.
+    /// all endpoints serve one, and one that names an [alias](llmd_brain::aliases) those of the
+    /// model that it gets.
     ///
     /// # Errors
     /// [`PromptError`].
@@ -67,6 +70,12 @@ impl LiveRouter {
         scratch: &mut Scratch,
     ) -> Result<(), PromptError> {
         let block_size = self.config().block_size;
+        scratch.alias = None;
+        let of_alias = self.model_of_alias(&scope.model, request, prompt).map(|model| {
+            scratch.alias = Some(scope.model.clone());
+            Scope { model: model.to_owned(), ..scope.clone() }
+        });
+        let scope = of_alias.as_ref().unwrap_or(scope);
         // Keys that there are already are bound already.
         let is_unbound = scope.model.is_empty() && !matches!(prompt, Prompt::Keys(_));
         let of_sole_model = match is_unbound {
@@ -137,7 +146,9 @@ impl LiveRouter {
         self.brain.matches(now, &scratch.keys, &mut scratch.matches);
         let members = self.members.read();
         let action = self.brain.decide(now, request, &scratch.keys, &scratch.matches, foreign);
-        self.placement(action, &members)
+        let placed = self.placement(action, &members)?;
+        self.count_alias(request, scratch);
+        Ok(placed)
     }
 
     /// What foreign scorers see of a prepared request: the version to commit with, and the
@@ -177,7 +188,11 @@ impl LiveRouter {
         let committed =
             self.brain.commit(now, request, &scratch.keys, &scratch.matches, foreign, version);
         match committed {
-            Ok(action) => self.placement(action, &members).map(Some),
+            Ok(action) => {
+                let placed = self.placement(action, &members)?;
+                self.count_alias(request, scratch);
+                Ok(Some(placed))
+            }
             Err(BrainError::StaleFeatures { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }

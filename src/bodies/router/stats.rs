@@ -6,6 +6,7 @@ use crate::telemetry::decision_log::LogStats;
 use llmd_brain::brain::BrainStats;
 use llmd_brain::index::ApplyOutcome;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counters since a router was made.
@@ -23,6 +24,8 @@ pub struct RouterStats {
     pub record: Option<LogStats>,
     /// Times that a scorer outside the brain failed.
     pub scorer_failures: u64,
+    /// By alias and by the model that they got, requests that came for one.
+    pub aliases: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// How reading metrics pages went.
@@ -80,6 +83,7 @@ impl LiveRouter {
                 .as_ref()
                 .map(crate::telemetry::decision_log::DecisionLog::stats),
             scorer_failures: self.scorer_failures.load(Relaxed),
+            aliases: self.alias_counts.totals(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::request::{resolve, with_scratch};
 use crate::router::Router;
 use fields::{Fields, attribute};
-use llmd_bodies::router;
+use llmd_bodies::router::{self, LiveRouter};
 use openai::Prompt;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -41,10 +41,12 @@ impl Told for Bound<'_, PyDict> {
     }
 }
 
-/// Finds the prompt of a call, if it has one, and tells what else is said about the request.
+/// Finds the prompt of a call, if it has one, and tells what else is said about the request: of its
+/// model, that it is an alias of `aliases`, as otherwise every replica serves it.
 fn read<'py>(
     args: &Bound<'py, PyAny>,
     kwargs: Option<&Bound<'py, PyDict>>,
+    aliases: Option<&LiveRouter>,
     told: &mut impl Told,
 ) -> PyResult<Option<Prompt<'py>>> {
     let py = args.py();
@@ -66,6 +68,13 @@ fn read<'py>(
             continue;
         }
         tell_options(&fields, py, told)?;
+        if let Some(live) = aliases
+            && let Some(model) = fields.get(intern!(py, "model"))?
+            && let Ok(name) = model.cast::<PyString>()
+            && live.is_alias(name.to_str()?)
+        {
+            told.tell("model", &model)?;
+        }
         if tokens.is_some() {
             break;
         }
@@ -82,14 +91,14 @@ fn tell_options<'py>(
     py: Python<'py>,
     told: &mut impl Told,
 ) -> PyResult<()> {
-    // Of a field's names the first counts.
+    // Of a field's names the first counts: vLLM's order.
     let options: [(&str, &[&Bound<'py, PyString>]); 3] = [
         (
             "max_output_tokens",
             &[
-                intern!(py, "max_output_tokens"),
-                intern!(py, "max_tokens"),
                 intern!(py, "max_completion_tokens"),
+                intern!(py, "max_tokens"),
+                intern!(py, "max_output_tokens"),
             ],
         ),
         ("cache_salt", &[intern!(py, "cache_salt")]),
@@ -132,7 +141,7 @@ pub fn _read_call<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let py = args.py();
     let mut found = PyDict::new(py);
-    match read(args, kwargs, &mut found)? {
+    match read(args, kwargs, None, &mut found)? {
         Some(Prompt::Tokens(tokens)) => found.set_item("tokens", tokens)?,
         Some(Prompt::Text(text)) => found.set_item("text", text)?,
         Some(Prompt::Conversation(text)) => found.set_item("text", text)?,
@@ -155,27 +164,28 @@ impl Router {
     ) -> PyResult<Decision> {
         let live = self.live()?;
         let mut told = Options::read(Some(options))?;
-        let prompt = read(args, kwargs, &mut told)?;
+        let aliases = live.has_aliases().then_some(&*live);
+        let prompt = read(args, kwargs, aliases, &mut told)?;
         if let Some(allowed) = allowed {
             told.set("allowed", allowed)?;
         }
-        let (scope, mut request) = resolve(&live, told)?;
+        resolve(&live, &mut told)?;
+        let Options { scope, request, .. } = &mut told;
         with_scratch(|scratch| {
-            let mut route = |given: Given<'_, GivenPrompt<'_>>| {
-                given.read(&live, &scope, &mut request, scratch)
-            };
+            let mut route =
+                |given: Given<'_, GivenPrompt<'_>>| given.read(&live, scope, request, scratch);
             match &prompt {
                 Some(Prompt::Tokens(tokens)) => route(Given::Prompt(&tokens.extract()?)),
                 Some(Prompt::Text(text)) if !text.is_empty()? => route(Given::Text(text.to_str()?)),
                 Some(Prompt::Conversation(text)) if !text.is_empty() => route(Given::Text(text)),
                 _ => live
-                    .prepare(router::Prompt::UNKNOWN, &scope, &mut request, scratch)
+                    .prepare(router::Prompt::UNKNOWN, scope, request, scratch)
                     .map_err(|error| errors::prompt(&error)),
             }?;
             if let Some(prompt) = prompt {
                 prompt.leave_buffer();
             }
-            self.decide(py, live, &request, scratch)
+            self.decide(py, live, request, scratch)
         })
     }
 }

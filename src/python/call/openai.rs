@@ -1,12 +1,13 @@
 //! The prompt of an OpenAI request: of chat, completions or responses.
 
 use super::fields::Fields;
-use llmd_bodies::request_body::PART;
+use crate::json;
+use llmd_bodies::request_body::{self, PART};
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PySequence, PyString};
+use pyo3::types::{PyInt, PyMapping, PySequence, PyString};
 use std::cell::RefCell;
 
 /// What a thread's buffer may keep between calls, bytes.
@@ -97,17 +98,17 @@ fn conversation<'py>(messages: &Bound<'py, PyAny>) -> PyResult<Option<Prompt<'py
             parts.push("");
             continue;
         };
-        match message.get(intern!(py, "role"))? {
-            Some(role) if role.is_truthy()? => parts.push_shown(&role)?,
+        match message.get(intern!(py, "role"))?.as_ref().map(|role| role.cast::<PyString>()) {
+            Some(Ok(role)) => parts.push(role.to_str()?),
             _ => parts.push(""),
         }
         if let Some(content) = message.get(intern!(py, "content"))? {
             parts.push_content(&content)?;
         }
         if let Some(calls) = message.get(intern!(py, "tool_calls"))?
-            && calls.is_truthy()?
+            && let Some(said) = shown(&calls)?
         {
-            parts.push_shown(&calls)?;
+            parts.push(&said);
         }
     }
     Ok(Some(Prompt::Conversation(parts.text)))
@@ -137,20 +138,14 @@ impl Parts {
         self.text.push_str(part);
     }
 
-    /// A string as it is, anything else as Python shows it.
-    fn push_shown(&mut self, part: &Bound<'_, PyAny>) -> PyResult<()> {
-        match part.cast::<PyString>() {
-            Ok(text) => self.push(text.to_str()?),
-            Err(_) => self.push(part.str()?.to_str()?),
-        }
-        Ok(())
-    }
-
     /// A message's content: a text, or parts that have one or refer to something. What can be read
     /// only once is left to the engine.
     fn push_content(&mut self, content: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(text) = content.cast::<PyString>() {
             self.push(text.to_str()?);
+            return Ok(());
+        }
+        if content.cast::<PyMapping>().is_ok() {
             return Ok(());
         }
         let items = match content.try_iter() {
@@ -177,7 +172,22 @@ impl Parts {
                 self.push(text.to_str()?);
                 Ok(())
             }
-            _ => self.push_shown(item),
+            _ => {
+                self.push(shown(item)?.as_deref().unwrap_or_default());
+                Ok(())
+            }
         }
     }
+}
+
+/// What something that is no text says, as [`request_body::shown`] has it of a body's; what JSON has no
+/// form of, as Python shows it, and what can be read only once, not at all.
+fn shown(value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    if let Ok(read) = json::from_python(value) {
+        return Ok(request_body::shown(&read));
+    }
+    if value.try_iter().is_ok_and(|items| items.is(value)) {
+        return Ok(None);
+    }
+    Ok(Some(value.str()?.to_str()?.to_owned()))
 }

@@ -8,7 +8,7 @@ use llmd_bodies::router::RouterConfig;
 use llmd_brain::brain::BrainConfig;
 use llmd_brain::engine::EngineConfig;
 use llmd_brain::predict::EngineProfile;
-use llmd_brain::sim::{Arrivals, Outage, SloRule, World};
+use llmd_brain::sim::{Arrivals, Ends, Outage, SloRule, World};
 use pyo3::prelude::*;
 use serde::Deserialize;
 
@@ -26,6 +26,7 @@ struct Document {
     metrics_interval_ms: f64,
     pages_at_step_end: bool,
     first_tokens_told: bool,
+    ends: EndsDocument,
     exchange_interval_ms: f64,
     profiles_known: bool,
     slo: SloDocument,
@@ -54,6 +55,14 @@ struct OutageDocument {
     fails_ms: f64,
     /// `None` for never.
     returns_ms: Option<f64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum EndsDocument {
+    Told,
+    Untold,
+    Guessed,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +114,11 @@ pub fn read(world: &Bound<'_, PyAny>, workload: &Workload) -> PyResult<World> {
     read.metrics_interval_ms = it.metrics_interval_ms;
     read.pages_at_step_end = it.pages_at_step_end;
     read.first_tokens_told = it.first_tokens_told;
+    read.ends = match it.ends {
+        EndsDocument::Told => Ends::Told,
+        EndsDocument::Untold => Ends::Untold,
+        EndsDocument::Guessed => Ends::Guessed,
+    };
     read.exchange_interval_ms = it.exchange_interval_ms;
     read.profiles_known = it.profiles_known;
     read.slo = SloRule {

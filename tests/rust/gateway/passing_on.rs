@@ -141,3 +141,28 @@ async fn http_2_without_tls_is_spoken_to_clients() {
     let text = response.into_body().collect().await.unwrap().to_bytes();
     assert!(text.ends_with(b"data: [DONE]\n\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_gets_one_of_its_models_under_that_models_name() {
+    let engines = [
+        engine(|config| config.model = "old".into()).await,
+        engine(|config| config.model = "new".into()).await,
+    ];
+    let front = Front::of(&engines.each_ref().map(EngineServer::url), |config| {
+        let aliases = json!({"prod": {"old": 1, "new": 1}});
+        config.router.aliases = serde_json::from_value(aliases).unwrap();
+    })
+    .await;
+    let mut answered = std::collections::BTreeSet::new();
+    for session in 0..32 {
+        let body = json!({"model": "prod", "prompt": "a", "max_tokens": 1});
+        let session = [("x-session-id", &*session.to_string())];
+        let first = front.caller.post("/v1/completions", &body, &session).await.json();
+        let again = front.caller.post("/v1/completions", &body, &session).await.json();
+        assert_eq!(first["model"], again["model"], "a session stays on its side");
+        answered.insert(first["model"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(answered.into_iter().collect::<Vec<_>>(), ["new", "old"]);
+    let listed = front.caller.get("/v1/models").await.text;
+    assert!(listed.contains("\"prod\""), "{listed}");
+}

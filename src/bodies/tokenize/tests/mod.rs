@@ -1,0 +1,3 @@
+mod exactness;
+mod loading;
+mod tokenizers_of;

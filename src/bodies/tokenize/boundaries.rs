@@ -131,7 +131,7 @@ fn leaves_line_breaks_alone(token: &AddedToken) -> bool {
     let bytes = token.content.as_bytes();
     let over = bytes.windows(2).any(|it| it[0] == b'\n' && it[1].is_ascii_alphabetic());
     let begins_with_letter = bytes.first().is_some_and(u8::is_ascii_alphabetic);
-    !over && !(token.lstrip && begins_with_letter)
+    !(over || token.lstrip && begins_with_letter)
 }
 
 /// The part of `tokenizer.json` that says how text is split.

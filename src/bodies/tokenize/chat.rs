@@ -73,6 +73,11 @@ impl Chats {
         })
     }
 
+    /// How contents are given to the template.
+    pub(super) fn content_format(&self) -> ContentFormat {
+        self.content_format.unwrap_or(self.default.content_format)
+    }
+
     /// Renders the chat of a request's body.
     pub(super) fn render(&self, mut body: Object) -> Result<Rendered, NotExact> {
         if let Some(field) =

@@ -5,6 +5,7 @@ use minijinja::{Error, ErrorKind};
 use std::fmt::Write;
 
 /// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+#[expect(clippy::needless_pass_by_value, reason = "as filters are called")]
 pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let separators: Option<Vec<String>> = options.get("separators")?;
     let indent: Option<usize> = options.get("indent")?;
@@ -72,7 +73,7 @@ impl Writer {
             ValueKind::String => self.text(value.as_str().unwrap_or_default()),
             ValueKind::Seq => {
                 let items: Vec<Value> = value.try_iter()?.collect();
-                self.nested('[', ']', &items, |writer, item| writer.value(item))?;
+                self.nested('[', ']', &items, Self::value)?;
             }
             ValueKind::Map => {
                 let mut names: Vec<Value> = value.try_iter()?.collect();

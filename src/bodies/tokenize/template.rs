@@ -9,7 +9,8 @@ use super::content_format::{self, ContentFormat};
 use super::python_json;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja_contrib::pycompat::unknown_method_callback;
 use std::time::SystemTime;
 
 /// Steps that rendering may take: 32,768 messages with ten steps each for every one of them stay below.
@@ -29,16 +30,26 @@ pub(super) struct Template {
 
 impl Template {
     pub(super) fn compile(source: &str) -> Result<Self, Error> {
-        let source = without_generation_tags(source);
+        // Jinja knows one kind of line break.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let source = without_generation_tags(&source);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
         let content_format = content_format::detect(&source, syntax.clone())?;
         let knows_developer = ["\"developer\"", "'developer'"].iter().any(|it| source.contains(it));
         let names_content = source.contains("content");
         let mut environment = Environment::new();
         environment.set_syntax(syntax);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(method);
         environment.set_fuel(Some(FUEL));
+        // What is printed as it is: of floats inside lists and of those that are joined to a text, Rust's form
+        // stays, which differs from Python's below 1e-4 and from 1e16 on.
+        environment.set_formatter(|out, state, value| {
+            if value.is_number() && !value.is_integer() {
+                let printed = python_json::float(f64::try_from(value.clone())?);
+                return out.write_str(&printed).map_err(Error::from);
+            }
+            minijinja::escape_formatter(out, state, value)
+        });
         environment.add_filter("tojson", python_json::tojson);
         environment.add_function("raise_exception", |said: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, said))
@@ -54,6 +65,34 @@ impl Template {
     pub(super) fn render(&self, variables: Value) -> Result<String, Error> {
         self.environment.get_template(NAME)?.render(variables)
     }
+}
+
+/// Python's methods of values, as far as they are known.
+fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    match (name, value.as_str()) {
+        ("title", Some(text)) if arguments.is_empty() => Ok(Value::from(title(text))),
+        _ => unknown_method_callback(state, value, name, arguments),
+    }
+}
+
+/// Letters after none in upper case, all others in lower case.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut is_within = false;
+    for letter in text.chars() {
+        if is_within {
+            out.extend(letter.to_lowercase());
+        } else {
+            out.extend(letter.to_uppercase());
+        }
+        is_within = letter.is_lowercase() || letter.is_uppercase();
+    }
+    out
 }
 
 /// `{% generation %}` marks for training what the model said: here it is a scope, as there.

@@ -24,6 +24,10 @@ fn special_tokens_and_templates_are_found_wherever_they_are_written() {
         vec![config(json!({"bos_token": "<s>"})), template.clone()],
         vec![config(json!({"bos_token": flags, "model_max_length": 1e30})), template.clone()],
         vec![config(json!({"bos_token": "<s>", "chat_template": TEMPLATE}))],
+        vec![
+            config(json!({"bos_token": "<s>"})),
+            ("chat_template.jinja", TEMPLATE.replace('\n', "\r\n")),
+        ],
         vec![config(json!({"bos_token": "<s>", "chat_template": [
             {"name": "tool_use", "template": "tools"}, {"name": "default", "template": TEMPLATE}]}))],
         vec![

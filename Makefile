@@ -203,6 +203,10 @@ bench-ray-pick: shipped
 bench-telling: shipped
 	PYTHONPATH=$(SHIPPED)/python $(BIN)/python benches/telling.py $(ARGS)
 
+.PHONY: bench-tokenize
+bench-tokenize: shipped
+	PYTHONPATH=$(SHIPPED)/python $(BIN)/python benches/tokenizing.py $(ARGS)
+
 bench-ray-routers: develop
 	$(BIN)/python benches/ray_routers.py $(ARGS)
 

@@ -6,6 +6,7 @@ use llmd_bodies::observe::metrics::{self, SeriesFilter};
 use llmd_bodies::observe::{DecodeLimits, Decoded, EventFormat, Recovery, RecoveryConfig, Step};
 use llmd_bodies::request_body::{BodyPrompt, RequestBody};
 use llmd_bodies::router::peers;
+use llmd_bodies::tokenize::Model;
 use llmd_bodies::zmtp::{Session, SessionConfig, SocketType};
 use llmd_brain::fleet::{EndpointSpec, Fleet, FleetConfig, Load};
 use llmd_brain::index::snapshot::format::{Item, Reader, Writer};
@@ -13,6 +14,7 @@ use llmd_brain::index::snapshot::{ImportError, Record};
 use llmd_brain::index::{IndexConfig, KvEvent, Residency, Source};
 use llmd_brain::predict::SavedModels;
 use llmd_brain::{EndpointId, Slot, Time};
+use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// vLLM's KV event payloads.
@@ -105,6 +107,37 @@ pub fn request_body(data: &[u8]) {
         let part = RequestBody::read(&data[..cut], data.len());
         assert!(!part.is_whole || whole.is_whole);
     }
+}
+
+/// A chat's request, as tokens: whatever it says, it is rendered or refused, its ids are those of its text, and
+/// they are the same again, from the cache.
+pub fn chat_tokens(data: &[u8]) {
+    let model = chat_model();
+    let Ok(first) = model.encode_body(data) else { return };
+    let again = model.encode_body(data);
+    assert_eq!(again.as_ref().map(|it| &it.ids), Ok(&first.ids));
+    assert!(
+        first.ids.len() <= first.text_bytes,
+        "{} ids of {} bytes",
+        first.ids.len(),
+        first.text_bytes
+    );
+}
+
+/// Bytes as tokens, with two special ones, and a template that does much of what templates do.
+fn chat_model() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let folder = std::env::temp_dir().join(format!("llmd-fuzz-chats-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for a tokenizer");
+        let tokenizer = include_str!("chat_model/tokenizer.json");
+        let template = include_str!("../tests/goldens/chats/templates/tools_and_thought.jinja");
+        std::fs::write(folder.join("tokenizer.json"), tokenizer).expect("room for a tokenizer");
+        std::fs::write(folder.join("chat_template.jinja"), template).expect("room for a template");
+        let model = Model::load(&folder).expect("a tokenizer");
+        std::fs::remove_dir_all(&folder).expect("the folder was made above");
+        model
+    })
 }
 
 /// A metrics page, read for one rank and for all.

@@ -18,6 +18,13 @@ class PromptError(LlmdError, ValueError):
     """A prompt or a request option that cannot be: empty, or a token id out of range."""
 
 
+class NotExactError(LlmdError, ValueError):
+    """A prompt whose token ids are not known here as an engine makes them; the message says why.
+
+    The prompt itself may be fine: route it by its text.
+    """
+
+
 class EndpointError(LlmdError, ValueError):
     """An endpoint that cannot be: two with one address and rank, or a field out of range."""
 

@@ -12,6 +12,8 @@ pub mod observe;
 
 pub mod request_body;
 
+pub mod tokenize;
+
 pub mod router;
 
 pub mod engine_server;

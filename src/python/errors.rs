@@ -15,6 +15,7 @@ import_exception!(llmd_sched._errors, EndpointError);
 import_exception!(llmd_sched._errors, EngineError);
 import_exception!(llmd_sched._errors, KvTimeoutError);
 import_exception!(llmd_sched._errors, NoEndpointError);
+import_exception!(llmd_sched._errors, NotExactError);
 import_exception!(llmd_sched._errors, PeerError);
 import_exception!(llmd_sched._errors, PromptError);
 import_exception!(llmd_sched._errors, ReplayError);

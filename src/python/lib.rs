@@ -42,6 +42,7 @@ mod json;
 mod kv;
 mod matches;
 mod options;
+mod ordered;
 mod peers;
 mod prompt;
 mod prompt_keys;
@@ -53,6 +54,7 @@ mod scaler;
 mod scorers;
 mod signals;
 mod sim;
+mod tokenizer;
 mod tokens;
 mod turn_queue;
 mod waiting;
@@ -104,6 +106,8 @@ mod _core {
     use crate::signals::{describe_engine, read_metrics};
     #[pymodule_export]
     use crate::sim::{Workload, builtin_policies, capacity_requests_per_s, simulate};
+    #[pymodule_export]
+    use crate::tokenizer::Tokenizer;
     #[pymodule_export]
     use crate::turn_queue::TurnQueue;
 

@@ -13,6 +13,7 @@ engines:
 
 goldens: engines
 	$(INSTALLED_VLLM) tests/engines/capture_goldens.py tests/goldens/vllm
+	$(INSTALLED_VLLM) tests/engines/capture_chats.py "$(LLMD_CACHE)/models/tiny-llama" tests/goldens/chats
 	$(INSTALLED_VLLM) tests/engines/encode_sglang_goldens.py tests/goldens/sglang
 
 # 24 sessions of 4 turns fill about 480 blocks of 32 tokens: both pools together hold 0.7 of that.

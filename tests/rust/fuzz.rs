@@ -191,6 +191,16 @@ fn request_body() {
 }
 
 #[test]
+fn chat_tokens() {
+    let bodies =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/chats/bodies.json");
+    let bodies: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> =
+        serde_json::from_str(&std::fs::read_to_string(bodies).unwrap()).unwrap();
+    let seeds: Vec<Vec<u8>> = bodies.values().map(|body| body.get().as_bytes().to_vec()).collect();
+    fuzz("chat_tokens", &seeds, targets::chat_tokens);
+}
+
+#[test]
 fn recovery() {
     // Connect, replay 0 to 3, follow, miss one, replay, reconnect, replay from another engine.
     let story = [

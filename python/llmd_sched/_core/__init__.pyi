@@ -34,6 +34,7 @@ from llmd_sched._core._sim import Workload as Workload
 from llmd_sched._core._sim import builtin_policies as builtin_policies
 from llmd_sched._core._sim import capacity_requests_per_s as capacity_requests_per_s
 from llmd_sched._core._sim import simulate as simulate
+from llmd_sched._core._tokenizer import Tokenizer as Tokenizer
 from llmd_sched._core._turn_queue import TurnQueue as TurnQueue
 
 __version__: str

@@ -221,9 +221,10 @@ class Router:
         kwargs: dict[str, Any] | None,
         options: dict[str, Any],
         allowed: Sequence[EndpointRef] | None = None,
+        tokens: Tokens | None = None,
     ) -> Decision:
         """As :meth:`route`, with the prompt and options that :func:`llmd_sched.ray.asked` finds in
-        the call of a Ray Serve handle, over ``options``.
+        the call of a Ray Serve handle, over ``options``. Given ``tokens`` are its prompt.
 
         A call without a prompt counts as a request, and matches nothing.
         """

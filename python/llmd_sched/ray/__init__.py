@@ -54,7 +54,9 @@ def counters() -> dict[str, dict[str, Any]]:
     that Ray sent elsewhere than picked; ``reports``, times that a replica's routing stats told how
     its engine is, and ``bad_reports``, times that what a replica told made no sense; ``booked``,
     requests picked and not over, ``waiting`` of which Ray has not sent yet; ``cordoned`` replicas;
-    ``pick_cpu_us``, mean CPU time of a pick, microseconds, of one pick in 16; ``exchange``, how
+    ``pick_cpu_us``, mean CPU time of a pick, microseconds, of one pick in 16, in which tokenising
+    is not; ``tokenizer``, as :meth:`llmd_sched.Tokenizer.counters` says, with prompts that were
+    made tokens ``elsewhere``, in a thread, and ``failed`` ones; ``exchange``, how
     telling other routers of the deployment goes: ``told`` and ``heard`` messages, those
     ``refused``, routers ``followed``, ``connected`` ones of them and ``followers``, ``meetings`` at
     the rendezvous, ``failures``, and ``last_error``; ``router``, what

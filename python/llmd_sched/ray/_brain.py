@@ -21,6 +21,7 @@ from llmd_sched.ray._metrics import Metrics
 from llmd_sched.ray._replicas import endpoint_of, signals_of
 from llmd_sched.ray._requests import found, with_ids
 from llmd_sched.ray._settings import Settings
+from llmd_sched.ray._texts import NO_TEXTS, Texts, tokens_of
 
 logger = logging.getLogger("llmd_sched.ray")
 
@@ -45,6 +46,9 @@ class DeploymentBrain:
         self.name = name
         self.settings = settings
         self._find = settings.finder()
+        self.texts = None if settings.tokenizer is None else Texts(settings.tokenizer)
+        # Whether there is more to a call than the router finds in it.
+        self._is_read_here = self._find is not None or self.texts is not None
         self._usual = settings.request_options()
         self.router = Router(
             settings.router_config(), block_size=settings.block_size, profile=settings.policy
@@ -128,7 +132,7 @@ class DeploymentBrain:
             # Whoever is asked again was turned away by somebody full.
             if is_again or len(candidates) != len(self._replicas):
                 decision = self._route(pending, self._with_room(available(candidates), candidates))
-            elif self._find is not None or metadata.multiplexed_model_id or session_id:
+            elif self._is_read_here or metadata.multiplexed_model_id or session_id:
                 decision = self._route(pending, None)
             else:
                 decision = self._route_call(pending.args, pending.kwargs, self._usual)
@@ -192,7 +196,8 @@ class DeploymentBrain:
         args, kwargs = pending.args, pending.kwargs
         options = with_ids(self._usual, pending.metadata)
         if self._find is None:
-            return self._route_call(args, kwargs, options, allowed)
+            tokens = None if self.texts is None else tokens_of(pending)
+            return self._route_call(args, kwargs, options, allowed, tokens)
         tokens, text, options = found(self._find(args, kwargs), options)
         if allowed is not None:
             options = {**options, "allowed": allowed}
@@ -400,6 +405,7 @@ class DeploymentBrain:
             "cordoned": len(self._cordoned),
             "exchange": self._exchange.counters(),
             "pick_cpu_us": self._pick_cpu_ns / 1e3 / max(self._timed_picks, 1),
+            "tokenizer": NO_TEXTS if self.texts is None else self.texts.counters(),
             "router": self.router.stats(),
         }
 
@@ -416,6 +422,8 @@ class DeploymentBrain:
     def close(self) -> None:
         """Ends what runs for the router."""
         self._exchange.close()
+        if self.texts is not None:
+            self.texts.close()
         self.router.close()
 
 

@@ -39,6 +39,20 @@ COUNTS: dict[str, tuple[tuple[str, ...], str]] = {
         ("router", "requests", "expired_leases"),
         "Requests whose end Ray never told.",
     ),
+    "llmd_tokenized_prompts": (("tokenizer", "encoded"), "Prompts that were text, as tokens."),
+    "llmd_untokenized_prompts": (
+        ("tokenizer", "not_exact"),
+        "Prompts that were text and whose tokens are not known exactly.",
+    ),
+    "llmd_tokenized_bytes": (("tokenizer", "text_bytes"), "Bytes of texts made tokens."),
+    "llmd_known_text_bytes": (
+        ("tokenizer", "known_bytes"),
+        "Bytes of texts whose tokens were in the cache.",
+    ),
+    "llmd_tokenize_us": (
+        ("tokenizer", "tokenize_us"),
+        "Time spent on texts whose tokens were not, microseconds.",
+    ),
     "llmd_exchange_told": (("exchange", "told"), "Messages to other routers."),
     "llmd_exchange_heard": (("exchange", "heard"), "Messages of other routers."),
     "llmd_exchange_refused": (("exchange", "refused"), "Messages that could not be read."),
@@ -49,6 +63,7 @@ STATES: dict[str, tuple[tuple[str, ...], str]] = {
     "llmd_booked": (("booked",), "Requests picked and not over."),
     "llmd_waiting": (("waiting",), "Requests picked that Ray has not sent yet."),
     "llmd_pick_cpu_us": (("pick_cpu_us",), "Mean CPU time of a pick, microseconds."),
+    "llmd_text_cache_bytes": (("tokenizer", "cache_bytes"), "Memory of known texts."),
     "llmd_index_blocks": (("router", "index", "blocks"), "KV blocks known of all replicas."),
     "llmd_index_bytes": (("router", "index", "memory_bytes"), "Memory of the KV index."),
     "llmd_exchange_peers": (("exchange", "connected"), "Routers that are heard."),

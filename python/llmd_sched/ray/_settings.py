@@ -34,6 +34,9 @@ class Settings:
     - ``prompt``: ``"package.module:function"``, called with the arguments and keyword arguments of
       a call whose payload is the application's own. It returns token ids, a string, ``None`` where
       there is no prompt, or a mapping with ``tokens`` or ``text`` and any request options.
+    - ``tokenizer``: the folder of the engines' model, on every node that routes, for prompts that
+      come as text: the router then goes by the tokens that the engines make of them, where it
+      knows those exactly, and by the text where not. See ``docs/tokenizers.md``.
     - ``exchange_ms``: how often this deployment's routers, one in each process that calls it, tell
       each other at most what they have in flight, 1 to 1,000 milliseconds; they are silent while
       nothing is. 0: they tell each other nothing.
@@ -54,6 +57,7 @@ class Settings:
     kv_events: KvEvents = "auto"
     slo: Slo = field(default_factory=lambda: Slo())
     prompt: str | None = None
+    tokenizer: str | None = None
     exchange_ms: float = 10.0
     aliases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -109,6 +113,13 @@ class Settings:
                 raise ConfigError(f"slo: it has no key {key!r}; it may have ttft_ms and tpot_ms")
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
                 raise ConfigError(f"slo: {key} is {value!r}; give milliseconds above 0")
+        if self.tokenizer is not None and not isinstance(self.tokenizer, str):
+            raise ConfigError(f"tokenizer: {self.tokenizer!r} is not the path of a folder")
+        if self.tokenizer is not None and self.prompt is not None:
+            raise ConfigError(
+                "tokenizer: it is for payloads as OpenAI has them; the function that prompt names "
+                "can return token ids"
+            )
         interval_ms = self.exchange_ms
         if isinstance(interval_ms, bool) or not isinstance(interval_ms, (int, float)):
             raise ConfigError(f"exchange_ms: {interval_ms!r} is not a number")

@@ -37,6 +37,8 @@ class LlmdRouter(RequestRouter):  # type: ignore[misc]  # Ray brings no types th
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
         """The best replica first, then all of them."""
+        if self._brain.texts is not None and pending_request is not None:
+            await self._brain.texts.prepare(pending_request)
         return self._brain.rank(candidate_replicas, pending_request, self.select_available_replicas)
 
     def _get_pending_request_matching_internal_request_id(

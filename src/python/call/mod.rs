@@ -9,6 +9,9 @@
 
 mod fields;
 mod openai;
+mod payload;
+
+pub use payload::Payload;
 
 use crate::decision::Decision;
 use crate::errors;
@@ -153,7 +156,7 @@ pub fn _read_call<'py>(
 #[pymethods]
 impl Router {
     #[doc = stub_doc!("Router._route_call")]
-    #[pyo3(signature = (args, kwargs, options, allowed=None))]
+    #[pyo3(signature = (args, kwargs, options, allowed=None, tokens=None))]
     fn _route_call(
         &self,
         py: Python<'_>,
@@ -161,11 +164,15 @@ impl Router {
         kwargs: Option<&Bound<'_, PyDict>>,
         options: &Bound<'_, PyDict>,
         allowed: Option<&Bound<'_, PyAny>>,
+        tokens: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Decision> {
         let live = self.live()?;
         let mut told = Options::read(Some(options))?;
         let aliases = live.has_aliases().then_some(&*live);
-        let prompt = read(args, kwargs, aliases, &mut told)?;
+        let mut prompt = read(args, kwargs, aliases, &mut told)?;
+        if let Some(tokens) = tokens {
+            prompt = Some(Prompt::Tokens(tokens));
+        }
         if let Some(allowed) = allowed {
             told.set("allowed", allowed)?;
         }

@@ -1,0 +1,4 @@
+mod exactness;
+mod goldens;
+mod loading;
+mod tokenizers_of;

@@ -426,7 +426,8 @@ impl PredictedCost {
                 pairs: work.pairs,
                 recent_share: faded * self.placed.scaled(slot.index()..slot.index() + 1)[0],
             };
-            let Some(misses) = expected_misses(cx, slot, &newcomer) else { break };
+            // Who cannot be counted would seem the cheapest.
+            let Some(misses) = expected_misses(cx, slot, &newcomer) else { return };
             counted.push((row, self.params.miss_ms * misses));
             best = best.min(out[row] + self.params.miss_ms * misses);
         }

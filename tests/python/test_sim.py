@@ -114,9 +114,10 @@ def test_an_engine_that_dies_serves_nobody_while_it_is_gone() -> None:
     assert rows["retries"].sum() == result.summary.retries > 0
 
 
-def test_a_closed_loop_waits_for_answers_and_pauses() -> None:
+def sessions() -> sim.Workload:
+    """Five sessions of eight turns, half a second apart."""
     turns = prompts(40)
-    workload = sim.Workload(
+    return sim.Workload(
         np.full(40, 500.0),
         turns.prompt_tokens,
         turns.output_tokens,
@@ -126,6 +127,10 @@ def test_a_closed_loop_waits_for_answers_and_pauses() -> None:
         block_size=BLOCK_TOKENS,
         closed_loop=True,
     )
+
+
+def test_a_closed_loop_waits_for_answers_and_pauses() -> None:
+    workload = sessions()
     assert (workload.sessions, workload.closed_loop) == (5, True)
     closed = replace(world(), arrivals=sim.ClosedLoop(sessions=2))
     rows = sim.run(workload, closed).rows
@@ -133,6 +138,17 @@ def test_a_closed_loop_waits_for_answers_and_pauses() -> None:
         own = rows["session"] == session
         pauses = rows["arrived_ms"][own][1:] - rows["finished_ms"][own][:-1]
         np.testing.assert_allclose(pauses, 500.0, atol=1e-3)
+
+
+def test_a_cap_lets_sessions_in_one_after_the_other() -> None:
+    capped = replace(world(), arrivals=sim.ClosedLoop(sessions=5, session_cap=1))
+    rows = sim.run(sessions(), capped).rows
+    owns = [rows["session"] == session for session in range(5)]
+    begun = np.sort([rows["sent_ms"][own].min() for own in owns])
+    ended = np.sort([rows["finished_ms"][own].max() for own in owns])
+    assert (begun[1:] >= ended[:-1]).all()
+    with pytest.raises(ConfigError, match=r"arrivals\.session_cap is 0: give more than 0"):
+        sim.run(sessions(), replace(world(), arrivals=sim.ClosedLoop(session_cap=0)))
 
 
 def test_a_policy_is_a_name_a_mapping_or_a_file(tmp_path: Path) -> None:

@@ -87,12 +87,15 @@ class ClosedLoop:
     - ``horizon_s``: no turn is sent later.
     - ``think_cap_s``: pauses are cut to this.
     - ``replace_after_s``: a session that ended is replaced by the next so much later.
+    - ``session_cap``: of the sessions, a proxy before the routers lets in so many at a time, and
+      the others wait there, first come first served; None lets in all.
     """
 
     sessions: int = 32
     horizon_s: float = 3600.0
     think_cap_s: float = 60.0
     replace_after_s: float = 1.0
+    session_cap: int | None = None
 
 
 @dataclass(frozen=True)

@@ -365,8 +365,10 @@ impl Predictor {
             prefill: self.in_force.prefill.each_ref().map(|column| column[row]),
             decode: self.in_force.decode(row),
         })?;
-        // An unknown prefill is NaN, an unknown decode takes no time.
-        (!rates.prefill[0].is_nan() && rates.decode[0] > 0.0).then_some(rates)
+        // An unknown prefill is NaN, an unknown decode takes no time. Of a known one any part may be 0: an
+        // engine that is never nearly empty tells little of what a step takes alone.
+        let is_known = rates.decode.iter().any(|it| *it > 0.0);
+        (!rates.prefill[0].is_nan() && is_known).then_some(rates)
     }
 
     /// The coefficients by which an endpoint is predicted; `None` for an empty slot. Whether they

@@ -21,6 +21,9 @@ pub enum Arrivals {
         think_cap_s: f64,
         /// A session that ended is replaced by the next one so much later.
         replace_after_s: f64,
+        /// Of those that are open, so many are let in by a proxy before the routers; the others wait
+        /// there, first come first served, until one that was let in ends. `None` lets in all.
+        session_cap: Option<u32>,
     },
 }
 
@@ -34,6 +37,12 @@ impl Arrivals {
     /// So many agent sessions for an hour, pauses of up to a minute.
     #[must_use]
     pub fn closed(sessions: u32) -> Self {
-        Self::Closed { sessions, horizon_s: 3_600.0, think_cap_s: 60.0, replace_after_s: 1.0 }
+        Self::Closed {
+            sessions,
+            horizon_s: 3_600.0,
+            think_cap_s: 60.0,
+            replace_after_s: 1.0,
+            session_cap: None,
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 mod agenda;
 mod outages;
+mod proxy;
 mod scaling;
 
 use self::agenda::Agenda;
+use self::proxy::Proxy;
 use self::scaling::Scaling;
 use super::engines::{Engine, Samples};
 use super::outcome::{Fate, Outcome, Row};
@@ -31,8 +33,8 @@ enum Event {
     Wake { router: u32 },
     /// Routers tell each other their loads.
     Exchange,
-    /// A client whose connection broke asks again.
-    Retry { row: u32 },
+    /// A client asks its router: again, since its connection broke, or let in by the proxy.
+    Ask { row: u32 },
     /// An engine dies.
     Fail { engine: u32 },
     /// Routers learn that.
@@ -47,7 +49,7 @@ enum Event {
 
 impl Event {
     fn is_work(self) -> bool {
-        matches!(self, Self::Arrive { .. } | Self::StepEnds { .. } | Self::Retry { .. })
+        matches!(self, Self::Arrive { .. } | Self::StepEnds { .. } | Self::Ask { .. })
     }
 }
 
@@ -92,6 +94,7 @@ struct Sim<'a> {
     under_way: u64,
     kv_lag_nanos: u64,
     step: Step,
+    proxy: Proxy,
     scaling: Option<Scaling>,
 }
 
@@ -141,6 +144,7 @@ impl<'a> Sim<'a> {
             under_way: 0,
             kv_lag_nanos: nanos(world.kv_lag_ms),
             step: Step::default(),
+            proxy: Proxy::of(&world.arrivals),
             scaling: None,
         })
     }
@@ -235,7 +239,7 @@ impl<'a> Sim<'a> {
                     self.tell(router as usize, Input::Tick)?;
                 }
                 Event::Exchange => self.exchange()?,
-                Event::Retry { row } => self.ask(row)?,
+                Event::Ask { row } => self.ask(row)?,
                 Event::Fail { engine } => self.fail(engine)?,
                 Event::Notice { engine } => self.notice(engine)?,
                 Event::Return { engine } => self.return_(engine)?,
@@ -271,7 +275,11 @@ impl<'a> Sim<'a> {
             retries: 0,
         });
         self.sent.push(None);
-        self.ask(row)
+        let is_first = prompt == self.workload.sessions()[session as usize].start;
+        match is_first && !self.proxy.lets_in(row) {
+            true => Ok(()),
+            false => self.ask(row),
+        }
     }
 
     /// A request asks its router for a place.
@@ -456,6 +464,9 @@ impl<'a> Sim<'a> {
             (after(think_ms.clamp(0.0, think_cap_s * 1e3)), after(replace_after_s * 1e3));
         if !self.next_turn_at(next, session) {
             self.begin_session(replaced);
+            if let Some(row) = self.proxy.session_ended() {
+                self.at(self.now, Event::Ask { row });
+            }
         }
     }
 

@@ -76,8 +76,17 @@ struct SloDocument {
 #[derive(Deserialize)]
 #[serde(tag = "loop", rename_all = "lowercase", deny_unknown_fields)]
 enum ArrivalsDocument {
-    Open { requests_per_s: Option<f64>, jitter_ms: f64 },
-    Closed { sessions: u32, horizon_s: f64, think_cap_s: f64, replace_after_s: f64 },
+    Open {
+        requests_per_s: Option<f64>,
+        jitter_ms: f64,
+    },
+    Closed {
+        sessions: u32,
+        horizon_s: f64,
+        think_cap_s: f64,
+        replace_after_s: f64,
+        session_cap: Option<u32>,
+    },
 }
 
 /// The world that a document says, for a workload.
@@ -93,8 +102,14 @@ pub fn read(world: &Bound<'_, PyAny>, workload: &Workload) -> PyResult<World> {
             ArrivalsDocument::Open { requests_per_s, jitter_ms } => {
                 Arrivals::Open { requests_per_s, jitter_ms }
             }
-            ArrivalsDocument::Closed { sessions, horizon_s, think_cap_s, replace_after_s } => {
-                Arrivals::Closed { sessions, horizon_s, think_cap_s, replace_after_s }
+            ArrivalsDocument::Closed {
+                sessions,
+                horizon_s,
+                think_cap_s,
+                replace_after_s,
+                session_cap,
+            } => {
+                Arrivals::Closed { sessions, horizon_s, think_cap_s, replace_after_s, session_cap }
             }
         }
     });
@@ -166,7 +181,13 @@ impl Document {
                 least_zero.push(("arrivals.jitter_ms", jitter_ms));
                 above_zero.extend(requests_per_s.map(|rate| ("arrivals.requests_per_s", rate)));
             }
-            ArrivalsDocument::Closed { sessions, horizon_s, think_cap_s, replace_after_s } => {
+            ArrivalsDocument::Closed {
+                sessions,
+                horizon_s,
+                think_cap_s,
+                replace_after_s,
+                session_cap,
+            } => {
                 if !workload.is_closed_loop {
                     return Err("the workload's times are arrivals, not pauses: give the world \
                                 arrivals=OpenLoop(...)"
@@ -176,6 +197,7 @@ impl Document {
                     ("arrivals.sessions", sessions.into()),
                     ("arrivals.horizon_s", horizon_s),
                 ]);
+                above_zero.extend(session_cap.map(|cap| ("arrivals.session_cap", cap.into())));
                 least_zero.extend([
                     ("arrivals.think_cap_s", think_cap_s),
                     ("arrivals.replace_after_s", replace_after_s),

@@ -73,6 +73,10 @@ pub(super) struct SimArgs {
     /// Sessions that are open at a time, in a closed loop.
     #[arg(long, default_value_t = 32)]
     sessions: u32,
+    /// Of those so many are let in by a proxy before the routers; the others wait there, first come
+    /// first served, until one that was let in ends.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    session_cap: Option<u32>,
     /// Time that a closed loop is played, seconds.
     #[arg(long, default_value_t = 3_600.0)]
     horizon_s: f64,

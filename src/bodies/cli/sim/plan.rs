@@ -129,8 +129,9 @@ impl SimArgs {
         world.routers = self.routers;
         world.exchange_interval_ms = self.exchange_ms;
         world.hold_ms = (self.max_hold_s * 1e3) as u64;
-        if let Arrivals::Closed { horizon_s, think_cap_s, .. } = &mut world.arrivals {
+        if let Arrivals::Closed { horizon_s, think_cap_s, session_cap, .. } = &mut world.arrivals {
             (*horizon_s, *think_cap_s) = (self.horizon_s, self.think_cap_s);
+            *session_cap = self.session_cap;
             world.warmup_share = 0.15;
         }
         if !self.source.is_open_loop() {
@@ -138,6 +139,9 @@ impl SimArgs {
                 Some(_) => Err("--goodput is of an open loop, and this is a closed one".into()),
                 None => Ok((world, Question::Run)),
             };
+        }
+        if self.session_cap.is_some() {
+            return Err("--session-cap is of a closed loop, and this is an open one".into());
         }
         world.warmup_share = 0.1;
         let jitter_ms = self.jitter_ms.unwrap_or(self.source.jitter_ms());

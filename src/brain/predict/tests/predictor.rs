@@ -250,6 +250,29 @@ fn decodes_slow_a_prefill_and_prefills_slow_decodes() {
     assert!((later - quiet).abs() < 0.01 * quiet, "{later} {quiet}: prefills are forgotten");
 }
 
+/// Where no batch is small, all of a step may be put down to the requests in it.
+#[test]
+fn a_step_that_costs_nothing_alone_is_known_all_the_same() {
+    let (_, ids) = fleet_of(1);
+    let (mut predictor, slot) = (predictor(), ids[0].slot);
+    predictor.admit(slot, 0, Some(QWEN));
+    let mut rng = Rng::new(7);
+    for _ in 0..3_000 {
+        let requests = 100.0 + 150.0 * rng.next_f64();
+        let context_tokens = 1e5 + 1e5 * rng.next_f64();
+        let step_ms = 0.3 * requests + 4.26e-5 * context_tokens - 15.0;
+        let window = alone(requests, context_tokens, 200, step_ms);
+        predictor.output(slot, &window, &Predicted::default());
+    }
+
+    let rates = predictor.rates(slot).unwrap();
+
+    assert!(rates.decode[0] <= 0.0, "{:?}", rates.decode);
+    assert!(rates.decode[1] > 0.1, "{:?}", rates.decode);
+    predictor.admit(slot, 1, None);
+    assert!(predictor.rates(slot).is_none(), "another engine, of which nothing is known");
+}
+
 #[test]
 fn a_batch_is_no_larger_than_the_engine_runs() {
     let mut fleet = Fleet::new(FleetConfig::default());

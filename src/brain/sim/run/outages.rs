@@ -51,7 +51,7 @@ impl Sim<'_> {
         it.first_token_ms = f64::NAN;
         let again = self.now.as_nanos() + nanos(self.world.retry_ms);
         // Before the router is told: what that lets go may be sent to the same engine.
-        self.at(Time::from_nanos(again), Event::Retry { row });
+        self.at(Time::from_nanos(again), Event::Ask { row });
         match self.sent[row as usize].take() {
             Some(sent) => self.tell(sent.router as usize, Input::Cancelled(sent.ticket)),
             None => Ok(()),

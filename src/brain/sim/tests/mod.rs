@@ -139,6 +139,33 @@ fn turns_of_a_session_follow_each_other() {
     }
 }
 
+/// What waits at the proxy waits in order of arrival, and its wait is counted.
+#[test]
+fn a_cap_lets_in_so_many_sessions_and_the_others_wait_their_turn() {
+    let workload = sessions(9, 4);
+    let mut world = World::new(engine(), 2, Arrivals::closed(7));
+    world.warmup_share = 0.0;
+    let free = run(&workload, &world).unwrap();
+    let Arrivals::Closed { session_cap, .. } = &mut world.arrivals else { unreachable!() };
+    *session_cap = Some(3);
+    let capped = run(&workload, &world).unwrap();
+
+    assert!(capped.rows.iter().all(|row| row.fate == Fate::Served));
+    assert_eq!(capped.rows.len(), 9 * 4);
+    let mut stays: Vec<(f64, f64)> = Vec::new();
+    let firsts = capped.rows.iter().filter(|row| row.prompt % 4 == 0);
+    for first in firsts {
+        let turns = capped.rows.iter().filter(|row| row.session == first.session);
+        let ended_ms = turns.map(|row| row.finished_ms).fold(0.0, f64::max);
+        let inside = stays.iter().filter(|(_, ended_ms)| *ended_ms > first.sent_ms).count();
+        assert!(inside < 3, "{inside} are inside already");
+        assert!(stays.last().is_none_or(|(sent_ms, _)| *sent_ms <= first.sent_ms), "in order");
+        stays.push((first.sent_ms, ended_ms));
+    }
+    let (free, capped) = (free.summary(), capped.summary());
+    assert!(capped.longest_wait_ms > 10.0 * free.longest_wait_ms, "{}", capped.longest_wait_ms);
+}
+
 /// More sessions than the KV holds: without admission each turn evicts another's cache.
 #[test]
 fn admission_keeps_caches_where_sessions_are_too_many_and_starves_nobody() {

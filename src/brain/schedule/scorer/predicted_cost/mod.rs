@@ -39,8 +39,8 @@
 //! Inputs: predicted time to first token, uncached and matched tokens by tier, booked load, reported
 //! queue and KV usage, booked context, KV capacity. It remembers the turnover of each endpoint and
 //! two running means.
-//! Defaults: `interference` 0.1, `eviction` 10, `kv_wait` 1, `miss_ms` 20,000, `churn_window_s` 60, `tier_weights` as
-//! `prefix-cache-scorer`.
+//! Defaults: `interference` 0.1, `eviction` 10, `kv_wait` 1, `miss_ms` 20,000, `patience_objectives` 12,
+//! `long_weight` 2, `churn_window_s` 60, `tier_weights` as `prefix-cache-scorer`.
 //! Limits: an endpoint of unknown capacity pays for no eviction and no KV wait. What other routers have
 //! in flight is in its queue where it reports one, and known in sums where they tell each other.
 //!
@@ -94,6 +94,8 @@ pub(super) const PLUGIN: Plugin<dyn Scorer> = Plugin {
         in_range("eviction", params.eviction, AMOUNT)?;
         in_range("kv_wait", params.kv_wait, AMOUNT)?;
         in_range("miss_ms", params.miss_ms, AMOUNT)?;
+        in_range("patience_objectives", params.patience_objectives, AMOUNT)?;
+        in_range("long_weight", params.long_weight, 1.0..=1_000.0)?;
         in_range("churn_window_s", params.churn_window_s, 0.1..=86_400.0)?;
         params.tier_weights.validate()?;
         let churn = Churn::new(Duration::from_secs_f64(params.churn_window_s));
@@ -115,6 +117,8 @@ struct Params {
     eviction: f64,
     kv_wait: f64,
     miss_ms: f64,
+    patience_objectives: f64,
+    long_weight: f64,
     churn_window_s: f64,
     tier_weights: TierWeights,
 }
@@ -126,6 +130,8 @@ impl Default for Params {
             eviction: 10.0,
             kv_wait: 1.0,
             miss_ms: 20_000.0,
+            patience_objectives: 12.0,
+            long_weight: 2.0,
             churn_window_s: 60.0,
             tier_weights: TierWeights::default(),
         }
@@ -425,8 +431,11 @@ impl PredictedCost {
                 tokens: work.uncached_tokens.max(1.0),
                 pairs: work.pairs,
                 recent_share: faded * self.placed.scaled(slot.index()..slot.index() + 1)[0],
+                patience_objectives: self.params.patience_objectives,
+                long_weight: self.params.long_weight,
             };
-            let Some(misses) = expected_misses(cx, slot, &newcomer) else { break };
+            // Who cannot be counted would seem the cheapest.
+            let Some(misses) = expected_misses(cx, slot, &newcomer) else { return };
             counted.push((row, self.params.miss_ms * misses));
             best = best.min(out[row] + self.params.miss_ms * misses);
         }

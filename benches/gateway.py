@@ -59,7 +59,9 @@ def on_core(core: int) -> Callable[[], None]:
 
 
 @contextmanager
-def running(command: list[str], core: int, log: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def running(
+    command: list[str], core: int, log: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A process on a core, ended at the end."""
     with ExitStack() as stack:
         said = stack.enter_context(log.open("w")) if log else subprocess.PIPE
@@ -179,7 +181,9 @@ class Bench:
         python = [str(rivals / "bin/python"), "-m", module, *command]
         return self.start(name, python + options, f"127.0.0.1:{port}")
 
-    def load(self, address: str, connections: int, requests: int, size: int, kind: str) -> dict[str, float]:
+    def load(
+        self, address: str, connections: int, requests: int, size: int, kind: str
+    ) -> dict[str, float]:
         counts = [str(connections), str(requests), str(size), str(PREFIXES)]
         command = [self.tool, "load", address, *counts, kind]
         out = subprocess.run(
@@ -225,7 +229,10 @@ def main() -> None:
                 large[gateway.name].append(bench.cost_us(gateway, 32_768, 3_000))
                 events[gateway.name].append(bench.event_us(gateway, 256))
             # One after the other: what a gateway adds, and not what a queue does.
-            for name, address in (("direct", bench.engines[0]), ("ours", bench.gateways[0].address)):
+            for name, address in (
+                ("direct", bench.engines[0]),
+                ("ours", bench.gateways[0].address),
+            ):
                 first[name].append(bench.load(address, 1, 500, 200, "whole")["first_p50_ms"])
         loaded_mb = bench.gateways[0].rss_mb()
     print(f"{'':20} {'200 B':>8} {'32 KB':>8} {'event':>8}   CPU us, medians")

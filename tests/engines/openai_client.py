@@ -1,7 +1,7 @@
-"""The `openai` package at two addresses: `openai_client.py DIRECT GATEWAY`, run by `test_gateway.py`.
+"""The `openai` package at two addresses: `openai_client.py DIRECT GATEWAY`.
 
-Runs in the engine's environment, which has the package. Prints what both answered as one line of
-JSON.
+Run by `test_gateway.py` in the engine's environment, which has the package. Prints what both
+answered as one line of JSON.
 """
 
 import json

@@ -66,6 +66,7 @@ def test_vllms_own_benchmark_runs_through_it(
         *("--num-prompts", "12", "--max-concurrency", "4"),
     )
     found = re.search(r"Successful requests:\s+(\d+)", said)
-    assert found and found[1] == "12", said
+    assert found is not None, said
+    assert found[1] == "12", said
     after = [engine.metrics().total("vllm:request_success_total") for engine in vllm_pair]
     assert sum(after) - sum(before) >= 12

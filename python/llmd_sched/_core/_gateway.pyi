@@ -1,9 +1,10 @@
 """OpenAI's API in front of engines."""
 
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, final
 
 from llmd_sched._types import ConfigSource
+from typing_extensions import Self
 
 @final
 class Gateway:
@@ -46,7 +47,7 @@ class Gateway:
         """
 
     def drain(self) -> None:
-        """Takes no new requests, waits for the answers under way, and ends; at most ``drain_ms``."""
+        """Takes no new requests, waits for answers under way, at most ``drain_ms``, and ends."""
 
     def close(self) -> None:
         """Ends at once; answers under way are broken off."""

@@ -139,6 +139,8 @@ fn refused(error: GatewayError) -> PyErr {
         GatewayError::Router(error) => errors::router(error),
         GatewayError::Fleet(error) => of_fleet(error),
         GatewayError::Listen { .. } | GatewayError::Threads(_) => PyOSError::new_err(message),
-        GatewayError::Admin(_) | GatewayError::Key(_) => ConfigError::new_err(message),
+        GatewayError::Admin(_) | GatewayError::Key(_) | GatewayError::Tokenizer { .. } => {
+            ConfigError::new_err(message)
+        }
     }
 }

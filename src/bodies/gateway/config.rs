@@ -30,6 +30,9 @@ pub struct GatewayConfig {
     pub retries: Retries,
     /// Which engines are left alone for a while.
     pub health: HealthConfig,
+    /// Folders of tokenizers, by model: prompts that come as text are then known by the engine's own
+    /// tokens. Without one they are matched as text.
+    pub tokenizers: BTreeMap<String, PathBuf>,
     /// Who may ask.
     pub auth: AuthConfig,
     /// Where the gateway is looked after.
@@ -52,6 +55,7 @@ impl Default for GatewayConfig {
             timeouts: Timeouts::default(),
             retries: Retries::default(),
             health: HealthConfig::default(),
+            tokenizers: BTreeMap::new(),
             auth: AuthConfig::default(),
             admin: AdminConfig::default(),
             hold_ms: 30_000,

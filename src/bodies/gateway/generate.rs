@@ -51,6 +51,7 @@ impl Worker {
         let is_alias = |name: &str| self.gateway.live.is_alias(name);
         let mut asked =
             Asked::read(&head.headers, &body, &names, is_alias, settings.config.hold_ms)?;
+        settings.tokenizers.encode(&mut asked, &body).await;
         self.admit(&settings, key.as_deref(), &mut asked)?;
         let is_explained = head.headers.get(EXPLAIN).is_some_and(|it| it == "1");
         headers::towards_engine(&mut head.headers);

@@ -6,12 +6,14 @@ use super::body::AnswerBody;
 use super::refusal::typed;
 use super::upstream::UpstreamCounts;
 use super::vigil::Standing;
+use crate::tokenize::Counters;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 type Counter = fn(&UpstreamCounts) -> &AtomicU64;
+type OfTokenizer = fn(&Counters) -> u64;
 
 struct Page(String);
 
@@ -40,6 +42,7 @@ pub(super) fn page(gateway: &Gateway) -> Response<AnswerBody> {
     let mut page = Page(String::with_capacity(8 << 10));
     of_requests(&mut page, gateway);
     of_engines(&mut page, gateway);
+    of_tokenizers(&mut page, gateway);
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     typed(StatusCode::OK, content_type, page.0)
 }
@@ -110,5 +113,22 @@ fn of_engines(page: &mut Page, gateway: &Gateway) {
         let rank = endpoint.dp_rank.to_string();
         let labels = [("engine", endpoint.address.as_str()), ("dp_rank", rank.as_str())];
         page.sample("endpoint_held_blocks", &labels, endpoint.held_blocks);
+    }
+}
+
+fn of_tokenizers(page: &mut Page, gateway: &Gateway) {
+    let settings = gateway.settings();
+    let families: [(&str, &str, OfTokenizer); 5] = [
+        ("tokenizer_prompts_total", "Texts whose tokens are known", |it| it.encoded),
+        ("tokenizer_not_exact_total", "Texts whose tokens are not", |it| it.not_exact),
+        ("tokenizer_text_bytes_total", "Bytes of the former", |it| it.text_bytes),
+        ("tokenizer_known_bytes_total", "Of those, encoded before", |it| it.known_bytes),
+        ("tokenizer_us_total", "Microseconds spent on the others", |it| it.tokenize_ns / 1_000),
+    ];
+    for (name, help, read) in families {
+        page.family(name, "counter", help);
+        for (model, tokenizer) in settings.tokenizers.all() {
+            page.sample(name, &[("model", model)], read(&tokenizer.counters()));
+        }
     }
 }

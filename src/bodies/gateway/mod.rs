@@ -33,6 +33,7 @@ mod reload;
 mod server;
 mod settings;
 mod tally;
+mod tokens;
 mod upstream;
 mod vigil;
 mod worker;
@@ -163,6 +164,14 @@ pub enum GatewayError {
     /// The admin API cannot be as it is asked for.
     #[error("{0}")]
     Admin(String),
+    /// A tokenizer cannot be read.
+    #[error("tokenizers.{model}: {reason}")]
+    Tokenizer {
+        /// Whose.
+        model: String,
+        /// Why, and what would be right.
+        reason: String,
+    },
     /// A key cannot be.
     #[error(transparent)]
     Key(#[from] BadKey),

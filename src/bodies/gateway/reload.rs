@@ -1,10 +1,9 @@
 //! Other settings while it serves: all or none of them take effect, and no request notices.
 
-use super::Gateway;
 use super::config::{EndpointConfig, GatewayConfig};
 use super::fleet::FleetError;
-use super::keys::BadKey;
 use super::settings::Settings;
+use super::{Gateway, GatewayError};
 use crate::router::RouterError;
 use std::sync::Arc;
 
@@ -25,9 +24,9 @@ pub enum ReloadError {
     /// Something cannot change while it serves.
     #[error("{0} cannot change while the gateway serves: put it back, or start another gateway")]
     NeedsRestart(&'static str),
-    /// A key cannot be.
+    /// They cannot be.
     #[error(transparent)]
-    Key(#[from] BadKey),
+    Settings(#[from] GatewayError),
     /// The engines cannot be.
     #[error(transparent)]
     Fleet(#[from] FleetError),

@@ -1,21 +1,26 @@
 //! The settings as they are used: what is made of a configuration once.
 
+use super::GatewayError;
 use super::budget::RetryBudget;
 use super::config::GatewayConfig;
-use super::keys::{BadKey, Keys};
+use super::keys::Keys;
+use super::tokens::Tokenizers;
 
 /// What requests are served by, until a reload puts another in its place.
 pub(super) struct Settings {
     pub(super) config: GatewayConfig,
     pub(super) keys: Keys,
     pub(super) budget: RetryBudget,
+    pub(super) tokenizers: Tokenizers,
 }
 
 impl Settings {
-    /// Those of a configuration; what has been used of allowances is taken over from `before`.
-    pub(super) fn new(config: GatewayConfig, before: Option<&Self>) -> Result<Self, BadKey> {
+    /// Those of a configuration; what has been used of allowances, and tokenizers that stay, are taken
+    /// over from `before`.
+    pub(super) fn new(config: GatewayConfig, before: Option<&Self>) -> Result<Self, GatewayError> {
         let keys = Keys::new(&config.auth, before.map(|it| &it.keys))?;
         let budget = RetryBudget::new(&config.retries);
-        Ok(Self { config, keys, budget })
+        let tokenizers = Tokenizers::load(&config.tokenizers, before.map(|it| &it.tokenizers))?;
+        Ok(Self { config, keys, budget, tokenizers })
     }
 }

@@ -153,7 +153,7 @@ pub(super) struct BoundSockets {
 }
 
 /// Attempts to find consecutive free ports for all ranks.
-const BIND_ATTEMPTS: usize = 16;
+const BIND_ATTEMPTS: usize = 100;
 
 impl BoundSockets {
     /// Binds the sockets of `ranks` ranks.

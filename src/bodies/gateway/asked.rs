@@ -43,16 +43,17 @@ impl Names {
         names
     }
 
+    /// What a name is known to stand for.
+    pub(super) fn known(&self, name: &str) -> Option<Served> {
+        self.known.get(name).cloned()
+    }
+
     /// What a name stands for; `None` where nobody serves it.
-    fn find(&self, name: &str) -> Option<Served> {
-        match self.known.get(name) {
-            Some(served) => Some(served.clone()),
-            // Adapters may be loaded at any time, and engines come up after the gateway.
-            None if self.some_say_nothing || self.known.is_empty() => {
-                Some(Served { model: name.to_owned(), lora: None })
-            }
-            None => None,
-        }
+    pub(super) fn find(&self, name: &str) -> Option<Served> {
+        // Engines come up after the gateway, and some say nothing of what they serve.
+        let may_be_any = self.some_say_nothing || self.known.is_empty();
+        let any = || may_be_any.then(|| Served { model: name.to_owned(), lora: None });
+        self.known(name).or_else(any)
     }
 }
 
@@ -71,7 +72,7 @@ impl Asked {
     pub(super) fn read(
         headers: &HeaderMap,
         body: &Bytes,
-        names: &Names,
+        find: impl FnOnce(&str) -> Option<Served>,
         is_alias: impl FnOnce(&str) -> bool,
         hold_ms: u64,
     ) -> Result<Self, Refusal> {
@@ -80,7 +81,7 @@ impl Asked {
         let served = match &read.model {
             None => Served::default(),
             Some(alias) if is_alias => Served { model: alias.clone(), lora: None },
-            Some(model) => names.find(model).ok_or_else(|| Refusal::unknown_model(model))?,
+            Some(model) => find(model).ok_or_else(|| Refusal::unknown_model(model))?,
         };
         let ours = headers
             .iter()
@@ -128,7 +129,8 @@ mod tests {
     }
 
     fn read(names: &Names, headers: &HeaderMap, body: &'static str) -> Result<Asked, Refusal> {
-        Asked::read(headers, &Bytes::from_static(body.as_bytes()), names, |name| name == "prod", 5)
+        let body = Bytes::from_static(body.as_bytes());
+        Asked::read(headers, &body, |name| names.find(name), |name| name == "prod", 5)
     }
 
     #[test]
@@ -158,7 +160,8 @@ mod tests {
         let body = Bytes::from_static(br#"{"model": "prod", "prompt": "x"}"#);
         let names = names(&[("big", None)], false);
         let mut asked =
-            Asked::read(&HeaderMap::new(), &body, &names, |it| it == "prod", 0).unwrap();
+            Asked::read(&HeaderMap::new(), &body, |it| names.find(it), |it| it == "prod", 0)
+                .unwrap();
         asked.request.model = "big".to_owned();
         asked.scope.cache_salt = Some("s".to_owned());
         let sent = asked.body_for_engine(&body);

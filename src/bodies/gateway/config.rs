@@ -145,7 +145,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
-    /// For an engine to take a connection.
+    /// For an engine to take a connection: a system whose queue is full answers a second or three later.
     pub connect_ms: u64,
     /// For the head of an answer: of one that is not streamed, all of its generation.
     pub first_byte_ms: u64,
@@ -160,7 +160,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            connect_ms: 2_000,
+            connect_ms: 5_000,
             first_byte_ms: 600_000,
             idle_ms: 120_000,
             client_head_ms: 30_000,

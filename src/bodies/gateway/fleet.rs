@@ -4,7 +4,7 @@
 //! fails is ejected for a while, unless too many are already: with every engine doubtful, all are
 //! used, since an answer that may fail is better than a certain 503.
 
-use super::asked::Names;
+use super::asked::{Names, Served};
 use super::config::{EndpointConfig, HealthConfig, ms};
 use super::upstream::{BadAddress, Upstream};
 use super::vigil::Standing;
@@ -32,7 +32,7 @@ pub(super) struct Fleet {
     live: Arc<LiveRouter>,
     health: RwLock<HealthConfig>,
     members: RwLock<HashMap<String, Member>>,
-    names: RwLock<Arc<Names>>,
+    names: RwLock<Names>,
     /// Times that an engine was ejected.
     pub(super) ejections: AtomicU64,
     /// Times that one was not, because too many were.
@@ -128,7 +128,7 @@ impl Fleet {
 
     fn refresh_names(&self) {
         let names = Names::of(&self.live.endpoints());
-        *self.names.write() = Arc::new(names);
+        *self.names.write() = names;
     }
 
     /// Other rules of who is left alone.
@@ -143,9 +143,14 @@ impl Fleet {
         is_there
     }
 
-    /// The names that engines serve.
-    pub(super) fn names(&self) -> Arc<Names> {
-        Arc::clone(&self.names.read())
+    /// What the name of a model stands for; `None` where nobody serves it.
+    pub(super) fn find(&self, name: &str) -> Option<Served> {
+        let known = self.names.read().known(name);
+        // Somebody may have joined a moment ago.
+        known.or_else(|| {
+            self.refresh_names();
+            self.names.read().find(name)
+        })
     }
 
     /// The engine behind an endpoint. It may have left the configuration while it is drained: then

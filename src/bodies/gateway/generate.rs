@@ -47,10 +47,9 @@ impl Worker {
         // Before the body: a stranger's is not read.
         let key = settings.keys.identify(&head.headers)?;
         let body = read_body(body, &settings.config).await?;
-        let names = self.gateway.fleet.names();
+        let find = |name: &str| self.gateway.fleet.find(name);
         let is_alias = |name: &str| self.gateway.live.is_alias(name);
-        let mut asked =
-            Asked::read(&head.headers, &body, &names, is_alias, settings.config.hold_ms)?;
+        let mut asked = Asked::read(&head.headers, &body, find, is_alias, settings.config.hold_ms)?;
         settings.tokenizers.encode(&mut asked, &body).await;
         self.admit(&settings, key.as_deref(), &mut asked)?;
         let is_explained = head.headers.get(EXPLAIN).is_some_and(|it| it == "1");
@@ -190,20 +189,11 @@ impl Worker {
         }
     }
 
-    /// Leaves those who failed out of the next choice, and those who could only be waited for. Returns
-    /// whether anybody is left.
+    /// Leaves those who failed out of the next choice. Returns whether anybody else is well.
     fn exclude(&self, asked: &mut Asked, tried: &[EndpointId]) -> bool {
-        let others: Vec<EndpointId> = self
-            .gateway
-            .live
-            .endpoints()
-            .iter()
-            .filter(|view| view.health == Health::Ready && !tried.contains(&view.id))
-            .map(|view| view.id)
-            .collect();
-        let is_anybody_left = !others.is_empty();
-        asked.request.allowed = Some(others);
-        is_anybody_left
+        asked.request.excluded = tried.to_vec();
+        let endpoints = self.gateway.live.endpoints();
+        endpoints.iter().any(|view| view.health == Health::Ready && !tried.contains(&view.id))
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Request {
     pub expected_output_tokens: Option<u32>,
     /// Nobody will tell of its end: it counts as over when the latency model or its engine's page says so.
     pub end_is_untold: bool,
+    /// Not these endpoints: they were tried. Unlike [`allowed`](Self::allowed) this leaves out nobody who
+    /// joins meanwhile.
+    pub excluded: Vec<EndpointId>,
 }
 
 /// What is asked for: a request, and the keys of its prompt's full blocks.

@@ -164,11 +164,12 @@ async fn two_thousand_requests_at_once_are_all_answered() {
     let calls: Vec<_> = (0..2_048)
         .map(|number| {
             let caller = front.caller.clone();
-            tokio::spawn(async move { caller.complete(&request(number)).await.status })
+            tokio::spawn(async move { caller.complete(&request(number)).await })
         })
         .collect();
     for call in calls {
-        assert_eq!(call.await.unwrap(), 200);
+        let answer = call.await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text);
     }
     assert_eq!(front.booked(), 0);
     assert_eq!(front.counter("gateway_completed_total").await, 2_048.0);

@@ -10,6 +10,8 @@ use tokio::task::JoinHandle;
 /// What it does with a request for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conduct {
+    /// Streams [`WELL`], a chunk each.
+    Well,
     /// Closes the connection without a word.
     Hangup,
     /// Never answers.
@@ -35,6 +37,13 @@ pub struct Hostile {
     listening: JoinHandle<()>,
 }
 
+/// Events as the network may cut them: in the middle of one, several at once.
+pub const WELL: [&str; 4] = [
+    "data: {\"choices\":[{\"te",
+    "xt\":\" a\"}]}\n\ndata: {\"choices\":[{\"text\":\" \u{e9}\"}]}\n\n",
+    ": a comment\n\ndata: {\"choices\":[],\"usage\":{\"completion_tokens\":7}}\n\n",
+    "data: [DONE]\n\n",
+];
 pub const EVENT: &str = "data: {\"choices\":[{\"text\":\" a\"}]}\n\n";
 
 impl Hostile {
@@ -95,6 +104,10 @@ async fn serve(
         let event = format!("{:x}\r\n{EVENT}\r\n", EVENT.len());
         let some_events = format!("{begin}{}", event.repeat(3));
         let said = match conduct {
+            Conduct::Well => {
+                let chunk = |text: &&str| format!("{:x};an=extension\r\n{text}\r\n", text.len());
+                format!("{begin}{}0\r\n\r\n", WELL.iter().map(chunk).collect::<String>())
+            }
             Conduct::Hangup => return,
             Conduct::Hang => std::future::pending().await,
             Conduct::Garbage => "\x00\x01 not HTTP at all\r\n\r\n".to_owned(),

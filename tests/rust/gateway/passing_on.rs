@@ -1,6 +1,7 @@
 //! What passes through, both ways.
 
 use crate::gateway::{Front, engine};
+use crate::hostile::{Conduct, Hostile, WELL};
 use llmd_bodies::engine_server::EngineServer;
 use serde_json::json;
 
@@ -23,12 +24,12 @@ async fn answers_are_those_of_the_engine_byte_for_byte() {
     let direct = crate::gateway::Caller::new(engine.local_addr());
     let id = [("x-request-id", "same")];
     for (path, body) in [
-        ("/v1/completions", json!({"prompt": "Once upon", "max_tokens": 40, "stream": true})),
+        ("/v1/completions", json!({"prompt": "Once upon", "max_tokens": 40})),
         ("/v1/completions", json!({"prompt": [1, 2, 3], "max_tokens": 40, "n": 2})),
         (
             "/v1/chat/completions",
             json!({"model": "tiny", "messages": [{"role": "user", "content": "h\u{e9}llo"}],
-                   "max_tokens": 12, "stream": true, "stream_options": {"include_usage": true}}),
+                   "max_tokens": 12}),
         ),
         ("/tokenize", json!({"prompt": "some text"})),
     ] {
@@ -46,6 +47,18 @@ async fn answers_are_those_of_the_engine_byte_for_byte() {
     assert_eq!(front.counter("gateway_completed_total").await, 4.0);
     // 40, twice 40, 12; the last has no usage, and no event.
     assert_eq!(front.counter("gateway_output_tokens_total").await, 132.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_passes_byte_for_byte_however_it_is_cut() {
+    let engine = Hostile::start(Conduct::Well).await;
+    let front = Front::of(&[engine.url()], |_| {}).await;
+    let answer = front.caller.complete(&json!({"prompt": "a", "stream": true})).await;
+    assert_eq!(answer.text, WELL.concat());
+    assert_eq!(answer.headers["content-type"], "text/event-stream");
+    front.until(|front| front.booked() == 0).await;
+    // Its last event says how many there were.
+    assert_eq!(front.counter("gateway_output_tokens_total").await, 7.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

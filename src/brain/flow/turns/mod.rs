@@ -50,6 +50,11 @@ impl PoolId {
             digest.update(&id.slot.0.to_le_bytes());
             digest.update(&id.generation.to_le_bytes());
         }
+        for id in &request.excluded {
+            digest.update(&[3]);
+            digest.update(&id.slot.0.to_le_bytes());
+            digest.update(&id.generation.to_le_bytes());
+        }
         for (label, value) in &request.required_labels {
             digest.update(&[2]);
             digest.update(label.as_bytes());

@@ -40,7 +40,10 @@ impl Gate {
     /// An empty model in the request matches every endpoint, and an endpoint that does not say its
     /// model matches every request.
     pub fn eligible(&mut self, request: &Request, fleet: &Fleet) -> Result<Eligible, NoCandidate> {
-        let eligible = if request.allowed.is_some() || !request.required_labels.is_empty() {
+        let is_particular = request.allowed.is_some()
+            || !request.excluded.is_empty()
+            || !request.required_labels.is_empty();
+        let eligible = if is_particular {
             collect(request, fleet, self.any_role)
         } else {
             self.of_model(request, fleet).clone()
@@ -89,7 +92,9 @@ fn collect(request: &Request, fleet: &Fleet, any_role: bool) -> Eligible {
             exclusions.not_ready += 1;
         } else if !(any_model || Some(serves) == model || Some(serves) == unnamed) {
             exclusions.other_model += 1;
-        } else if allowed.as_ref().is_some_and(|allowed| !allowed[row]) {
+        } else if allowed.as_ref().is_some_and(|allowed| !allowed[row])
+            || request.excluded.contains(&id)
+        {
             exclusions.not_allowed += 1;
         } else if !(request.required_labels.is_empty() || has_labels(request, fleet, id)) {
             exclusions.without_label += 1;

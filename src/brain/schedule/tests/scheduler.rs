@@ -159,6 +159,40 @@ fn an_allowed_id_of_a_former_tenant_allows_nobody() {
 }
 
 #[test]
+fn who_is_excluded_is_left_out_and_its_successor_is_not() {
+    let mut world = World::alike(2);
+    let [first, second] = [world.ids[0], world.ids[1]];
+    let mut scheduler = scheduler("random");
+    let request = Request { excluded: vec![first], ..prompt(10) };
+    assert_eq!(scheduler.candidates(&request, &world.fleet).unwrap(), [second]);
+
+    world.fleet.leave(NOW, first).unwrap();
+    let successor = world.fleet.join(NOW, spec(9)).unwrap();
+    assert_eq!(successor.slot, first.slot);
+    assert_eq!(scheduler.candidates(&request, &world.fleet).unwrap(), [successor, second]);
+
+    let request = Request { excluded: vec![successor, second], ..prompt(10) };
+    let error = scheduler.candidates(&request, &world.fleet).unwrap_err();
+    assert_eq!(excluded(error).not_allowed, 2);
+}
+
+#[test]
+fn another_profile_is_followed_and_one_that_cannot_be_changes_nothing() {
+    let world = World::alike(3);
+    let mut scheduler = scheduler("default");
+    world.choose(&mut scheduler, &prompt(10)).unwrap();
+
+    scheduler.switch(&named("round-robin")).unwrap();
+    assert_eq!(scheduler.profile(), "round-robin");
+    world.choose(&mut scheduler, &prompt(10)).unwrap();
+
+    let error = scheduler.switch(&named("no such profile")).unwrap_err();
+    assert!(error.to_string().contains("no such profile"), "{error}");
+    assert_eq!(scheduler.profile(), "round-robin");
+    assert_eq!(scheduler.counters().choices, 2);
+}
+
+#[test]
 fn an_explanation_accounts_for_the_choice() {
     let mut world = World::alike(3);
     world.holds(10, &[9, 8, 0]);

@@ -26,7 +26,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from llmd_sched.ray import counters
-from llmd_sched.ray._brain import TIMED_PICKS
+from llmd_sched.ray._brain import CLOCKED_PICKS
 
 REPLICAS = 4
 GROUPS = 8
@@ -169,7 +169,7 @@ def spread(turns: list[Turn]) -> float:
 def timed_picks() -> tuple[int, float]:
     """How many picks our router timed, and the CPU time of all those, microseconds."""
     (said,) = [it for name, it in counters().items() if "ours" in name]
-    timed = said["picks"] // TIMED_PICKS
+    timed = said["picks"] // CLOCKED_PICKS
     return timed, said["pick_cpu_us"] * timed
 
 

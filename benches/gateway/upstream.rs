@@ -1,10 +1,12 @@
-//! An engine that answers at once, or event by event.
+//! An engine that answers at once, or event by event: as real ones do, in steps, each of which has an
+//! event for every stream.
 
 use crate::wire::Wire;
 use memchr::memmem;
 use std::io::{self, Write};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 const ANSWER: &str = r#"{"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"m","choices":[{"index":0,"text":" a b","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":20,"total_tokens":22,"completion_tokens":2}}"#;
 const EVENT: &str = r#"data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"m","choices":[{"index":0,"text":" word","logprobs":null,"finish_reason":null}]}"#;
@@ -14,16 +16,22 @@ const MODELS: &str = r#"{"object":"list","data":[{"id":"m","object":"model","cre
 pub async fn serve(args: &[String]) -> io::Result<()> {
     let number = |at: usize| args.get(at).and_then(|it| it.parse::<u64>().ok()).unwrap_or(0);
     let (events, interval) = (number(0), Duration::from_micros(number(1)));
+    let began = Instant::now();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?.port());
     io::stdout().flush()?;
     loop {
         let (stream, _) = listener.accept().await?;
-        tokio::spawn(async move { drop(answer(stream, events, interval).await) });
+        tokio::spawn(async move { drop(answer(stream, events, interval, began).await) });
     }
 }
 
-async fn answer(stream: TcpStream, events: u64, interval: Duration) -> io::Result<()> {
+async fn answer(
+    stream: TcpStream,
+    events: u64,
+    interval: Duration,
+    began: Instant,
+) -> io::Result<()> {
     let mut wire = Wire::new(stream)?;
     while let Some(head) = wire.head().await? {
         let mut is_stream = false;
@@ -32,7 +40,7 @@ async fn answer(stream: TcpStream, events: u64, interval: Duration) -> io::Resul
         })
         .await?;
         if is_stream {
-            stream_events(&mut wire, events, interval).await?;
+            stream_events(&mut wire, events, interval, began).await?;
             continue;
         }
         let body = match head.first_line.split(' ').nth(1) {
@@ -51,17 +59,21 @@ async fn answer(stream: TcpStream, events: u64, interval: Duration) -> io::Resul
     Ok(())
 }
 
-async fn stream_events(wire: &mut Wire, events: u64, interval: Duration) -> io::Result<()> {
+async fn stream_events(
+    wire: &mut Wire,
+    events: u64,
+    interval: Duration,
+    began: Instant,
+) -> io::Result<()> {
     let head = "HTTP/1.1 200 OK\r\ndate: Fri, 27 Nov 2026 00:00:00 GMT\r\nserver: uvicorn\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
     wire.write(head.as_bytes()).await?;
     let event = format!("{:x}\r\n{EVENT}\n\n\r\n", EVENT.len() + 2);
-    let mut next = tokio::time::Instant::now();
     for _ in 0..events {
-        wire.write(event.as_bytes()).await?;
-        next += interval;
         if !interval.is_zero() {
-            tokio::time::sleep_until(next).await;
+            let steps = began.elapsed().as_nanos() / interval.as_nanos() + 1;
+            tokio::time::sleep_until(began + interval * steps as u32).await;
         }
+        wire.write(event.as_bytes()).await?;
     }
     wire.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n").await
 }

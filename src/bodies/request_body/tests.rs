@@ -65,18 +65,29 @@ fn the_prompt_that_counts_most_wins_wherever_it_stands() {
 
 #[test]
 fn fields_besides_the_prompt_are_read() {
-    let body = read(&json!({
+    let value = json!({
         "stop": ["\"}", "]"], "model": "base:adapter", "max_tokens": 7, "max_completion_tokens": 8,
         "cache_salt": "s\u{e9}", "priority": -3, "n": 1.5, "stream": true, "prompt": "p",
-    }));
+    });
+    let body = read(&value);
+    let (text_of, at) = (value.to_string(), |it: Option<std::ops::Range<usize>>| it.unwrap());
+    assert_eq!(&text_of[at(body.model_at)], "\"base:adapter\"");
+    assert_eq!(&text_of[at(body.cache_salt_at)], "\"s\u{e9}\"");
     assert_eq!(body.model.as_deref(), Some("base:adapter"));
     assert_eq!(body.max_output_tokens, Some(8));
     assert_eq!(body.cache_salt.as_deref(), Some("s\u{e9}"));
     assert_eq!((body.priority, body.prompt), (Some(-3), text("p")));
     let nonsense = read(&json!({"max_tokens": "8", "priority": 1.5, "model": [], "prompt": "p"}));
+    // Whoever changes it has to know where it stands, whatever it is.
+    let nonsense = RequestBody { model_at: nonsense.model_at.map(|_| 0..0), ..nonsense };
     assert_eq!(
         nonsense,
-        RequestBody { prompt: text("p"), is_whole: true, ..RequestBody::default() }
+        RequestBody {
+            prompt: text("p"),
+            is_whole: true,
+            model_at: Some(0..0),
+            ..RequestBody::default()
+        }
     );
 }
 

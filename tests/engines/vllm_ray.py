@@ -63,7 +63,7 @@ def own_counters() -> dict[str, Any]:
 
 
 def main(model: str, port: int) -> dict[str, Any]:
-    ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"port": port})
     more = {"accelerator_config": {"kind": "cpu"}}
     serve.run(

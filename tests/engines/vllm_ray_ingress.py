@@ -71,7 +71,7 @@ def main(model: str) -> dict[str, Any]:
     from llmd_sched.ray import llm
     from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
-    ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
     (port,) = haproxy_serve.free_ports(1)
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     config = {

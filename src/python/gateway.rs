@@ -6,7 +6,7 @@ use crate::router::read;
 use llmd_bodies::gateway::{
     ConfigSource, FleetError, GatewayConfig, GatewayError, GatewayServer, ReloadError,
 };
-use llmd_bodies::router::{ConfigError as BadConfig, from_value, read_file};
+use llmd_bodies::router::{ConfigError as BadConfig, read_file};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -75,7 +75,10 @@ impl Gateway {
     fn reload(&self, py: Python<'_>, config: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let config: Option<GatewayConfig> = match config {
             None => None,
-            Some(config) => Some(from_value(read(config)?).map_err(|error| bad_config(&error))?),
+            Some(config) => {
+                let tree = read(config)?;
+                Some(GatewayConfig::from_value(tree).map_err(|error| bad_config(&error))?)
+            }
         };
         let gateway = self.with(|server| Ok(server.gateway().clone()))?;
         let outcome = py.detach(|| match config {

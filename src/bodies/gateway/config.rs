@@ -238,7 +238,7 @@ pub struct KeyConfig {
     pub name: String,
     /// SHA-256 of the key, in hex: `printf %s KEY | sha256sum`.
     pub sha256: String,
-    /// Who pays: wins over what a header says.
+    /// Who pays; without it the key is a tenant of its own. What a header says does not count.
     pub tenant: Option<String>,
     /// Models that it may ask for; none listed means all.
     pub models: Vec<String>,

@@ -1,6 +1,8 @@
 //! What became of requests, for the metrics page.
 
+use super::Gateway;
 use hyper::StatusCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counters since the gateway started.
@@ -8,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub(super) struct Counts {
     /// Requests that asked an engine for something.
     pub(super) requests: AtomicU64,
-    /// Of those, now under way.
-    pub(super) in_flight: AtomicU64,
+    /// Of those, not answered to the end yet, held ones included.
+    in_flight: AtomicU64,
     /// Answers that were passed on to their end.
     pub(super) completed: AtomicU64,
     /// Tokens in them, as far as told.
@@ -48,8 +50,28 @@ impl Counts {
         }
     }
 
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
     /// Refusals that there were, by status.
     pub(super) fn refusals(&self) -> impl Iterator<Item = (u16, u64)> {
         REFUSALS.iter().zip(&self.refusals).map(|(status, count)| (*status, count.load(Relaxed)))
+    }
+}
+
+/// A request that is not answered to the end yet.
+pub(super) struct InFlight(Arc<Gateway>);
+
+impl InFlight {
+    pub(super) fn of(gateway: &Arc<Gateway>) -> Self {
+        gateway.counts.in_flight.fetch_add(1, Relaxed);
+        Self(Arc::clone(gateway))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.counts.in_flight.fetch_sub(1, Relaxed);
     }
 }

@@ -5,6 +5,7 @@ use super::asked::Asked;
 use super::body::AnswerBody;
 use super::booking::Booking;
 use super::config::{GatewayConfig, ms};
+use super::counts::InFlight;
 use super::headers::{self, DP_RANK, EXPLAIN};
 use super::keys::Key;
 use super::pool::{Lease, Unanswered};
@@ -42,6 +43,7 @@ impl Worker {
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let came = Instant::now();
+        let in_flight = InFlight::of(&self.gateway);
         let settings = self.gateway.settings();
         let (mut head, body) = request.into_parts();
         // Before the body: a stranger's is not read.
@@ -50,8 +52,9 @@ impl Worker {
         let find = |name: &str| self.gateway.fleet.find(name);
         let is_alias = |name: &str| self.gateway.live.is_alias(name);
         let mut asked = Asked::read(&head.headers, &body, find, is_alias, settings.config.hold_ms)?;
-        settings.tokenizers.encode(&mut asked, &body).await;
         self.admit(&settings, key.as_deref(), &mut asked)?;
+        // After that: who has used up what they may have costs no tokenizer's time.
+        settings.tokenizers.encode(&mut asked, &body).await;
         let is_explained = head.headers.get(EXPLAIN).is_some_and(|it| it == "1");
         headers::towards_engine(&mut head.headers);
         if key.is_some() {
@@ -89,6 +92,7 @@ impl Worker {
                         booking,
                         upstream,
                         charged: key.and_then(|it| it.tokens()),
+                        in_flight,
                         gateway: Arc::clone(&self.gateway),
                         idle: ms(settings.config.timeouts.idle_ms),
                     };
@@ -128,11 +132,9 @@ impl Worker {
         asked: &mut Asked,
     ) -> Result<(), Refusal> {
         if let Some(key) = key {
-            key.check_model(asked.read.model.as_deref())?;
+            key.check_model(asked.read.model.as_deref(), asked.read.is_whole)?;
             key.admit(self.gateway.now_ns(), asked.read.prompt_tokens())?;
-            if let Some(tenant) = key.tenant() {
-                asked.request.tenant = Some(tenant.to_owned());
-            }
+            asked.request.tenant = Some(key.tenant().to_owned());
             asked.request.priority = asked.request.priority.min(key.max_priority());
             asked.read.priority = asked.read.priority.map(|it| it.min(key.max_priority()));
         }

@@ -110,8 +110,9 @@ impl Keys {
 }
 
 impl Key {
-    pub(super) fn tenant(&self) -> Option<&str> {
-        self.config.tenant.as_deref()
+    /// Who pays: never who a header says, or a client could choose to be another.
+    pub(super) fn tenant(&self) -> &str {
+        self.config.tenant.as_deref().unwrap_or(&self.config.name)
     }
 
     /// The most important that its requests may be.
@@ -119,9 +120,14 @@ impl Key {
         self.config.max_priority
     }
 
-    /// Whether it may ask for a model by this name.
-    pub(super) fn check_model(&self, model: Option<&str>) -> Result<(), Refusal> {
+    /// Whether it may ask for a model by this name, which is of a body that was read to its end or not.
+    pub(super) fn check_model(&self, model: Option<&str>, is_whole: bool) -> Result<(), Refusal> {
         let allowed = &self.config.models;
+        if !is_whole && !allowed.is_empty() {
+            // An engine may read on, and find another model.
+            let message = "the body is no JSON object, and this API key may use some models only";
+            return Err(Refusal::invalid("invalid_json", message));
+        }
         if allowed.is_empty() || model.is_some_and(|it| allowed.iter().any(|one| one == it)) {
             return Ok(());
         }
@@ -206,7 +212,7 @@ mod tests {
     fn only_a_key_that_is_known_lets_in() {
         let all = keys(vec![key("one", |it| it.tenant = Some("a".into()))], None);
         let found = all.identify(&presenting("bearer one")).unwrap().unwrap();
-        assert_eq!(found.tenant(), Some("a"));
+        assert_eq!(found.tenant(), "a");
         for said in ["Bearer two", "Basic one", "Bearer", ""] {
             let refusal = all.identify(&presenting(said)).unwrap_err();
             assert_eq!(refusal.status, 401);
@@ -220,10 +226,13 @@ mod tests {
     fn a_key_may_be_kept_to_some_models() {
         let all = keys(vec![key("one", |it| it.models = vec!["small".into()])], None);
         let found = all.identify(&presenting("Bearer one")).unwrap().unwrap();
-        found.check_model(Some("small")).unwrap();
+        found.check_model(Some("small"), true).unwrap();
         for model in [Some("large"), None] {
-            assert_eq!(found.check_model(model).unwrap_err().status, 403);
+            assert_eq!(found.check_model(model, true).unwrap_err().status, 403);
         }
+        assert_eq!(found.check_model(Some("small"), false).unwrap_err().status, 400);
+        // Of nobody in particular it is its own.
+        assert_eq!(found.tenant(), "one");
     }
 
     #[test]

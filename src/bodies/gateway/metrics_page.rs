@@ -68,7 +68,8 @@ fn of_requests(page: &mut Page, gateway: &Gateway) {
     for (name, help, count) in totals {
         page.one(name, "counter", help, read(count));
     }
-    page.one("gateway_in_flight", "gauge", "Answers under way", read(&counts.in_flight));
+    let said = "Requests that are not answered to the end yet";
+    page.one("gateway_in_flight", "gauge", said, counts.in_flight());
     page.family("gateway_refused_total", "counter", "Answers of the gateway's own, by status");
     for (status, count) in counts.refusals() {
         page.sample("gateway_refused_total", &[("status", &status.to_string())], count);

@@ -9,6 +9,7 @@ use super::Gateway;
 use super::allowance::Allowance;
 use super::body::CutOff;
 use super::booking::Booking;
+use super::counts::InFlight;
 use super::pool::Lease;
 use super::tally::Tally;
 use super::upstream::Upstream;
@@ -16,7 +17,6 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::time::Sleep;
@@ -32,6 +32,7 @@ pub(super) struct Relay {
     booking: Option<Booking>,
     upstream: Arc<Upstream>,
     gateway: Arc<Gateway>,
+    _in_flight: InFlight,
     charged: Option<Arc<Allowance>>,
     tally: Tally,
     is_stream: bool,
@@ -58,6 +59,7 @@ pub(super) struct Route {
     pub(super) booking: Booking,
     pub(super) upstream: Arc<Upstream>,
     pub(super) gateway: Arc<Gateway>,
+    pub(super) in_flight: InFlight,
     /// What the tokens of the answer are charged to.
     pub(super) charged: Option<Arc<Allowance>>,
     pub(super) idle: Duration,
@@ -65,14 +67,14 @@ pub(super) struct Route {
 
 impl Relay {
     pub(super) fn new(body: Incoming, is_stream: bool, route: Route) -> Self {
-        let Route { lease, booking, upstream, gateway, charged, idle } = route;
-        gateway.counts.in_flight.fetch_add(1, Relaxed);
+        let Route { lease, booking, upstream, gateway, in_flight, charged, idle } = route;
         let mut relay = Self {
             body,
             lease: Some(lease),
             booking: Some(booking),
             upstream,
             gateway,
+            _in_flight: in_flight,
             charged,
             tally: Tally::default(),
             is_stream,
@@ -123,7 +125,7 @@ impl Relay {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(piece) = frame.data_ref() {
-                    self.pass(&piece.clone());
+                    self.pass(piece);
                 }
                 if self.body.is_end_stream() {
                     self.end();
@@ -158,7 +160,7 @@ impl Relay {
         Poll::Pending
     }
 
-    fn pass(&mut self, piece: &Bytes) {
+    fn pass(&mut self, piece: &[u8]) {
         self.last = Instant::now();
         self.tally.take(piece, self.is_stream);
         let Some(booking) = &self.booking else { return };
@@ -212,7 +214,6 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.gateway.counts.in_flight.fetch_sub(1, Relaxed);
         if self.state != State::Over {
             self.gateway.counts.client_left();
         }

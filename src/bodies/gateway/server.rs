@@ -58,7 +58,14 @@ impl GatewayServer {
         };
         let connections = Arc::new(Semaphore::new(config.limits.max_connections));
         let gateway = Gateway::new(config, source)?;
-        let admin = super::admin::serve(&gateway)?;
+        let admin = match super::admin::serve(&gateway) {
+            Ok(admin) => admin,
+            Err(error) => {
+                // Who looks after engines keeps the router alive until it is closed.
+                gateway.live.close();
+                return Err(error);
+            }
+        };
         let stop = CancellationToken::new();
         let mut server = Self { gateway, address, admin, stop, threads: Vec::new() };
         for number in 0..threads {

@@ -210,9 +210,13 @@ impl Raw<'_> {
         self.is_whole
     }
 
-    /// Whether it is `name`, which has nothing to escape.
+    /// Whether it is `name`, which has nothing to escape. Whoever writes it with escapes all the same means
+    /// the same field, to an engine: it must not be another one here.
     pub(super) fn is(&self, name: &str) -> bool {
         self.text == name
+            || self.text.len() > name.len()
+                && memchr::memchr(b'\\', self.text.as_bytes()).is_some()
+                && self.to_text() == name
     }
 
     /// Appends what it stands for. Half of a surrogate pair becomes U+FFFD, an escape that is cut off

@@ -92,6 +92,14 @@ fn fields_besides_the_prompt_are_read() {
 }
 
 #[test]
+fn a_field_is_the_same_however_its_name_is_written() {
+    let body = r#"{"model": "a", "prompt": "p", "\u006dodel": "b", "cache\u005fsalt": "s"}"#;
+    let read = RequestBody::read(body.as_bytes(), body.len());
+    assert_eq!((read.model.as_deref(), read.cache_salt.as_deref()), (Some("b"), Some("s")));
+    assert_eq!(&body[read.model_at.unwrap()], "\"b\"");
+}
+
+#[test]
 fn what_is_no_json_says_nothing() {
     for body in ["", "[]", "nonsense", "{\"prompt\"", "\u{feff}{}", "{]", "{\"a\" 1}"] {
         let read = RequestBody::read(body.as_bytes(), body.len());

@@ -28,16 +28,28 @@ async fn call(front: &Front, key: &str, body: &Value) -> crate::gateway::Answer 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_those_with_a_key_are_answered_and_only_as_much_as_it_allows() {
-    let engine = engine(|_| {}).await;
+    let engine = engine(|config| config.loras = vec!["tuned".into()]).await;
     let front = Front::of(&[engine.url()], |config| {
         let alpha = KeyConfig { requests_per_minute: Some(2), ..key("alpha", ALPHA) };
-        let beta = KeyConfig { models: vec!["other".into()], ..key("beta", BETA) };
+        let beta = KeyConfig { models: vec!["tiny".into()], ..key("beta", BETA) };
         config.auth.keys = vec![alpha, beta];
     })
     .await;
     assert_eq!(front.caller.complete(&body("a")).await.code(), "invalid_api_key");
     assert_eq!(call(&front, "gamma", &body("a")).await.status, 401);
-    assert_eq!(call(&front, "beta", &body("a")).await.code(), "model_not_allowed");
+    let mut tuned = body("a");
+    tuned["model"] = "tuned".into();
+    assert_eq!(call(&front, "beta", &tuned).await.code(), "model_not_allowed");
+    // The last of a name counts, however it is written, and what is no JSON has no model.
+    for (tricky, status) in [
+        (r#"{"model": "tiny", "mod\u0065l": "tuned", "prompt": "a"}"#, 403),
+        (r#"{"model": "tiny", "prompt": "a", NaN, "model": "tuned"}"#, 400),
+    ] {
+        let said = [("authorization", "Bearer beta")];
+        let response = front.caller.open("POST", "/v1/completions", tricky, &said).await.unwrap();
+        assert_eq!(response.status(), status, "{tricky}");
+    }
+    assert_eq!(front.counter("gateway_completed_total").await, 0.0);
     assert_eq!(call(&front, "alpha", &body("a")).await.status, 200);
     assert_eq!(call(&front, "alpha", &body("a")).await.status, 200);
     let limited = call(&front, "alpha", &body("a")).await;
@@ -54,14 +66,18 @@ fn cached(answer: &crate::gateway::Answer) -> u64 {
 async fn a_tenant_cannot_tell_what_another_has_asked() {
     let engine = engine(|_| {}).await;
     let front = Front::of(&[engine.url()], |config| {
-        config.auth.keys = vec![key("alpha", ALPHA), key("beta", BETA)];
+        // Whose tenant is not said is one of its own, whatever a header says.
+        let beta = KeyConfig { tenant: None, ..key("beta", BETA) };
+        config.auth.keys = vec![key("alpha", ALPHA), beta];
         config.auth.salt_secret = Some("secret".into());
     })
     .await;
     let asked = body("a secret of alpha's ");
     call(&front, "alpha", &asked).await;
     assert!(cached(&call(&front, "alpha", &asked).await) > 0);
-    assert_eq!(cached(&call(&front, "beta", &asked).await), 0);
+    let posing = [("authorization", "Bearer beta"), ("x-tenant", "alpha")];
+    let answer = front.caller.post("/v1/completions", &asked, &posing).await;
+    assert_eq!(cached(&answer), 0);
     // A salt of one's own divides further and opens nothing.
     let mut salted = asked.clone();
     salted["cache_salt"] = "alpha".into();

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import word_tokenizer
 from ray_brains import brain_of, until
 
 pytestmark = pytest.mark.timeout(180)
@@ -18,20 +18,7 @@ TEMPLATE = "{% for m in messages %}<turn>{{ m.role }} {{ m.content }} {% endfor 
 def folder(tmp_path: Path) -> Path:
     """A tokenizer whose tokens are words."""
     words = ["<unk>", "<turn>", "user", "assistant", *(f"w{number}" for number in range(50))]
-    turn = {"id": 1, "content": "<turn>", "special": True, "normalized": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False}
-    vocabulary = {word: number for number, word in enumerate(words)}
-    tokenizer = {
-        "added_tokens": [{**turn, **flags}],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
-    }
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
-    return tmp_path
+    return word_tokenizer.write(tmp_path, words, TEMPLATE)
 
 
 def deploy(serve: Any, name: str, **kwargs: Any) -> Any:

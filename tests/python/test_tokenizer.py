@@ -11,6 +11,7 @@ from typing import Any
 import llmd_sched
 import numpy as np
 import pytest
+import word_tokenizer
 from llmd_sched import ConfigError, NotExactError, Tokenizer
 from llmd_sched.ray import Settings
 from llmd_sched.ray import _texts as texts
@@ -25,20 +26,7 @@ TEMPLATE = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
-    turn = {"id": 1, "content": "<turn>", "special": True, "normalized": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False}
-    tokenizer = {
-        "added_tokens": [{**turn, **flags}],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
-    }
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
-    return tmp_path
+    return word_tokenizer.write(tmp_path, WORDS, TEMPLATE)
 
 
 def talk(*contents: str) -> list[dict[str, str]]:

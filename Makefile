@@ -36,7 +36,7 @@ $(VENV)/.stamp: tests/requirements.txt tests/setup/system_packages.sh
 	$(BIN)/pip install -q -r tests/requirements.txt
 	touch $@
 
-RUST_SOURCES := $(shell find src -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock $(wildcard python/llmd_sched/_core/*.pyi)
+RUST_SOURCES := $(shell find src -type f) Cargo.toml Cargo.lock $(wildcard python/llmd_sched/_core/*.pyi)
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi') pyproject.toml
 
 # The extension, built for tests (no LTO) and importable from the test environment.

@@ -1,7 +1,7 @@
 """What the tests of the Python API share.
 
 LLMD_REQUIRE is a comma-separated list of what must not be missing: with `ray` in it, an absent Ray
-fails the tests that want one instead of skipping them.
+fails the tests that want one instead of skipping them; so does `browser` an absent Chromium.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from browsing import Page, chromium
 from llmd_sched import Router
 
 OBJECT_STORE_BYTES = 128 << 20
@@ -24,6 +26,19 @@ def router() -> Iterator[Router]:
         router.add_endpoint("http://a", model="m")
         router.add_endpoint("http://b", model="m")
         yield router
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A page in a browser, which all tests share."""
+    with ExitStack() as stack:
+        try:
+            browser = stack.enter_context(chromium(tmp_path_factory.mktemp("chromium")))
+        except FileNotFoundError as absent:
+            if "browser" in os.environ.get("LLMD_REQUIRE", "").split(","):
+                pytest.fail(f"LLMD_REQUIRE names browser, but there is {absent}", pytrace=False)
+            pytest.skip(str(absent))
+        yield Page(browser)
 
 
 @pytest.fixture(scope="session")

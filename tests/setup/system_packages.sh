@@ -8,6 +8,7 @@ command -v c++ >/dev/null || missing+=(g++)
 command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
 command -v valgrind >/dev/null || missing+=(valgrind libc6-dbg)
+command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
 "${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -7,26 +7,34 @@
 //! | `DELETE /endpoints` `{"url": ...}` | one less, once it is idle |
 //! | `POST /cordon`, `/uncordon`, `/drain` `{"url": ...}` | whether one gets requests |
 //! | `POST /reload` | the configuration file again |
+//! | `GET /live` | what the page shows |
+//! | `GET /ui` | the page |
+//! | `GET /openapi.json` | this, for programs |
 //!
-//! With a token every request needs it; without one only a loopback address is listened on.
+//! With a token every request needs it, but for the page itself, which says nothing of anything; without
+//! one only a loopback address is listened on.
 
 use super::config::EndpointConfig;
 use super::keys::is_secret;
+use super::live::LiveDocument;
 use super::reload::ReloadError;
-use super::{Gateway, GatewayError};
+use super::{Gateway, GatewayError, history, ui};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use llmd_brain::brain::EndpointChange;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+
+/// What is served here, in OpenAPI's terms.
+const DESCRIPTION: &str = include_str!("admin_openapi.json");
 
 type Shared = State<Weak<Gateway>>;
 
@@ -41,6 +49,7 @@ enum Told {
     Done,
     Gone,
     Bad(String),
+    TooLarge(String),
     Unknown(String),
 }
 
@@ -50,10 +59,20 @@ impl IntoResponse for Told {
             Self::Done => StatusCode::NO_CONTENT.into_response(),
             Self::Gone => (StatusCode::GONE, "the gateway has stopped").into_response(),
             Self::Bad(why) => (StatusCode::BAD_REQUEST, why).into_response(),
+            Self::TooLarge(why) => (StatusCode::PAYLOAD_TOO_LARGE, why).into_response(),
             Self::Unknown(url) => {
                 let why = format!("no endpoint {url:?}: GET /endpoints lists them");
                 (StatusCode::NOT_FOUND, why).into_response()
             }
+        }
+    }
+}
+
+impl From<JsonRejection> for Told {
+    fn from(error: JsonRejection) -> Self {
+        match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge(error.body_text()),
+            _ => Self::Bad(error.body_text()),
         }
     }
 }
@@ -71,7 +90,7 @@ async fn add(State(gateway): Shared, given: Result<Json<EndpointConfig>, JsonRej
     let Some(gateway) = gateway.upgrade() else { return Told::Gone };
     let endpoint = match given {
         Ok(Json(endpoint)) => endpoint,
-        Err(error) => return Told::Bad(error.body_text()),
+        Err(error) => return error.into(),
     };
     let mut config = gateway.settings().config.clone();
     let address = endpoint.given().address;
@@ -84,7 +103,7 @@ async fn remove(State(gateway): Shared, named: Result<Json<Named>, JsonRejection
     let Some(gateway) = gateway.upgrade() else { return Told::Gone };
     let url = match named {
         Ok(Json(named)) => named.url,
-        Err(error) => return Told::Bad(error.body_text()),
+        Err(error) => return error.into(),
     };
     let mut config = gateway.settings().config.clone();
     let before = config.endpoints.len();
@@ -107,7 +126,7 @@ fn change(
             true => Told::Done,
             false => Told::Unknown(named.url),
         },
-        Err(error) => Told::Bad(error.body_text()),
+        Err(error) => error.into(),
     }
 }
 
@@ -116,6 +135,10 @@ async fn reload(State(gateway): Shared) -> Told {
         Some(gateway) => gateway.reload().into(),
         None => Told::Gone,
     }
+}
+
+async fn live(State(gateway): Shared) -> Result<Json<LiveDocument>, Told> {
+    gateway.upgrade().map(|gateway| Json(gateway.document())).ok_or(Told::Gone)
 }
 
 async fn check_token(State(gateway): Shared, request: Request, next: Next) -> Response {
@@ -167,14 +190,18 @@ pub(super) fn serve(gateway: &Arc<Gateway>) -> Result<Option<SocketAddr>, Gatewa
             }),
         )
         .route("/reload", post(reload))
+        .route("/live", get(live))
+        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], DESCRIPTION)))
         .with_state(state.clone())
         .merge(gateway.live.pages())
-        .layer(from_fn_with_state(state, check_token));
+        .layer(from_fn_with_state(state.clone(), check_token))
+        .merge(ui::pages());
     let runtime = gateway.live.runtime()?;
     let listener = {
         let _inside = runtime.enter();
         tokio::net::TcpListener::from_std(listener).map_err(failed)?
     };
+    runtime.spawn(history::keep(state));
     runtime.spawn(async move {
         if let Err(error) = axum::serve(listener, pages).await {
             tracing::error!(%error, "the admin API ended");

@@ -2,13 +2,16 @@
 //! that the answer ended.
 
 use super::asked::Asked;
+use super::recent::{Fate, Ring, Trace};
 use super::refusal::Refusal;
 use crate::router::{LiveRouter, Outcome, Placed, Placement, RouterError, Scratch};
+use hyper::StatusCode;
 use llmd_brain::Ticket;
 use llmd_brain::fleet::EndpointSpec;
 use llmd_brain::schedule::Decision;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 thread_local! {
@@ -19,12 +22,18 @@ thread_local! {
 pub(super) struct Booking {
     live: Arc<LiveRouter>,
     placed: Placed,
+    trace: Trace,
     is_over: bool,
 }
 
 impl Booking {
-    /// A place for a request, waited for where the brain holds it.
-    pub(super) async fn make(live: &Arc<LiveRouter>, asked: &mut Asked) -> Result<Self, Refusal> {
+    /// A place for a request, waited for where the brain holds it, and kept among the last decisions.
+    pub(super) async fn make(
+        live: &Arc<LiveRouter>,
+        ring: &Arc<Ring>,
+        asked: &mut Asked,
+    ) -> Result<Self, Refusal> {
+        let came = Instant::now();
         let placement = SCRATCH.with_borrow_mut(|scratch| {
             let Asked { scope, request, read, .. } = asked;
             live.prepare_body(read, scope, request, scratch)
@@ -35,7 +44,9 @@ impl Booking {
             Placement::Placed(placed) => placed,
             Placement::Held(ticket) => Self::wait(live, ticket).await?,
         };
-        Ok(Self { live: Arc::clone(live), placed, is_over: false })
+        let model = asked.read.model.as_deref().unwrap_or(&asked.request.model);
+        let trace = ring.keep(&placed.decision, &placed.spec, &asked.request, model, came);
+        Ok(Self { live: Arc::clone(live), placed, trace, is_over: false })
     }
 
     async fn wait(live: &Arc<LiveRouter>, ticket: Ticket) -> Result<Placed, Refusal> {
@@ -59,7 +70,13 @@ impl Booking {
         &self.placed.spec
     }
 
+    /// The engine's answer began.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.trace.answered(status.as_u16());
+    }
+
     pub(super) fn first_token(&self) {
+        self.trace.first_token();
         self.live.first_token(self.placed.decision.reservation);
     }
 
@@ -71,17 +88,29 @@ impl Booking {
     /// to have had by now.
     pub(super) fn finish(mut self, output_tokens: Option<u32>) {
         self.is_over = true;
+        self.trace.ended(Fate::Answered, output_tokens);
         let reservation = self.placed.decision.reservation;
         let tokens = output_tokens
             .unwrap_or_else(|| self.live.brain().generated_by(self.live.now(), reservation));
         self.live.finish(reservation, tokens);
+    }
+
+    /// The engine failed, or declined.
+    pub(super) fn fail(mut self) {
+        self.is_over = true;
+        self.cancel(Fate::Failed);
+    }
+
+    fn cancel(&self, fate: Fate) {
+        self.trace.ended(fate, None);
+        self.live.cancel(&self.placed.decision);
     }
 }
 
 impl Drop for Booking {
     fn drop(&mut self) {
         if !self.is_over {
-            self.live.cancel(&self.placed.decision);
+            self.cancel(Fate::Left);
         }
     }
 }

@@ -4,7 +4,8 @@
 use super::asked::Asked;
 use super::body::AnswerBody;
 use super::booking::Booking;
-use super::config::{GatewayConfig, ms};
+use super::client_body::read_body;
+use super::config::ms;
 use super::counts::InFlight;
 use super::headers::{self, DP_RANK, EXPLAIN};
 use super::keys::Key;
@@ -13,10 +14,11 @@ use super::refusal::Refusal;
 use super::relay::{Relay, Route};
 use super::settings::Settings;
 use super::upstream::Upstream;
+use super::within::Within;
 use super::worker::Worker;
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
@@ -63,7 +65,7 @@ impl Worker {
         settings.budget.earn();
         let mut tried: Vec<EndpointId> = Vec::new();
         loop {
-            let booking = match Booking::make(&self.gateway.live, &mut asked).await {
+            let booking = match Booking::make(&self.gateway.live, &self.recent, &mut asked).await {
                 Ok(booking) => booking,
                 // Those who are left cannot take it: what the last one said counts.
                 Err(_) if !tried.is_empty() => {
@@ -78,6 +80,7 @@ impl Worker {
             let may_retry = tried.len() < settings.config.retries.max_attempts as usize;
             let Some(upstream) = self.gateway.fleet.upstream(booking.spec()) else {
                 // It left the configuration a moment ago.
+                booking.fail();
                 if may_retry && self.exclude(&mut asked, &tried) {
                     continue;
                 }
@@ -103,7 +106,10 @@ impl Worker {
                     let message = format!("engine {} {why}", upstream.address);
                     tracing::debug!("{message}");
                     match why {
-                        Unanswered::Silent(_) => return Err(Refusal::timeout(message)),
+                        Unanswered::Silent(_) => {
+                            booking.fail();
+                            return Err(Refusal::timeout(message));
+                        }
                         _ => Refusal::bad_engine(message),
                     }
                 }
@@ -112,7 +118,7 @@ impl Worker {
                     Refusal::unavailable(format!("engine {} answered {status}", upstream.address))
                 }
             };
-            drop(booking);
+            booking.fail();
             if !may_retry || !self.exclude(&mut asked, &tried) {
                 return Err(refusal);
             }
@@ -199,49 +205,6 @@ impl Worker {
     }
 }
 
-/// All of a client's body, within the limits.
-async fn read_body(mut body: Incoming, config: &GatewayConfig) -> Result<Bytes, Refusal> {
-    let limit = config.limits.max_body_bytes;
-    let timeout = ms(config.timeouts.client_body_ms);
-    let hint = body.size_hint();
-    if hint.lower() > limit as u64 {
-        return Err(Refusal::too_large(limit));
-    }
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while !body.is_end_stream() {
-        let frame = match body.frame().await_within(timeout).await {
-            Some(Some(Ok(frame))) => frame,
-            Some(None) => break,
-            Some(Some(Err(error))) => {
-                let message = format!("the body of the request broke off: {error}");
-                return Err(Refusal::invalid("incomplete_body", message));
-            }
-            None => {
-                let message =
-                    "the body of the request did not come in time (timeouts.client_body_ms)";
-                let (kind, code) = ("invalid_request_error", "body_timeout");
-                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, kind, code, message));
-            }
-        };
-        let Ok(piece) = frame.into_data() else { continue };
-        if first.len() + all.len() + piece.len() > limit {
-            return Err(Refusal::too_large(limit));
-        }
-        // One piece is the usual case, and is not copied.
-        if first.is_empty() && all.is_empty() {
-            first = piece;
-            continue;
-        }
-        if all.is_empty() {
-            all.reserve((hint.lower() as usize).max(2 * (first.len() + piece.len())));
-            all.extend_from_slice(&std::mem::take(&mut first));
-        }
-        all.extend_from_slice(&piece);
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
 /// The request to an engine.
 fn to_engine(
     upstream: &Upstream,
@@ -270,6 +233,7 @@ async fn relayed(
     came: Option<Instant>,
 ) -> Response<AnswerBody> {
     let (mut head, body) = response.into_parts();
+    route.booking.answered(head.status);
     let is_stream = head
         .headers
         .get(CONTENT_TYPE)
@@ -308,13 +272,3 @@ fn insert(headers: &mut hyper::HeaderMap, name: &'static str, value: &str) {
         headers.insert(HeaderName::from_static(name), value);
     }
 }
-
-/// A future with an end.
-trait Within: Future + Sized {
-    /// What it comes to; `None` where it takes longer.
-    async fn await_within(self, timeout: std::time::Duration) -> Option<Self::Output> {
-        tokio::time::timeout(timeout, self).await.ok()
-    }
-}
-
-impl<F: Future> Within for F {}

@@ -16,6 +16,7 @@ mod asked;
 mod body;
 mod booking;
 mod budget;
+mod client_body;
 mod config;
 mod counts;
 mod discovery;
@@ -23,10 +24,13 @@ mod edit;
 mod fleet;
 mod generate;
 mod headers;
+mod history;
 mod keys;
+mod live;
 mod metrics_page;
 mod models;
 mod pool;
+mod recent;
 mod refusal;
 mod relay;
 mod reload;
@@ -34,8 +38,10 @@ mod server;
 mod settings;
 mod tally;
 mod tokens;
+mod ui;
 mod upstream;
 mod vigil;
+mod within;
 mod worker;
 
 pub use config::{
@@ -43,7 +49,12 @@ pub use config::{
     KeyConfig, Limits, Retries, Timeouts,
 };
 pub use fleet::FleetError;
+pub use history::HistoryDocument;
 pub use keys::BadKey;
+pub use live::{
+    EndpointState, GatewayDocument, GivenScore, LiveDocument, LiveEndpoint, RecentDecision,
+};
+pub use recent::Fate;
 pub use reload::{ConfigSource, ReloadError};
 pub use server::GatewayServer;
 pub use upstream::BadAddress;
@@ -52,13 +63,15 @@ use crate::router::{LiveRouter, RouterError};
 use body::AnswerBody;
 use counts::Counts;
 use fleet::Fleet;
+use history::History;
 use hyper::{Response, StatusCode};
 use llmd_brain::fleet::Health;
 use parking_lot::{Mutex, RwLock};
+use recent::Recent;
 use settings::Settings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// What all threads of a gateway share.
 pub struct Gateway {
@@ -66,7 +79,11 @@ pub struct Gateway {
     live: Arc<LiveRouter>,
     fleet: Arc<Fleet>,
     counts: Arc<Counts>,
+    recent: Recent,
+    history: History,
     started: Instant,
+    /// The same, as people count.
+    started_at: SystemTime,
     /// Where the settings come from, when they are read again.
     source: Option<ConfigSource>,
     /// Reloads, one at a time, and the engines that were found besides those of the settings.
@@ -86,7 +103,10 @@ impl Gateway {
             live,
             fleet,
             counts: Arc::default(),
+            recent: Recent::default(),
+            history: History::default(),
             started: Instant::now(),
+            started_at: SystemTime::now(),
             source,
             found: Mutex::default(),
             is_draining: AtomicBool::new(false),

@@ -198,8 +198,11 @@ impl Relay {
         self.state = State::Over;
         self.gateway.counts.cut_off();
         self.gateway.fleet.failed(&self.upstream);
-        // Cancels the booking, and closes the connection.
-        drop((self.booking.take(), self.lease.take()));
+        if let Some(booking) = self.booking.take() {
+            booking.fail();
+        }
+        // Closes the connection.
+        drop(self.lease.take());
         let message = format!("the engine failed in the middle of the answer: {why}");
         tracing::warn!(engine = %self.upstream.address, "{message}");
         if !self.is_stream {

@@ -3,7 +3,8 @@
 use super::Gateway;
 use super::body::AnswerBody;
 use super::pool::Pool;
-use super::refusal::{Refusal, typed};
+use super::recent::Ring;
+use super::refusal::{Refusal, json, typed};
 use super::{metrics_page, models};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue};
@@ -15,6 +16,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) struct Worker {
     pub(super) gateway: Arc<Gateway>,
     pub(super) pool: Arc<Pool>,
+    /// Its last decisions.
+    pub(super) recent: Arc<Ring>,
 }
 
 /// What an engine answers.
@@ -32,11 +35,14 @@ const OF_ENGINES: [&str; 11] = [
     "/detokenize",
 ];
 /// What the gateway answers itself.
-const OURS: [&str; 4] = ["/v1/models", "/health", "/ready", "/metrics"];
+const OURS: [&str; 5] = ["/v1/models", "/health", "/ready", "/metrics", "/openapi.json"];
+/// What is served here, in OpenAPI's terms.
+const DESCRIPTION: &str = include_str!("openapi.json");
 
 impl Worker {
     pub(super) fn new(gateway: Arc<Gateway>) -> Arc<Self> {
-        Arc::new(Self { gateway, pool: Arc::default() })
+        let recent = gateway.recent.ring();
+        Arc::new(Self { gateway, pool: Arc::default(), recent })
     }
 
     /// Answers a request, whatever becomes of it.
@@ -60,7 +66,12 @@ impl Worker {
     ) -> Result<Response<AnswerBody>, Refusal> {
         let path = request.uri().path();
         let is_of_engines = OF_ENGINES.contains(&path);
-        match (request.method(), path) {
+        // What a GET would be answered, of which hyper sends the head.
+        let method = match request.method() {
+            &Method::HEAD => &Method::GET,
+            method => method,
+        };
+        match (method, path) {
             (&Method::POST, _) if is_of_engines => {
                 self.gateway.counts.requests.fetch_add(1, Relaxed);
                 self.generate(request).await
@@ -69,9 +80,10 @@ impl Worker {
             (&Method::GET, "/health") => Ok(text(StatusCode::OK, "ok\n")),
             (&Method::GET, "/ready") => Ok(self.gateway.readiness()),
             (&Method::GET, "/metrics") => Ok(metrics_page::page(&self.gateway)),
-            (method, path) if is_of_engines || OURS.contains(&path) => {
-                let allowed = if is_of_engines { "POST" } else { "GET" };
-                let message = format!("{path} takes {allowed}, not {method}");
+            (&Method::GET, "/openapi.json") => Ok(json(StatusCode::OK, DESCRIPTION)),
+            (_, path) if is_of_engines || OURS.contains(&path) => {
+                let allowed = if is_of_engines { "POST" } else { "GET, HEAD" };
+                let message = format!("{path} takes {allowed}, not {}", request.method());
                 let kind = "invalid_request_error";
                 let status = StatusCode::METHOD_NOT_ALLOWED;
                 self.gateway.counts.refused(status);

@@ -2,6 +2,7 @@
 
 use super::error::RouterError;
 use super::members::MemberRef;
+use super::tier_blocks::TierBlocks;
 use super::{LiveRouter, Prompt, Scratch};
 use llmd_brain::EndpointId;
 use llmd_brain::brain::EndpointView;
@@ -97,6 +98,9 @@ pub struct EndpointDocument {
     pub latency_drift: Option<f64>,
     /// KV blocks that it is known or believed to hold.
     pub held_blocks: u64,
+    /// Those by where they lie.
+    #[serde(default)]
+    pub held_blocks_by_tier: TierBlocks,
 }
 
 impl From<EndpointView> for EndpointDocument {
@@ -123,6 +127,7 @@ impl From<EndpointView> for EndpointDocument {
             gpu_utilization: view.gpu_utilization,
             latency_drift: view.latency.and_then(|it| it.drift()),
             held_blocks: view.blocks.exact.iter().sum::<u64>() + view.blocks.believed,
+            held_blocks_by_tier: view.blocks.into(),
         }
     }
 }
@@ -249,6 +254,7 @@ impl LiveRouter {
             gpu_utilization: None,
             latency_drift: None,
             held_blocks: 0,
+            held_blocks_by_tier: TierBlocks::default(),
         }
     }
 

@@ -31,6 +31,7 @@ mod request;
 mod runtime;
 mod snapshot;
 mod stats;
+mod tier_blocks;
 
 pub use clock::Clock;
 pub use config::{ConfigError, RouterConfig, from_value, overlay, read_file};
@@ -47,6 +48,7 @@ pub use observers::{KvEvents, KvPosition, ObserveConfig, Observed, Page};
 pub use request::{Placed, Placement, Prompt, Scratch};
 pub use snapshot::{SnapshotError, SnapshotSummary};
 pub use stats::RouterStats;
+pub use tier_blocks::TierBlocks;
 
 use crate::telemetry::decision_log::DecisionLog;
 use aliases::AliasCounts;

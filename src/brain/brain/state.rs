@@ -9,7 +9,7 @@ use super::{Action, BrainConfig, BrainError, BrainStats, Input, LogEntry, LogSin
 use crate::fleet::{
     Booking, EndpointChange, EndpointSpec, FirstTokens, Fleet, FleetError, KvSource, MetricsSample,
 };
-use crate::flow::{FlowConfig, Holding, Sessions, Turns};
+use crate::flow::{FlowConfig, HeldBands, Holding, Sessions, Turns};
 use crate::index::{Matches, Source};
 use crate::predict::{EngineProfile, Predictor, SavedModels};
 use crate::scale::Demand;
@@ -90,6 +90,10 @@ impl State {
 
     pub(super) fn holding_now(&self) -> u64 {
         self.holding.len() as u64
+    }
+
+    pub(super) fn held_by_band(&self) -> HeldBands {
+        self.holding.bands()
     }
 
     pub(super) fn record(&mut self, sink: Option<LogSink>) {

@@ -3,6 +3,7 @@
 use super::Brain;
 use super::state::State;
 use crate::fleet::{EndpointSpec, Health};
+use crate::flow::HeldBands;
 use crate::index::BlockCounts;
 use crate::predict::Timing;
 use crate::{EndpointId, ReservationId, Time};
@@ -26,6 +27,9 @@ pub struct BrainStats {
     pub shed: u64,
     /// Requests that wait for a place now.
     pub holding_now: u64,
+    /// Of those, how many are of which importance.
+    #[serde(default)]
+    pub held_by_band: HeldBands,
     /// Decisions that could not follow the profile in full.
     pub fallbacks: u64,
     /// Requests in flight whose endpoint left.
@@ -128,6 +132,7 @@ impl Brain {
         let state = self.state.lock();
         BrainStats {
             holding_now: state.holding_now(),
+            held_by_band: state.held_by_band(),
             drift_alarms: state.predictor.drift_alarms(),
             ..state.stats.clone()
         }

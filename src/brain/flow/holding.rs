@@ -2,7 +2,8 @@
 
 use super::FlowConfig;
 use crate::{Ticket, Time};
-use std::cmp::Reverse;
+use serde::{Deserialize, Serialize};
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -53,6 +54,28 @@ pub enum RefusedWhy {
     Duplicate,
 }
 
+/// How many wait, by what their priority says of them. A number for each priority could be made to
+/// grow by whoever sends them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBands {
+    /// Of a priority above 0.
+    pub above_normal: u64,
+    /// Of priority 0.
+    pub normal: u64,
+    /// Of a priority below 0: those that may be shed.
+    pub below_normal: u64,
+}
+
+impl HeldBands {
+    fn of(&mut self, priority: i32) -> &mut u64 {
+        match priority.cmp(&0) {
+            Ordering::Greater => &mut self.above_normal,
+            Ordering::Equal => &mut self.normal,
+            Ordering::Less => &mut self.below_normal,
+        }
+    }
+}
+
 /// Order of the queue: priority, then arrival.
 type Place = (Reverse<i32>, u64);
 
@@ -64,6 +87,7 @@ pub struct Holding<T> {
     queue: BTreeMap<Place, Held<T>>,
     by_ticket: BTreeMap<Ticket, Place>,
     by_deadline: BTreeSet<(Time, Place)>,
+    bands: HeldBands,
 }
 
 impl<T> Default for Holding<T> {
@@ -82,6 +106,7 @@ impl<T> Holding<T> {
             queue: BTreeMap::new(),
             by_ticket: BTreeMap::new(),
             by_deadline: BTreeSet::new(),
+            bands: HeldBands::default(),
         }
     }
 
@@ -127,6 +152,7 @@ impl<T> Holding<T> {
         let deadline = now + Duration::from_millis(hold_ms);
         self.by_ticket.insert(ticket, place);
         self.by_deadline.insert((deadline, place));
+        *self.bands.of(priority) += 1;
         self.queue.insert(place, Held { ticket, priority, since: now, deadline, payload });
         Ok(Pushed { deadline, shed })
     }
@@ -196,6 +222,12 @@ impl<T> Holding<T> {
         self.queue.len()
     }
 
+    /// Of those, how many are of which importance.
+    #[must_use]
+    pub fn bands(&self) -> HeldBands {
+        self.bands
+    }
+
     /// Whether nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -209,6 +241,7 @@ impl<T> Holding<T> {
 
     fn remove(&mut self, at: Place) -> Option<Held<T>> {
         let held = self.queue.remove(&at)?;
+        *self.bands.of(held.priority) -= 1;
         self.by_ticket.remove(&held.ticket);
         self.by_deadline.remove(&(held.deadline, at));
         Some(held)

@@ -18,7 +18,7 @@ mod sessions;
 mod turns;
 
 pub use config::{FlowConfig, FlowError, WhenHeldTooLong};
-pub use holding::{Held, HoldRefused, Holding, Pushed, RefusedWhy};
+pub use holding::{Held, HeldBands, HoldRefused, Holding, Pushed, RefusedWhy};
 pub use sessions::SessionConfig;
 pub(crate) use sessions::{Admission, Home, SessionId, Sessions, Waiter};
 pub use turns::{Asked, Order, TurnConfig, TurnQueue, WaitWhen};

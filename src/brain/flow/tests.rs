@@ -160,6 +160,13 @@ proptest! {
             }
             prop_assert_eq!(holding.len(), oracle.len());
             prop_assert!(holding.iter().eq(oracle.iter()));
+            let of = |is: fn(i32) -> bool| oracle.iter().filter(|it| is(it.priority)).count() as u64;
+            let bands = HeldBands {
+                above_normal: of(|it| it > 0),
+                normal: of(|it| it == 0),
+                below_normal: of(|it| it < 0),
+            };
+            prop_assert_eq!(holding.bands(), bands);
             prop_assert_eq!(
                 holding.next_deadline(),
                 oracle.iter().map(|held| held.deadline).min()

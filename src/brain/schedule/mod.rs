@@ -54,7 +54,7 @@ pub use features::{Feature, Features};
 pub use headers::{HeaderError, RequestHeaders};
 pub use param::{Param, Params};
 pub use profile::{builtin_profile, builtin_profiles};
-pub use reasons::Reasons;
+pub use reasons::{Reasons, ScoreRow};
 pub use registry::Family;
 pub use request::{Ask, ForeignScore, Request, Slo};
 pub use scheduler::{Choice, ScheduleCounters, Scheduler};

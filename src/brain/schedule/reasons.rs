@@ -135,6 +135,19 @@ impl Reasons {
         )
     }
 
+    /// What each scorer of the profile gave one candidate; nothing where it was none.
+    #[must_use]
+    pub fn row(&self, endpoint: EndpointId) -> ScoreRow {
+        let rows = self.candidates.len();
+        let first = usize::from(self.few_matched.is_none());
+        let columns = first..first + self.names.scorers.len();
+        let values = match self.candidates.binary_search(&endpoint) {
+            Ok(row) => columns.map_while(|at| self.columns.get(at * rows + row).copied()).collect(),
+            Err(_) => SmallVec::new(),
+        };
+        ScoreRow { names: Arc::clone(&self.names), values }
+    }
+
     /// About how many bytes this holds.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -189,6 +202,27 @@ impl Reasons {
             picker: self.names.picker.clone(),
             fallback: self.fallback.as_deref().map(str::to_owned),
         }
+    }
+}
+
+/// What each scorer gave one candidate: all of a decision that is kept where many are.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ScoreRow {
+    names: Arc<ProfileNames>,
+    values: SmallVec<[f64; 8]>,
+}
+
+impl ScoreRow {
+    /// Name of the profile.
+    #[must_use]
+    pub fn profile(&self) -> &str {
+        &self.names.profile
+    }
+
+    /// Name, weight and score of each scorer, in the order of the profile.
+    pub fn scores(&self) -> impl Iterator<Item = (&str, f64, f64)> {
+        let named = self.names.scorers.iter().zip(&self.values);
+        named.map(|((name, weight), value)| (name.as_str(), *weight, *value))
     }
 }
 
@@ -291,6 +325,12 @@ mod tests {
             ScoreColumn { name: "b".into(), weight: 1.0, values: vec![1.0, 0.0] }
         );
         assert_eq!(why.fallback.as_deref(), Some("one; two"));
+        let row = reasons.row(id(1));
+        assert_eq!(
+            (row.profile(), row.scores().collect::<Vec<_>>()),
+            ("mine", vec![("a", 2.0, 1.0)])
+        );
+        assert_eq!(reasons.row(id(3)).scores().count(), 0);
         assert_eq!(Reasons::from(why.clone()).explanation(), why);
         let written = serde_json::to_string(&reasons).unwrap();
         assert_eq!(serde_json::from_str::<Reasons>(&written).unwrap().explanation(), why);

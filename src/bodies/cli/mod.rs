@@ -5,6 +5,7 @@ mod engine;
 mod policy;
 mod serve;
 mod sim;
+mod top;
 
 pub use sim::{Cluster, errand_run};
 
@@ -42,6 +43,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Simulate a fleet under policies on a trace, at virtual time.
     Sim(Box<sim::SimArgs>),
+    /// Show a gateway: its figures, its engines and its last decisions.
+    Top(top::TopArgs),
 }
 
 /// Runs the command that `args`, of which the first is the program's name, asks for, until it is
@@ -62,6 +65,7 @@ pub fn run(args: impl Iterator<Item = OsString>, cluster: Option<&dyn Cluster>) 
         Command::Policy(args) => args.run(),
         Command::Serve(args) => args.run(),
         Command::Sim(args) => args.run(cluster),
+        Command::Top(args) => args.run(),
     };
     match outcome {
         Ok(()) => 0,

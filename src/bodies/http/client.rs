@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::header::AUTHORIZATION;
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -94,15 +96,37 @@ impl HttpClient {
         limit_bytes: usize,
         timeout: Duration,
     ) -> Result<Bytes, HttpError> {
-        let uri = parse(url)?;
-        tokio::time::timeout(timeout, self.exchange(url, uri, limit_bytes))
+        self.get_as(None, url, limit_bytes, timeout).await
+    }
+
+    /// The same for somebody with a bearer token, where one is given.
+    ///
+    /// # Errors
+    /// [`HttpError`]; nothing of the body is kept then.
+    pub async fn get_as(
+        &self,
+        token: Option<&str>,
+        url: &str,
+        limit_bytes: usize,
+        timeout: Duration,
+    ) -> Result<Bytes, HttpError> {
+        let mut request = Request::get(parse(url)?);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        tokio::time::timeout(timeout, self.exchange(url, request, limit_bytes))
             .await
             .map_err(|_| HttpError::Timeout { url: url.to_owned(), timeout })?
     }
 
-    async fn exchange(&self, url: &str, uri: Uri, limit_bytes: usize) -> Result<Bytes, HttpError> {
+    async fn exchange(
+        &self,
+        url: &str,
+        request: Builder,
+        limit_bytes: usize,
+    ) -> Result<Bytes, HttpError> {
         let unreachable = |reason: String| HttpError::Unreachable { url: url.to_owned(), reason };
-        let request = Request::get(uri)
+        let request = request
             .body(Empty::new())
             .map_err(|e| HttpError::Url { url: url.to_owned(), reason: e.to_string() })?;
         let response =

@@ -26,6 +26,7 @@ mod headers;
 mod keys;
 mod metrics_page;
 mod models;
+mod peers;
 mod pool;
 mod refusal;
 mod relay;
@@ -44,6 +45,7 @@ pub use config::{
 };
 pub use fleet::FleetError;
 pub use keys::BadKey;
+pub use peers::PeersConfig;
 pub use reload::{ConfigSource, ReloadError};
 pub use server::GatewayServer;
 pub use upstream::BadAddress;
@@ -78,9 +80,13 @@ pub struct Gateway {
 impl Gateway {
     fn new(config: GatewayConfig, source: Option<ConfigSource>) -> Result<Arc<Self>, GatewayError> {
         let settings = Settings::new(config, None)?;
-        let live = LiveRouter::new(settings.config.router.clone())?;
+        let live = LiveRouter::new(peers::named(&settings.config))?;
         let fleet = Fleet::new(Arc::clone(&live), settings.config.health.clone());
         fleet.set(&settings.config.endpoints)?;
+        if let Err(error) = peers::start(&live, &settings.config.peers) {
+            live.close();
+            return Err(error);
+        }
         let gateway = Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             live,
@@ -92,7 +98,9 @@ impl Gateway {
             is_draining: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
         });
-        gateway.live.runtime()?.spawn(discovery::look(Arc::downgrade(&gateway)));
+        let runtime = gateway.live.runtime()?;
+        runtime.spawn(discovery::look(Arc::downgrade(&gateway)));
+        runtime.spawn(peers::follow(Arc::downgrade(&gateway)));
         Ok(gateway)
     }
 

@@ -97,6 +97,8 @@ fn check(before: &GatewayConfig, after: &GatewayConfig) -> Result<(), ReloadErro
         ("listen", before.listen == after.listen),
         ("threads", before.threads == after.threads),
         ("admin", before.admin == after.admin),
+        ("peers.listen", before.peers.listen == after.peers.listen),
+        ("peers.interval_ms", before.peers.interval_ms == after.peers.interval_ms),
         ("router (but for router.schedule)", before.router == router),
         ("limits.max_connections", before.limits.max_connections == after.limits.max_connections),
     ] {

@@ -11,4 +11,5 @@ mod hostile;
 mod keys;
 mod looking_after;
 mod passing_on;
+mod peers;
 mod stopping;

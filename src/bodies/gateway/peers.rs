@@ -24,12 +24,12 @@ pub struct PeersConfig {
     /// Names that stand for gateways, `host:port`: every address of the host is one.
     pub dns: Vec<String>,
     /// The least time between two messages, in milliseconds.
-    pub interval_ms: f64,
+    pub interval_ms: u64,
 }
 
 impl Default for PeersConfig {
     fn default() -> Self {
-        Self { listen: None, addresses: Vec::new(), dns: Vec::new(), interval_ms: 10.0 }
+        Self { listen: None, addresses: Vec::new(), dns: Vec::new(), interval_ms: 10 }
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn named(config: &GatewayConfig) -> RouterConfig {
 /// Tells the others from now on, and hears those that are named.
 pub(super) fn start(live: &Arc<LiveRouter>, config: &PeersConfig) -> Result<(), GatewayError> {
     if let Some(listen) = &config.listen {
-        let address = live.tell_peers(listen, config.interval_ms)?;
+        let address = live.tell_peers(listen, config.interval_ms as f64)?;
         tracing::info!(address, "tells its peers what it has in flight");
     }
     Ok(live.hear_peers(&config.addresses)?)

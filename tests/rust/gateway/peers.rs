@@ -37,7 +37,7 @@ async fn a_burst_that_comes_by_two_gateways_does_not_herd() {
         let addresses = addresses.clone();
         move |config: &mut GatewayConfig| {
             config.peers.listen = Some(addresses[at].clone());
-            config.peers.interval_ms = 1.0;
+            config.peers.interval_ms = 1;
             // By its address, and by a name. Its own is among them and does no harm.
             match at {
                 0 => config.peers.addresses = addresses.to_vec(),
@@ -83,7 +83,7 @@ async fn addresses_of_peers_that_cannot_be_are_named() {
     assert!(error.contains("peers.addresses") && error.contains("gateway-2"), "{error}");
     let mut config = GatewayConfig { listen: "127.0.0.1:0".into(), ..Default::default() };
     config.peers.listen = Some("tcp://127.0.0.1:0".into());
-    config.peers.interval_ms = 1e9;
+    config.peers.interval_ms = u64::MAX;
     let started = tokio::task::spawn_blocking(|| GatewayServer::start(config)).await.unwrap();
     let Err(error) = started else { panic!("it started") };
     assert!(matches!(error, GatewayError::Router(_)), "{error}");

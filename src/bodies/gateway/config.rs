@@ -1,6 +1,7 @@
 //! The settings of a gateway: one tree, from a file, from Python or from the command line.
 
 use crate::router::{ConfigError, RouterConfig, from_value};
+use crate::tls::{ClientTlsConfig, ServerTlsConfig};
 use llmd_brain::fleet::{Capacity, EndpointSpec, Role, Topology};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +17,10 @@ pub struct GatewayConfig {
     pub listen: String,
     /// Threads that serve connections; 0 for one a core.
     pub threads: usize,
+    /// The certificate that clients are shown; without one no TLS is spoken to them.
+    pub tls: Option<ServerTlsConfig>,
+    /// How engines at `https://` are believed.
+    pub upstream_tls: ClientTlsConfig,
     /// The engines. They may come up later than the gateway.
     pub endpoints: Vec<EndpointConfig>,
     /// Where more engines are found.
@@ -48,6 +53,8 @@ impl Default for GatewayConfig {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
             threads: 0,
+            tls: None,
+            upstream_tls: ClientTlsConfig::default(),
             endpoints: Vec::new(),
             discovery: DiscoveryConfig::default(),
             router: RouterConfig::default(),
@@ -68,7 +75,7 @@ impl Default for GatewayConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// Base URL, `http://host:port`.
+    /// Base URL, `http://host:port` or `https://host:port`.
     pub url: String,
     /// Phases that it serves.
     #[serde(default)]
@@ -111,7 +118,8 @@ impl EndpointConfig {
 pub struct DiscoveryConfig {
     /// A file with `endpoints`, read again when it changes: TOML, YAML or JSON.
     pub file: Option<PathBuf>,
-    /// Names that stand for engines, `host:port`: every address of the host is one.
+    /// Names that stand for engines, `host:port`: every address of the host is one. With `https://` in
+    /// front they are spoken to by TLS, and `upstream_tls.server_name` says what they are called.
     pub dns: Vec<String>,
     /// How often both are looked at, in milliseconds.
     pub interval_ms: u64,
@@ -258,6 +266,8 @@ pub struct AdminConfig {
     pub listen: Option<String>,
     /// SHA-256 of its token, in hex; without one only a loopback address may be listened on.
     pub token_sha256: Option<String>,
+    /// The certificate that it shows; without one it speaks no TLS.
+    pub tls: Option<ServerTlsConfig>,
 }
 
 impl GatewayConfig {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp)]
 
 mod bad_requests;
+mod certificates;
 mod clients;
 mod failures;
 mod gateway;
@@ -12,3 +13,4 @@ mod keys;
 mod looking_after;
 mod passing_on;
 mod stopping;
+mod tls;

@@ -3,7 +3,7 @@
 //!
 //! Two seconds, or `LLMD_FUZZ_SECONDS`; the same requests for the same `LLMD_FUZZ_SEED`.
 
-use crate::gateway::{Front, HUNG};
+use crate::gateway::{Caller, Front, HUNG};
 use crate::witness::Witness;
 use llmd_brain::rng::Rng;
 use std::net::SocketAddr;
@@ -268,13 +268,15 @@ pub async fn is_well(front: &Front, witness: &Witness) {
 }
 
 pub async fn front(witness: &Witness) -> Front {
-    Front::of(&[witness.url()], |config| {
+    let mut front = Front::of(&[witness.url()], |config| {
         config.limits.max_connections = 256;
         config.limits.max_head_bytes = 16 << 10;
         config.timeouts.client_head_ms = 100;
         config.timeouts.client_body_ms = 100;
     })
-    .await
+    .await;
+    front.caller = Caller::unpooled(front.caller.address);
+    front
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use super::peers::PeersConfig;
 use crate::router::{ConfigError, RouterConfig, from_value};
+use crate::tls::{ClientTlsConfig, ServerTlsConfig};
 use crate::zmtp::Endpoint;
 use llmd_brain::fleet::{Capacity, EndpointSpec, Role, Topology};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,10 @@ pub struct GatewayConfig {
     pub listen: String,
     /// Threads that serve connections; 0 for one a core.
     pub threads: usize,
+    /// The certificate that clients are shown; without one no TLS is spoken to them.
+    pub tls: Option<ServerTlsConfig>,
+    /// How engines at `https://` are believed.
+    pub upstream_tls: ClientTlsConfig,
     /// The engines. They may come up later than the gateway.
     pub endpoints: Vec<EndpointConfig>,
     /// Where more engines are found.
@@ -52,6 +57,8 @@ impl Default for GatewayConfig {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
             threads: 0,
+            tls: None,
+            upstream_tls: ClientTlsConfig::default(),
             endpoints: Vec::new(),
             discovery: DiscoveryConfig::default(),
             router: RouterConfig::default(),
@@ -73,7 +80,7 @@ impl Default for GatewayConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// Base URL, `http://host:port`.
+    /// Base URL, `http://host:port` or `https://host:port`.
     pub url: String,
     /// Phases that it serves.
     #[serde(default)]
@@ -116,7 +123,8 @@ impl EndpointConfig {
 pub struct DiscoveryConfig {
     /// A file with `endpoints`, read again when it changes: TOML, YAML or JSON.
     pub file: Option<PathBuf>,
-    /// Names that stand for engines, `host:port`: every address of the host is one.
+    /// Names that stand for engines, `host:port`: every address of the host is one. With `https://` in
+    /// front they are spoken to by TLS, and `upstream_tls.server_name` says what they are called.
     pub dns: Vec<String>,
     /// How often both are looked at, in milliseconds.
     pub interval_ms: u64,
@@ -263,6 +271,8 @@ pub struct AdminConfig {
     pub listen: Option<String>,
     /// SHA-256 of its token, in hex; without one only a loopback address may be listened on.
     pub token_sha256: Option<String>,
+    /// The certificate that it shows; without one it speaks no TLS.
+    pub tls: Option<ServerTlsConfig>,
 }
 
 impl GatewayConfig {

@@ -56,6 +56,16 @@ fn of_requests(page: &mut Page, gateway: &Gateway) {
         ("gateway_output_tokens_total", "Tokens in those, as far as told", &counts.output_tokens),
         ("gateway_cut_off_total", "Answers that an engine broke off", &counts.cut_off),
         ("gateway_client_left_total", "Answers whose client went away", &counts.client_left),
+        (
+            "gateway_failed_handshakes_total",
+            "Connections whose TLS handshake failed or took too long",
+            &counts.failed_handshakes,
+        ),
+        (
+            "gateway_silent_connections_total",
+            "Connections closed because no request came on them",
+            &counts.silent_connections,
+        ),
         ("gateway_retries_total", "Second tries before the first byte", &counts.retries),
         ("gateway_retries_denied_total", "Second tries beyond the budget", &counts.retries_denied),
         ("gateway_ejections_total", "Engines left alone", &gateway.fleet.ejections),

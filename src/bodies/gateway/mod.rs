@@ -17,6 +17,7 @@ mod body;
 mod booking;
 mod budget;
 mod config;
+mod connection;
 mod counts;
 mod discovery;
 mod edit;
@@ -51,6 +52,7 @@ pub use server::GatewayServer;
 pub use upstream::BadAddress;
 
 use crate::router::{LiveRouter, RouterError};
+use crate::tls::TlsError;
 use body::AnswerBody;
 use counts::Counts;
 use fleet::Fleet;
@@ -81,6 +83,7 @@ impl Gateway {
     fn new(config: GatewayConfig, source: Option<ConfigSource>) -> Result<Arc<Self>, GatewayError> {
         let settings = Settings::new(config, None)?;
         let live = LiveRouter::new(peers::named(&settings.config))?;
+        live.http_client().set_tls(settings.upstream_tls.clone());
         let fleet = Fleet::new(Arc::clone(&live), settings.config.health.clone());
         fleet.set(&settings.config.endpoints)?;
         if let Err(error) = peers::start(&live, &settings.config.peers) {
@@ -180,6 +183,9 @@ pub enum GatewayError {
         /// Why, and what would be right.
         reason: String,
     },
+    /// A certificate, a key or an authority cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A key cannot be.
     #[error(transparent)]
     Key(#[from] BadKey),

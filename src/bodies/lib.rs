@@ -4,6 +4,8 @@
 
 pub mod telemetry;
 
+pub mod tls;
+
 pub mod http;
 
 pub mod zmtp;

@@ -47,8 +47,7 @@ impl Gateway {
             Box::new(read) as ConfigSource
         });
         let server = py.detach(|| GatewayServer::start_from(parsed, source)).map_err(refused)?;
-        let url = format!("http://{}", server.local_addr());
-        let admin_url = server.admin_addr().map(|address| format!("http://{address}"));
+        let (url, admin_url) = (server.url(), server.admin_url());
         Ok(Self { server: Mutex::new(Some(server)), url, admin_url })
     }
 
@@ -142,8 +141,9 @@ fn refused(error: GatewayError) -> PyErr {
         GatewayError::Router(error) => errors::router(error),
         GatewayError::Fleet(error) => of_fleet(error),
         GatewayError::Listen { .. } | GatewayError::Threads(_) => PyOSError::new_err(message),
-        GatewayError::Admin(_) | GatewayError::Key(_) | GatewayError::Tokenizer { .. } => {
-            ConfigError::new_err(message)
-        }
+        GatewayError::Admin(_)
+        | GatewayError::Key(_)
+        | GatewayError::Tls(_)
+        | GatewayError::Tokenizer { .. } => ConfigError::new_err(message),
     }
 }

@@ -49,8 +49,7 @@ impl ServeArgs {
             )
         };
         let server = GatewayServer::start_from(config, source)?;
-        let admin = server.admin_addr().map(|address| format!("http://{address}"));
-        let ready = json!({ "url": format!("http://{}", server.local_addr()), "admin": admin });
+        let ready = json!({ "url": server.url(), "admin": server.admin_url() });
         let mut stdout = std::io::stdout();
         writeln!(stdout, "{ready}")?;
         stdout.flush()?;

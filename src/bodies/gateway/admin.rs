@@ -14,7 +14,8 @@
 //! With a token every request needs it, but for the page itself, which says nothing of anything; without
 //! one only a loopback address is listened on.
 
-use super::config::EndpointConfig;
+use super::config::{EndpointConfig, ms};
+use super::connection::{builder, shaken};
 use super::keys::is_secret;
 use super::live::LiveDocument;
 use super::reload::ReloadError;
@@ -28,10 +29,15 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use llmd_brain::brain::EndpointChange;
 use serde::Deserialize;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::net::TcpListener;
 
 /// What is served here, in OpenAPI's terms.
 const DESCRIPTION: &str = include_str!("admin_openapi.json");
@@ -199,13 +205,40 @@ pub(super) fn serve(gateway: &Arc<Gateway>) -> Result<Option<SocketAddr>, Gatewa
     let runtime = gateway.live.runtime()?;
     let listener = {
         let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener).map_err(failed)?
+        TcpListener::from_std(listener).map_err(failed)?
     };
     runtime.spawn(history::keep(state));
-    runtime.spawn(async move {
-        if let Err(error) = axum::serve(listener, pages).await {
-            tracing::error!(%error, "the admin API ended");
-        }
-    });
+    runtime.spawn(accept(listener, pages, Arc::downgrade(gateway)));
     Ok(Some(address))
+}
+
+/// Takes connections until the gateway is gone.
+async fn accept(listener: TcpListener, pages: Router, gateway: Weak<Gateway>) {
+    loop {
+        let accepted = listener.accept().await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        let settings = gateway.settings();
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the admin API cannot be accepted");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(pages.clone());
+        tokio::spawn(async move {
+            let patience = ms(settings.config.timeouts.client_head_ms);
+            let Some(stream) = shaken(stream, settings.admin_tls.as_ref(), patience).await else {
+                gateway.counts.failed_handshakes.fetch_add(1, Relaxed);
+                return;
+            };
+            let connection = builder(&settings.config);
+            drop((settings, gateway));
+            let served = connection.serve_connection(TokioIo::new(stream), service).await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection to the admin API ended badly");
+            }
+        });
+    }
 }

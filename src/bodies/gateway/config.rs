@@ -1,6 +1,9 @@
 //! The settings of a gateway: one tree, from a file, from Python or from the command line.
 
+use super::peers::PeersConfig;
 use crate::router::{ConfigError, RouterConfig, from_value};
+use crate::tls::{ClientTlsConfig, ServerTlsConfig};
+use crate::zmtp::Endpoint;
 use llmd_brain::fleet::{Capacity, EndpointSpec, Role, Topology};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,12 +19,18 @@ pub struct GatewayConfig {
     pub listen: String,
     /// Threads that serve connections; 0 for one a core.
     pub threads: usize,
+    /// The certificate that clients are shown; without one no TLS is spoken to them.
+    pub tls: Option<ServerTlsConfig>,
+    /// How engines at `https://` are believed.
+    pub upstream_tls: ClientTlsConfig,
     /// The engines. They may come up later than the gateway.
     pub endpoints: Vec<EndpointConfig>,
     /// Where more engines are found.
     pub discovery: DiscoveryConfig,
     /// The brain and its observers.
     pub router: RouterConfig,
+    /// Other gateways in front of the same engines.
+    pub peers: PeersConfig,
     /// Bounds on what clients may send.
     pub limits: Limits,
     /// How long is waited for what.
@@ -48,9 +57,12 @@ impl Default for GatewayConfig {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
             threads: 0,
+            tls: None,
+            upstream_tls: ClientTlsConfig::default(),
             endpoints: Vec::new(),
             discovery: DiscoveryConfig::default(),
             router: RouterConfig::default(),
+            peers: PeersConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
@@ -68,7 +80,7 @@ impl Default for GatewayConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// Base URL, `http://host:port`.
+    /// Base URL, `http://host:port` or `https://host:port`.
     pub url: String,
     /// Phases that it serves.
     #[serde(default)]
@@ -111,7 +123,8 @@ impl EndpointConfig {
 pub struct DiscoveryConfig {
     /// A file with `endpoints`, read again when it changes: TOML, YAML or JSON.
     pub file: Option<PathBuf>,
-    /// Names that stand for engines, `host:port`: every address of the host is one.
+    /// Names that stand for engines, `host:port`: every address of the host is one. With `https://` in
+    /// front they are spoken to by TLS, and `upstream_tls.server_name` says what they are called.
     pub dns: Vec<String>,
     /// How often both are looked at, in milliseconds.
     pub interval_ms: u64,
@@ -258,6 +271,8 @@ pub struct AdminConfig {
     pub listen: Option<String>,
     /// SHA-256 of its token, in hex; without one only a loopback address may be listened on.
     pub token_sha256: Option<String>,
+    /// The certificate that it shows; without one it speaks no TLS.
+    pub tls: Option<ServerTlsConfig>,
 }
 
 impl GatewayConfig {
@@ -283,6 +298,13 @@ impl GatewayConfig {
         }
         if self.discovery.interval_ms == 0 {
             return wrong("discovery.interval_ms", "0: give 1 or more");
+        }
+        for (key, address) in (self.peers.listen.iter().map(|it| ("peers.listen", it)))
+            .chain(self.peers.addresses.iter().map(|it| ("peers.addresses", it)))
+        {
+            if let Err(error) = address.parse::<Endpoint>() {
+                return wrong(key, &error.to_string());
+            }
         }
         if self.limits.max_head_bytes < 8_192 {
             return wrong("limits.max_head_bytes", "give at least 8192");

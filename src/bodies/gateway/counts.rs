@@ -20,6 +20,10 @@ pub(super) struct Counts {
     pub(super) cut_off: AtomicU64,
     /// Answers whose client went away.
     pub(super) client_left: AtomicU64,
+    /// Connections whose TLS handshake failed or took too long.
+    pub(super) failed_handshakes: AtomicU64,
+    /// Connections that were closed because no request came on them.
+    pub(super) silent_connections: AtomicU64,
     /// Second tries.
     pub(super) retries: AtomicU64,
     /// Second tries that the budget did not allow.

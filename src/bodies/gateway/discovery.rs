@@ -53,10 +53,14 @@ impl Known {
         let names = &config.discovery.dns;
         self.names.retain(|name, _| names.contains(name));
         for name in names {
-            match tokio::net::lookup_host(name.as_str()).await {
+            let (scheme, host) = match name.strip_prefix("https://") {
+                Some(host) => ("https", host),
+                None => ("http", name.strip_prefix("http://").unwrap_or(name)),
+            };
+            match tokio::net::lookup_host(host).await {
                 Ok(addresses) => {
                     let mut urls: Vec<String> =
-                        addresses.map(|address| format!("http://{address}")).collect();
+                        addresses.map(|address| format!("{scheme}://{address}")).collect();
                     urls.sort();
                     urls.dedup();
                     let engines = urls.into_iter().map(EndpointConfig::new).collect();

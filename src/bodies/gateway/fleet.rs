@@ -167,6 +167,11 @@ impl Fleet {
         all
     }
 
+    /// Why the first engine that has not joined could not.
+    pub(super) fn obstacle(&self) -> Option<String> {
+        self.upstreams().iter().find_map(|upstream| upstream.obstacle.lock().clone())
+    }
+
     /// An engine failed at a request or a probe.
     pub(super) fn failed(&self, upstream: &Upstream) {
         upstream.counts.failures.fetch_add(1, Relaxed);
@@ -210,18 +215,20 @@ impl Fleet {
                 Ok(Err(RouterError::Closed)) | Err(_) => return,
                 Ok(Err(error)) => {
                     tracing::warn!(engine = %upstream.address, %error, "cannot join yet");
+                    *upstream.obstacle.lock() = Some(error.to_string());
                 }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        *upstream.obstacle.lock() = None;
         self.refresh_names();
         self.watch(&upstream).await;
     }
 
     /// Ejected engines are asked even where nobody else is: nothing else would bring them back.
     async fn watch(&self, upstream: &Upstream) {
-        let client = HttpClient::default();
+        let client = self.live.http_client();
         let mut last = Instant::now();
         loop {
             let interval = ms(self.health.read().interval_ms);

@@ -25,6 +25,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode};
 use llmd_brain::EndpointId;
 use llmd_brain::fleet::Health;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -74,7 +75,14 @@ impl Worker {
                         tried.len()
                     )));
                 }
-                Err(refusal) => return Err(refusal),
+                Err(mut refusal) => {
+                    if refusal.status == StatusCode::SERVICE_UNAVAILABLE
+                        && let Some(obstacle) = self.gateway.fleet.obstacle()
+                    {
+                        let _ = write!(refusal.message, "; an engine has not joined: {obstacle}");
+                    }
+                    return Err(refusal);
+                }
             };
             tried.push(booking.decision().endpoint);
             let may_retry = tried.len() < settings.config.retries.max_attempts as usize;
@@ -165,7 +173,7 @@ impl Worker {
     ) -> Tried {
         upstream.counts.requests.fetch_add(1, Relaxed);
         let timeouts = &settings.config.timeouts;
-        let mut lease = match self.pool.lease(upstream, timeouts.connect_ms).await {
+        let mut lease = match self.pool.lease(upstream, settings).await {
             Ok(lease) => lease,
             Err(why) => return Tried::Failed(why),
         };
@@ -186,7 +194,7 @@ impl Worker {
                     };
                 }
                 Some(Err(_)) if lease.is_reused() => {
-                    lease = match self.pool.connect(upstream, timeouts.connect_ms).await {
+                    lease = match self.pool.connect(upstream, settings).await {
                         Ok(lease) => lease,
                         Err(why) => return Tried::Failed(why),
                     };

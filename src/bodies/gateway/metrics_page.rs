@@ -56,6 +56,16 @@ fn of_requests(page: &mut Page, gateway: &Gateway) {
         ("gateway_output_tokens_total", "Tokens in those, as far as told", &counts.output_tokens),
         ("gateway_cut_off_total", "Answers that an engine broke off", &counts.cut_off),
         ("gateway_client_left_total", "Answers whose client went away", &counts.client_left),
+        (
+            "gateway_failed_handshakes_total",
+            "Connections whose TLS handshake failed or took too long",
+            &counts.failed_handshakes,
+        ),
+        (
+            "gateway_silent_connections_total",
+            "Connections closed because no request came on them",
+            &counts.silent_connections,
+        ),
         ("gateway_retries_total", "Second tries before the first byte", &counts.retries),
         ("gateway_retries_denied_total", "Second tries beyond the budget", &counts.retries_denied),
         ("gateway_ejections_total", "Engines left alone", &gateway.fleet.ejections),
@@ -78,6 +88,15 @@ fn of_requests(page: &mut Page, gateway: &Gateway) {
     page.one("index_blocks", "gauge", "Distinct KV blocks held anywhere", stats.index.blocks);
     let bytes = stats.index.memory_bytes;
     page.one("index_bytes", "gauge", "Memory of the KV index, estimated", bytes);
+    let peers = stats.peers;
+    page.one("peers_connected", "gauge", "Other gateways that are heard now", peers.connected);
+    for (name, help, count) in [
+        ("peers_told_total", "Messages to other gateways", peers.told),
+        ("peers_heard_total", "Messages of other gateways", peers.heard),
+        ("peers_refused_total", "Of their messages, those that made no sense", peers.refused),
+    ] {
+        page.one(name, "counter", help, count);
+    }
 }
 
 fn of_engines(page: &mut Page, gateway: &Gateway) {

@@ -18,6 +18,7 @@ mod booking;
 mod budget;
 mod client_body;
 mod config;
+mod connection;
 mod counts;
 mod discovery;
 mod edit;
@@ -29,6 +30,7 @@ mod keys;
 mod live;
 mod metrics_page;
 mod models;
+mod peers;
 mod pool;
 mod recent;
 mod refusal;
@@ -54,12 +56,14 @@ pub use keys::BadKey;
 pub use live::{
     EndpointState, GatewayDocument, GivenScore, LiveDocument, LiveEndpoint, RecentDecision,
 };
+pub use peers::PeersConfig;
 pub use recent::Fate;
 pub use reload::{ConfigSource, ReloadError};
 pub use server::GatewayServer;
 pub use upstream::BadAddress;
 
 use crate::router::{LiveRouter, RouterError};
+use crate::tls::TlsError;
 use body::AnswerBody;
 use counts::Counts;
 use fleet::Fleet;
@@ -95,9 +99,14 @@ pub struct Gateway {
 impl Gateway {
     fn new(config: GatewayConfig, source: Option<ConfigSource>) -> Result<Arc<Self>, GatewayError> {
         let settings = Settings::new(config, None)?;
-        let live = LiveRouter::new(settings.config.router.clone())?;
+        let live = LiveRouter::new(peers::named(&settings.config))?;
+        live.http_client().set_tls(settings.upstream_tls.clone());
         let fleet = Fleet::new(Arc::clone(&live), settings.config.health.clone());
         fleet.set(&settings.config.endpoints)?;
+        if let Err(error) = peers::start(&live, &settings.config.peers) {
+            live.close();
+            return Err(error);
+        }
         let gateway = Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             live,
@@ -112,7 +121,9 @@ impl Gateway {
             is_draining: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
         });
-        gateway.live.runtime()?.spawn(discovery::look(Arc::downgrade(&gateway)));
+        let runtime = gateway.live.runtime()?;
+        runtime.spawn(discovery::look(Arc::downgrade(&gateway)));
+        runtime.spawn(peers::follow(Arc::downgrade(&gateway)));
         Ok(gateway)
     }
 
@@ -192,6 +203,9 @@ pub enum GatewayError {
         /// Why, and what would be right.
         reason: String,
     },
+    /// A certificate, a key or an authority cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A key cannot be.
     #[error(transparent)]
     Key(#[from] BadKey),

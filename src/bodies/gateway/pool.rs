@@ -4,7 +4,9 @@
 //! servers keep (uvicorn: 5 s) is never used. What a server closed meanwhile is seen before a
 //! request is sent; where both happen at once the request is sent again on a new connection.
 
+use super::settings::Settings;
 use super::upstream::Upstream;
+use crate::tls::Wire;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -50,6 +52,8 @@ pub(super) struct Lease {
 pub(super) enum Unanswered {
     #[error("cannot be connected to: {0}")]
     Connect(String),
+    #[error("made no TLS connection: {0}")]
+    Tls(String),
     #[error("took no connection within {0} ms")]
     ConnectTimeout(u64),
     #[error("closed the connection without an answer: {0}")]
@@ -63,11 +67,11 @@ impl Pool {
     pub(super) async fn lease(
         self: &Arc<Self>,
         upstream: &Upstream,
-        connect_ms: u64,
+        settings: &Settings,
     ) -> Result<Lease, Unanswered> {
         match self.take(upstream.number) {
             Some(sender) => Ok(self.leased(sender, upstream, true)),
-            None => self.connect(upstream, connect_ms).await,
+            None => self.connect(upstream, settings).await,
         }
     }
 
@@ -75,17 +79,23 @@ impl Pool {
     pub(super) async fn connect(
         self: &Arc<Self>,
         upstream: &Upstream,
-        connect_ms: u64,
+        settings: &Settings,
     ) -> Result<Lease, Unanswered> {
+        let connect_ms = settings.config.timeouts.connect_ms;
+        let failed = |error: std::io::Error| Unanswered::Connect(error.to_string());
         let connecting = async {
-            let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(stream)
+            let to = (upstream.host.as_str(), upstream.port);
+            let stream = TcpStream::connect(to).await.map_err(failed)?;
+            stream.set_nodelay(true).map_err(failed)?;
+            if !upstream.is_secure {
+                return Ok(Wire::Plain(stream));
+            }
+            let secured = settings.upstream_tls.connect(stream, &upstream.host).await;
+            secured.map_err(|error| Unanswered::Tls(error.to_string()))
         };
         let stream = tokio::time::timeout(Duration::from_millis(connect_ms), connecting)
             .await
-            .map_err(|_| Unanswered::ConnectTimeout(connect_ms))?
-            .map_err(|error| Unanswered::Connect(error.to_string()))?;
+            .map_err(|_| Unanswered::ConnectTimeout(connect_ms))??;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Unanswered::Connect(error.to_string()))?;

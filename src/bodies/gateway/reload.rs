@@ -64,6 +64,7 @@ impl Gateway {
             return Err(error.into());
         }
         self.fleet.set_health(after.config.health.clone());
+        self.live.http_client().set_tls(after.upstream_tls.clone());
         *self.settings.write() = Arc::new(after);
         Ok(())
     }
@@ -96,7 +97,10 @@ fn check(before: &GatewayConfig, after: &GatewayConfig) -> Result<(), ReloadErro
     for (setting, is_same) in [
         ("listen", before.listen == after.listen),
         ("threads", before.threads == after.threads),
+        ("tls (whether there is any)", before.tls.is_some() == after.tls.is_some()),
         ("admin", before.admin == after.admin),
+        ("peers.listen", before.peers.listen == after.peers.listen),
+        ("peers.interval_ms", before.peers.interval_ms == after.peers.interval_ms),
         ("router (but for router.schedule)", before.router == router),
         ("limits.max_connections", before.limits.max_connections == after.limits.max_connections),
     ] {

@@ -2,11 +2,9 @@
 
 use super::Gateway;
 use super::config::ms;
+use super::connection::serve;
 use super::worker::Worker;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -95,6 +93,19 @@ impl GatewayServer {
         self.admin
     }
 
+    /// Its base URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url(self.gateway.settings().tls.is_some(), self.address)
+    }
+
+    /// The base URL of its admin API, if it has one.
+    #[must_use]
+    pub fn admin_url(&self) -> Option<String> {
+        let is_secure = self.gateway.settings().admin_tls.is_some();
+        self.admin.map(|address| url(is_secure, address))
+    }
+
     /// What it serves with.
     #[must_use]
     pub fn gateway(&self) -> &Arc<Gateway> {
@@ -122,6 +133,10 @@ impl Drop for GatewayServer {
         }
         self.gateway.live.close();
     }
+}
+
+fn url(is_secure: bool, address: SocketAddr) -> String {
+    format!("{}://{address}", if is_secure { "https" } else { "http" })
 }
 
 fn bind(address: &str) -> std::io::Result<std::net::TcpListener> {
@@ -201,42 +216,4 @@ async fn run(
     if drained.await.is_err() {
         tracing::warn!("answers were still under way after drain_ms and are broken off");
     }
-}
-
-fn serve(
-    stream: TcpStream,
-    worker: &Arc<Worker>,
-    graceful: &GracefulShutdown,
-    permit: Option<tokio::sync::OwnedSemaphorePermit>,
-) {
-    // Events are small and each is waited for.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection ended before it was served");
-        return;
-    }
-    let settings = worker.gateway.settings();
-    let config = &settings.config;
-    let worker = Arc::clone(worker);
-    let service = hyper::service::service_fn(move |request| {
-        let worker = Arc::clone(&worker);
-        async move { Ok::<_, Infallible>(worker.serve(request).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(ms(config.timeouts.client_head_ms))
-        .max_buf_size(config.limits.max_head_bytes);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(config.limits.max_head_bytes).unwrap_or(u32::MAX));
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a client's connection ended badly");
-        }
-        drop(permit);
-    });
 }

@@ -5,6 +5,7 @@ use super::budget::RetryBudget;
 use super::config::GatewayConfig;
 use super::keys::Keys;
 use super::tokens::Tokenizers;
+use crate::tls::{ClientTls, ServerTls};
 
 /// What requests are served by, until a reload puts another in its place.
 pub(super) struct Settings {
@@ -12,6 +13,11 @@ pub(super) struct Settings {
     pub(super) keys: Keys,
     pub(super) budget: RetryBudget,
     pub(super) tokenizers: Tokenizers,
+    /// What clients are shown.
+    pub(super) tls: Option<ServerTls>,
+    pub(super) admin_tls: Option<ServerTls>,
+    /// How engines are believed.
+    pub(super) upstream_tls: ClientTls,
 }
 
 impl Settings {
@@ -21,6 +27,11 @@ impl Settings {
         let keys = Keys::new(&config.auth, before.map(|it| &it.keys))?;
         let budget = RetryBudget::new(&config.retries);
         let tokenizers = Tokenizers::load(&config.tokenizers, before.map(|it| &it.tokenizers))?;
-        Ok(Self { config, keys, budget, tokenizers })
+        // The files are read each time: their contents change, not their names.
+        let tls = config.tls.as_ref().map(|it| ServerTls::new("tls", it)).transpose()?;
+        let admin_tls =
+            config.admin.tls.as_ref().map(|it| ServerTls::new("admin.tls", it)).transpose()?;
+        let upstream_tls = ClientTls::new("upstream_tls", &config.upstream_tls)?;
+        Ok(Self { config, keys, budget, tokenizers, tls, admin_tls, upstream_tls })
     }
 }

@@ -4,6 +4,7 @@ use super::vigil::Vigil;
 use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::http::uri::{Authority, PathAndQuery};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An engine behind one address.
@@ -16,10 +17,14 @@ pub(super) struct Upstream {
     /// Host and port to connect to.
     pub(super) host: String,
     pub(super) port: u16,
+    /// Whether it is spoken to by TLS.
+    pub(super) is_secure: bool,
     /// What `Host` says.
     pub(super) authority: HeaderValue,
     /// What stands before every path; empty or `/prefix`.
     prefix: String,
+    /// Why it could not be asked what it is, until it was.
+    pub(super) obstacle: Mutex<Option<String>>,
     /// How it has been doing.
     pub(super) vigil: Vigil,
     /// What became of tries.
@@ -36,7 +41,7 @@ pub(super) struct UpstreamCounts {
 
 /// Why an address cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("endpoint {url:?}: {reason}: write it as http://host:port")]
+#[error("endpoint {url:?}: {reason}: write it as http://host:port or https://host:port")]
 pub struct BadAddress {
     /// What was given.
     pub url: String,
@@ -49,9 +54,11 @@ impl Upstream {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let bad = |reason| BadAddress { url: address.to_owned(), reason };
         let uri: Uri = address.parse().map_err(|_| bad("it cannot be parsed"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(bad("only plain HTTP is spoken to engines"));
-        }
+        let is_secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(bad("only HTTP is spoken to engines")),
+        };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| bad("no host"))?;
         let authority = uri.authority().map(Authority::as_str).unwrap_or_default();
         if authority.contains('@') {
@@ -62,9 +69,11 @@ impl Upstream {
             address: address.to_owned(),
             // An IPv6 address stands in brackets there.
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            port: uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
+            is_secure,
             authority: HeaderValue::from_str(authority).map_err(|_| bad("the host cannot be"))?,
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            obstacle: Mutex::default(),
             vigil: Vigil::default(),
             counts: UpstreamCounts::default(),
         })
@@ -93,11 +102,13 @@ mod tests {
         let plain = Upstream::new("http://[::1]").unwrap();
         assert_eq!((plain.host.as_str(), plain.port), ("::1", 80));
         assert_eq!(plain.target(&path).unwrap(), "/v1/models?x=1");
+        let secure = Upstream::new("https://engine").unwrap();
+        assert!(secure.is_secure && !plain.is_secure && secure.port == 443);
     }
 
     #[test]
     fn what_cannot_be_is_named_with_the_remedy() {
-        for bad in ["", "nonsense", "ftp://a:1", "https://a:1", "http://u:p@a:1"] {
+        for bad in ["", "nonsense", "ftp://a:1", "http://u:p@a:1"] {
             let message = Upstream::new(bad).unwrap_err().to_string();
             assert!(message.contains("http://host:port"), "{message}");
         }

@@ -1,13 +1,19 @@
 //! Bounded GET requests.
 
+use crate::tls::{ClientTls, TlsError};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::header::AUTHORIZATION;
 use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, Uri};
+use hyper_rustls::{
+    DefaultServerNameResolver, FixedServerNameResolver, HttpsConnector, ResolveServerName,
+};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::RwLock;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Idle connections are dropped before the servers' own keep-alive ends (uvicorn: 5 s), so that a
@@ -18,7 +24,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// Not an address that this client reaches.
-    #[error("{url:?} is not a plain http:// URL with a host: {reason}")]
+    #[error("{url:?} is not a http:// or https:// URL with a host: {reason}")]
     Url {
         /// What was given.
         url: String,
@@ -67,25 +73,68 @@ impl HttpError {
     }
 }
 
+type Plain = Client<HttpConnector, Full<Bytes>>;
+type Secure = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 /// A client with a connection pool; clones share it. Needs a tokio runtime when it is used.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    plain: Plain,
+    tls: Arc<RwLock<Tls>>,
+}
+
+#[derive(Debug, Default)]
+struct Tls {
+    settings: ClientTls,
+    /// Made for the first page that needs it.
+    client: Option<Secure>,
 }
 
 impl Default for HttpClient {
     fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { client }
+            .build(connector());
+        Self { plain: client, tls: Arc::default() }
     }
 }
 
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector
+}
+
+fn secure(settings: &ClientTls) -> Result<Secure, TlsError> {
+    let names: Arc<dyn ResolveServerName + Send + Sync> = match settings.server_name() {
+        Some(name) => Arc::new(FixedServerNameResolver::new(name.clone())),
+        None => Arc::new(DefaultServerNameResolver::default()),
+    };
+    let mut tcp = connector();
+    tcp.enforce_http(false);
+    let connector = HttpsConnector::new(tcp, settings.config()?, true, names);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_timer(TokioTimer::new())
+        .build(connector))
+}
+
 impl HttpClient {
+    /// Reaches `https://` by other settings from now on, here and in all clones.
+    pub fn set_tls(&self, settings: ClientTls) {
+        *self.tls.write() = Tls { settings, client: None };
+    }
+
+    fn secure(&self) -> Result<Secure, TlsError> {
+        if let Some(client) = &self.tls.read().client {
+            return Ok(client.clone());
+        }
+        let mut tls = self.tls.write();
+        let made = secure(&tls.settings)?;
+        Ok(tls.client.insert(made).clone())
+    }
+
     /// The body of `url`, at most `limit_bytes`, within `timeout`.
     ///
     /// # Errors
@@ -126,11 +175,18 @@ impl HttpClient {
         limit_bytes: usize,
     ) -> Result<Bytes, HttpError> {
         let unreachable = |reason: String| HttpError::Unreachable { url: url.to_owned(), reason };
+        let is_secure = request.uri_ref().and_then(|it| it.scheme_str()) == Some("https");
         let request = request
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(|e| HttpError::Url { url: url.to_owned(), reason: e.to_string() })?;
-        let response =
-            self.client.request(request).await.map_err(|e| unreachable(innermost(&e)))?;
+        let answer = match is_secure {
+            false => self.plain.request(request).await,
+            true => {
+                let client = self.secure().map_err(|error| unreachable(error.to_string()))?;
+                client.request(request).await
+            }
+        };
+        let response = answer.map_err(|e| unreachable(innermost(&e)))?;
         let status = response.status();
         if status != StatusCode::OK {
             return Err(HttpError::Status { url: url.to_owned(), status });
@@ -149,9 +205,8 @@ fn parse(url: &str) -> Result<Uri, HttpError> {
     let refuse = |reason: &str| HttpError::Url { url: url.to_owned(), reason: reason.to_owned() };
     let uri: Uri = url.parse().map_err(|_| refuse("it cannot be parsed"))?;
     match uri.scheme_str() {
-        Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
-        Some("https") => Err(refuse("TLS is not spoken here")),
-        _ => Err(refuse("write it as http://host:port/path")),
+        Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
+        _ => Err(refuse("write it as http://host:port/path, or https://")),
     }
 }
 
@@ -233,7 +288,7 @@ mod tests {
             error.starts_with(&format!("{url} cannot be reached: Connection refused")),
             "{error}"
         );
-        for bad in ["ftp://a/b", "nonsense", "https://a/b", "http:///path"] {
+        for bad in ["ftp://a/b", "nonsense", "http:///path", "https:///path"] {
             let error = HttpClient::default().get(bad, 100, SECOND).await.unwrap_err();
             assert!(matches!(error, HttpError::Url { .. }), "{error}");
         }

@@ -2,8 +2,8 @@
 //!
 //! Every read has a deadline for the whole exchange and a limit on the body, so that an engine that
 //! hangs or sends without end costs a timeout or a counted error, never memory. Connections are
-//! pooled. Plain HTTP only: engines are reached inside the cluster; put a TLS proxy in between
-//! where that does not hold.
+//! pooled. `https://` is checked against the system's authorities, or by what
+//! [`HttpClient::set_tls`] says.
 //!
 //! Not here: requests of clients, which a gateway relays and streams.
 

@@ -46,6 +46,12 @@ impl Caller {
         Self { client: Client::builder(TokioExecutor::new()).build_http(), address }
     }
 
+    /// One that keeps no connection: where idle ones are soon closed, that may meet a request.
+    pub fn unpooled(address: SocketAddr) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        Self { client: builder.pool_max_idle_per_host(0).build_http(), address }
+    }
+
     pub async fn open(
         &self,
         method: &str,

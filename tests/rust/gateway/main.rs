@@ -4,11 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp)]
 
 mod bad_requests;
+mod certificates;
 mod clients;
 mod failures;
+mod fuzz_http1;
+mod fuzz_http2;
 mod gateway;
 mod hostile;
 mod keys;
 mod looking_after;
 mod passing_on;
+mod peers;
 mod stopping;
+mod tls;
+mod witness;

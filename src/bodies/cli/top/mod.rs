@@ -6,9 +6,11 @@ mod screen;
 use super::CommandError;
 use crate::gateway::LiveDocument;
 use crate::http::{HttpClient, HttpError};
+use crate::tls::{ClientTls, ClientTlsConfig};
 use clap::Args;
 use screen::{Size, screen};
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,6 +30,9 @@ pub(super) struct TopArgs {
     /// Name of the environment variable that has its token.
     #[arg(long, value_name = "NAME")]
     token_env: Option<String>,
+    /// PEM of the authorities that are believed at an https:// address; without it, the system's.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Print it once, and end; so it is where standard output is no terminal.
     #[arg(long)]
     once: bool,
@@ -81,7 +86,10 @@ impl TopArgs {
             Some(name) => Some(std::env::var(&name).map_err(|_| TopError::NoToken(name))?),
         };
         let url = format!("{}/live", self.admin.trim_end_matches('/'));
-        let source = Source { client: HttpClient::default(), url, token };
+        let client = HttpClient::default();
+        let tls = ClientTlsConfig { ca_file: self.ca_file, ..ClientTlsConfig::default() };
+        client.set_tls(ClientTls::new("top", &tls)?);
+        let source = Source { client, url, token };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         if self.once || !std::io::stdout().is_terminal() {
             let live = runtime.block_on(source.look())?;

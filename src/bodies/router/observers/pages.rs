@@ -101,7 +101,8 @@ impl LiveRouter {
     }
 
     /// The client that pages are read with.
-    pub(in crate::router) fn http_client(&self) -> HttpClient {
+    #[must_use]
+    pub fn http_client(&self) -> HttpClient {
         self.pages.client.lock().get_or_insert_with(HttpClient::default).clone()
     }
 }

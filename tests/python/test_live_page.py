@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import urllib.request
 from pathlib import Path
@@ -88,6 +89,22 @@ def test_the_page_shows_what_happened(page: Page, tmp_path: Path) -> None:
             assert [
                 line for line in page.chrome.get_log("browser") if line["level"] == "SEVERE"
             ] == []
+
+
+def test_nothing_of_a_prompt_and_nothing_of_a_key_is_shown(tmp_path: Path) -> None:
+    key = {"name": "team", "sha256": hashlib.sha256(b"alpha-key").hexdigest(), "tenant": "payer"}
+    with embedded_engine(*FAST) as engine:
+        config = {"endpoints": [{"url": engine.url}], "auth": {"keys": [key]}}
+        with served_gateway(tmp_path, config) as gateway:
+            gateway.wait_for_states("up")
+            body = {"model": "m", "prompt": "a secret of theirs", "max_tokens": 1}
+            gateway.post("/v1/completions", body, {"authorization": "Bearer alpha-key"})
+            live = gateway.live()
+            assert live["decisions"][0]["tenant"] == "payer"
+            said = json.dumps(live)
+            assert not [
+                secret for secret in ["secret", "alpha-key", key["sha256"]] if secret in said
+            ]
 
 
 def test_an_engine_that_fails_is_seen_and_comes_first(page: Page, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Weak;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
 
 const STEP: Duration = Duration::from_secs(1);
 /// Steps that are kept.
@@ -84,6 +85,8 @@ impl History {
 /// Looks at the counters for as long as the gateway is there.
 pub(super) async fn keep(gateway: Weak<Gateway>) {
     let mut step = tokio::time::interval(STEP);
+    // After a stall one long step, not many short ones.
+    step.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         step.tick().await;
         let Some(gateway) = gateway.upgrade() else { return };

@@ -60,6 +60,17 @@ async fn an_operator_adds_cordons_and_removes_engines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn probes_that_ask_for_a_head_get_that_of_a_get() {
+    let front = start(base(&[]), None).await;
+    for (path, status) in [("/health", 200), ("/ready", 503), ("/metrics", 200)] {
+        let head = front.caller.open("HEAD", path, "", &[]).await.unwrap();
+        let same = front.caller.get(path).await;
+        assert_eq!((head.status(), head.status().as_u16()), (same.status, status));
+        assert_eq!(head.headers()["content-type"], same.headers["content-type"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_engines_and_policy_change_under_load() {
     let engines = [engine(|_| {}).await, engine(|_| {}).await, engine(|_| {}).await];
     let urls = engines.each_ref().map(EngineServer::url);

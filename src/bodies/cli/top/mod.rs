@@ -13,6 +13,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 /// A fleet of ten thousand.
 const MAX_BYTES: usize = 32 << 20;
@@ -108,6 +109,7 @@ async fn watch(source: &Source, interval: Duration) -> Result<(), CommandError> 
     let mut last = source.look().await?;
     let mut reached = Instant::now();
     let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stdout = std::io::stdout();
     write!(stdout, "{ENTER}")?;
     let shown = async {

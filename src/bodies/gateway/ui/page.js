@@ -392,6 +392,8 @@ byId("token").addEventListener("submit", (event) => {
   token = byId("token-input").value;
   byId("token-input").value = "";
   sessionStorage.setItem(TOKEN_KEY, token);
+  // Until it is known whether it is right: two tries at once would both go on.
+  byId("token").hidden = true;
   look();
 });
 

@@ -1,4 +1,4 @@
-use super::{FlowConfig, Held, Holding, Pushed, RefusedWhy};
+use super::{FlowConfig, Held, HeldBands, Holding, Pushed, RefusedWhy};
 use crate::{Ticket, Time};
 use proptest::prelude::*;
 use std::time::Duration;

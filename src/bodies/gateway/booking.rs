@@ -9,6 +9,7 @@ use llmd_brain::fleet::EndpointSpec;
 use llmd_brain::schedule::Decision;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 thread_local! {
@@ -19,6 +20,8 @@ thread_local! {
 pub(super) struct Booking {
     live: Arc<LiveRouter>,
     placed: Placed,
+    /// From when until when it was held.
+    held: Option<(Instant, Instant)>,
     is_over: bool,
 }
 
@@ -31,11 +34,17 @@ impl Booking {
                 .map_err(|error| Refusal::invalid("invalid_prompt", error.to_string()))?;
             live.place(request, &[], scratch).map_err(|error| refused(&error))
         })?;
+        let mut held = None;
         let placed = match placement {
             Placement::Placed(placed) => placed,
-            Placement::Held(ticket) => Self::wait(live, ticket).await?,
+            Placement::Held(ticket) => {
+                let since = Instant::now();
+                let placed = Self::wait(live, ticket).await?;
+                held = Some((since, Instant::now()));
+                placed
+            }
         };
-        Ok(Self { live: Arc::clone(live), placed, is_over: false })
+        Ok(Self { live: Arc::clone(live), placed, held, is_over: false })
     }
 
     async fn wait(live: &Arc<LiveRouter>, ticket: Ticket) -> Result<Placed, Refusal> {
@@ -49,6 +58,11 @@ impl Booking {
             Outcome::Rejected(rejected) => Err(Refusal::rejected(&rejected)),
             Outcome::Closed => Err(Refusal::unavailable("the gateway is shutting down")),
         }
+    }
+
+    /// From when until when the request was held, if it was.
+    pub(super) fn held(&self) -> Option<(Instant, Instant)> {
+        self.held
     }
 
     pub(super) fn decision(&self) -> &Decision {

@@ -2,24 +2,23 @@
 //! first byte, and relayed.
 
 use super::asked::Asked;
+use super::attempt::Tried;
 use super::body::AnswerBody;
 use super::booking::Booking;
-use super::config::{GatewayConfig, ms};
+use super::client_body::read_body;
+use super::config::ms;
 use super::counts::InFlight;
-use super::headers::{self, DP_RANK, EXPLAIN};
+use super::headers::{self, EXPLAIN};
 use super::keys::Key;
-use super::pool::{Lease, Unanswered};
+use super::pool::Unanswered;
 use super::refusal::Refusal;
 use super::relay::{Relay, Route};
 use super::settings::Settings;
-use super::upstream::Upstream;
+use super::spans::Trace;
 use super::worker::Worker;
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode};
 use llmd_brain::EndpointId;
 use llmd_brain::fleet::Health;
@@ -28,15 +27,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-/// What a try at one engine came to.
-enum Tried {
-    Answered(Response<Incoming>, Lease),
-    /// Nothing of an answer came.
-    Failed(Unanswered),
-    /// It cannot take requests now, and said so.
-    Declined(StatusCode),
-}
-
 impl Worker {
     /// Answers a request by an engine.
     pub(super) async fn generate(
@@ -44,16 +34,35 @@ impl Worker {
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let came = Instant::now();
-        let in_flight = InFlight::of(&self.gateway);
         let settings = self.gateway.settings();
         let (mut head, body) = request.into_parts();
+        let mut trace = Trace::begin(&self.gateway, &settings.config.tracing, &mut head, came);
+        let answered = self.answer_by_engine(&settings, head, body, came, &mut trace).await;
+        if let (Err(refusal), Some(trace)) = (&answered, trace) {
+            trace.refused(refusal);
+        }
+        answered
+    }
+
+    async fn answer_by_engine(
+        self: &Arc<Self>,
+        settings: &Settings,
+        mut head: Parts,
+        body: Incoming,
+        came: Instant,
+        trace: &mut Option<Box<Trace>>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        let in_flight = InFlight::of(&self.gateway);
         // Before the body: a stranger's is not read.
         let key = settings.keys.identify(&head.headers)?;
         let body = read_body(body, &settings.config).await?;
         let find = |name: &str| self.gateway.fleet.find(name);
         let is_alias = |name: &str| self.gateway.live.is_alias(name);
         let mut asked = Asked::read(&head.headers, &body, find, is_alias, settings.config.hold_ms)?;
-        self.admit(&settings, key.as_deref(), &mut asked)?;
+        self.admit(settings, key.as_deref(), &mut asked)?;
+        if let Some(trace) = trace {
+            trace.asked(&asked);
+        }
         // After that: who has used up what they may have costs no tokenizer's time.
         settings.tokenizers.encode(&mut asked, &body).await;
         let is_explained = head.headers.get(EXPLAIN).is_some_and(|it| it == "1");
@@ -64,6 +73,9 @@ impl Worker {
         settings.budget.earn();
         let mut tried: Vec<EndpointId> = Vec::new();
         loop {
+            if let Some(trace) = trace {
+                trace.choosing();
+            }
             let booking = match Booking::make(&self.gateway.live, &mut asked).await {
                 Ok(booking) => booking,
                 // Those who are left cannot take it: what the last one said counts.
@@ -83,6 +95,9 @@ impl Worker {
                 }
             };
             tried.push(booking.decision().endpoint);
+            if let Some(trace) = trace {
+                trace.placed(&booking, &settings.config);
+            }
             let may_retry = tried.len() < settings.config.retries.max_attempts as usize;
             let Some(upstream) = self.gateway.fleet.upstream(booking.spec()) else {
                 // It left the configuration a moment ago.
@@ -92,15 +107,21 @@ impl Worker {
                 return Err(Refusal::unavailable("the engine has left the fleet"));
             };
             let body = asked.body_for_engine(&body);
-            let came_to = self.attempt(&settings, &upstream, &booking, &head, &body).await;
+            let parent = trace.as_mut().map(|trace| trace.leg(&upstream, tried.len()));
+            let parent = parent.as_ref();
+            let came_to = self.attempt(settings, &upstream, &booking, &head, &body, parent).await;
             let refusal = match came_to {
                 Tried::Answered(response, lease) => {
+                    if let Some(trace) = trace {
+                        trace.answered(response.status());
+                    }
                     let route = Route {
                         lease,
                         booking,
                         upstream,
                         charged: key.and_then(|it| it.tokens()),
                         in_flight,
+                        trace: trace.take(),
                         gateway: Arc::clone(&self.gateway),
                         idle: ms(settings.config.timeouts.idle_ms),
                     };
@@ -110,6 +131,9 @@ impl Worker {
                     self.gateway.fleet.failed(&upstream);
                     let message = format!("engine {} {why}", upstream.address);
                     tracing::debug!("{message}");
+                    if let Some(trace) = trace {
+                        trace.leg_failed(None, &message);
+                    }
                     match why {
                         Unanswered::Silent(_) => return Err(Refusal::timeout(message)),
                         _ => Refusal::bad_engine(message),
@@ -117,6 +141,9 @@ impl Worker {
                 }
                 Tried::Declined(status) => {
                     upstream.counts.failures.fetch_add(1, Relaxed);
+                    if let Some(trace) = trace {
+                        trace.leg_failed(Some(status), "it cannot take requests now");
+                    }
                     Refusal::unavailable(format!("engine {} answered {status}", upstream.address))
                 }
             };
@@ -156,119 +183,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends a request to an engine, once more where an old connection turns out to be closed.
-    async fn attempt(
-        &self,
-        settings: &Settings,
-        upstream: &Upstream,
-        booking: &Booking,
-        head: &Parts,
-        body: &Bytes,
-    ) -> Tried {
-        upstream.counts.requests.fetch_add(1, Relaxed);
-        let timeouts = &settings.config.timeouts;
-        let mut lease = match self.pool.lease(upstream, settings).await {
-            Ok(lease) => lease,
-            Err(why) => return Tried::Failed(why),
-        };
-        loop {
-            let request = match to_engine(upstream, booking, head, body) {
-                Ok(request) => request,
-                Err(error) => return Tried::Failed(Unanswered::Connect(error.to_string())),
-            };
-            let answer = lease.send(request).await_within(ms(timeouts.first_byte_ms)).await;
-            match answer {
-                Some(Ok(answer)) => {
-                    let status = answer.status();
-                    return match status {
-                        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
-                            Tried::Declined(status)
-                        }
-                        _ => Tried::Answered(answer, lease),
-                    };
-                }
-                Some(Err(_)) if lease.is_reused() => {
-                    lease = match self.pool.connect(upstream, settings).await {
-                        Ok(lease) => lease,
-                        Err(why) => return Tried::Failed(why),
-                    };
-                }
-                Some(Err(why)) => return Tried::Failed(why),
-                None => return Tried::Failed(Unanswered::Silent(timeouts.first_byte_ms)),
-            }
-        }
-    }
-
     /// Leaves those who failed out of the next choice. Returns whether anybody else is well.
     fn exclude(&self, asked: &mut Asked, tried: &[EndpointId]) -> bool {
         asked.request.excluded = tried.to_vec();
         let endpoints = self.gateway.live.endpoints();
         endpoints.iter().any(|view| view.health == Health::Ready && !tried.contains(&view.id))
     }
-}
-
-/// All of a client's body, within the limits.
-async fn read_body(mut body: Incoming, config: &GatewayConfig) -> Result<Bytes, Refusal> {
-    let limit = config.limits.max_body_bytes;
-    let timeout = ms(config.timeouts.client_body_ms);
-    let hint = body.size_hint();
-    if hint.lower() > limit as u64 {
-        return Err(Refusal::too_large(limit));
-    }
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while !body.is_end_stream() {
-        let frame = match body.frame().await_within(timeout).await {
-            Some(Some(Ok(frame))) => frame,
-            Some(None) => break,
-            Some(Some(Err(error))) => {
-                let message = format!("the body of the request broke off: {error}");
-                return Err(Refusal::invalid("incomplete_body", message));
-            }
-            None => {
-                let message =
-                    "the body of the request did not come in time (timeouts.client_body_ms)";
-                let (kind, code) = ("invalid_request_error", "body_timeout");
-                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, kind, code, message));
-            }
-        };
-        let Ok(piece) = frame.into_data() else { continue };
-        if first.len() + all.len() + piece.len() > limit {
-            return Err(Refusal::too_large(limit));
-        }
-        // One piece is the usual case, and is not copied.
-        if first.is_empty() && all.is_empty() {
-            first = piece;
-            continue;
-        }
-        if all.is_empty() {
-            all.reserve((hint.lower() as usize).max(2 * (first.len() + piece.len())));
-            all.extend_from_slice(&std::mem::take(&mut first));
-        }
-        all.extend_from_slice(&piece);
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
-/// The request to an engine.
-fn to_engine(
-    upstream: &Upstream,
-    booking: &Booking,
-    head: &Parts,
-    body: &Bytes,
-) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let root = PathAndQuery::from_static("/");
-    let path = head.uri.path_and_query().unwrap_or(&root);
-    let mut request = Request::new(Full::new(body.clone()));
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = upstream.target(path)?;
-    let mut headers = head.headers.clone();
-    headers.insert(hyper::header::HOST, upstream.authority.clone());
-    if booking.spec().dp_rank > 0 {
-        headers.insert(DP_RANK, HeaderValue::from(booking.spec().dp_rank));
-    }
-    *request.headers_mut() = headers;
-    Ok(request)
 }
 
 /// The answer to the client. Where it is to be explained, `came` is when the request did.
@@ -316,13 +236,3 @@ fn insert(headers: &mut hyper::HeaderMap, name: &'static str, value: &str) {
         headers.insert(HeaderName::from_static(name), value);
     }
 }
-
-/// A future with an end.
-trait Within: Future + Sized {
-    /// What it comes to; `None` where it takes longer.
-    async fn await_within(self, timeout: std::time::Duration) -> Option<Self::Output> {
-        tokio::time::timeout(timeout, self).await.ok()
-    }
-}
-
-impl<F: Future> Within for F {}

@@ -66,6 +66,8 @@ fn of_requests(page: &mut Page, gateway: &Gateway) {
             "Connections closed because no request came on them",
             &counts.silent_connections,
         ),
+        ("gateway_spans_exported_total", "Spans that the collector took", &gateway.spans.exported),
+        ("gateway_spans_dropped_total", "Spans that were lost", &gateway.spans.dropped),
         ("gateway_retries_total", "Second tries before the first byte", &counts.retries),
         ("gateway_retries_denied_total", "Second tries beyond the budget", &counts.retries_denied),
         ("gateway_ejections_total", "Engines left alone", &gateway.fleet.ejections),

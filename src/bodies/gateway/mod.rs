@@ -13,9 +13,11 @@
 mod admin;
 mod allowance;
 mod asked;
+mod attempt;
 mod body;
 mod booking;
 mod budget;
+mod client_body;
 mod config;
 mod connection;
 mod counts;
@@ -33,6 +35,7 @@ mod relay;
 mod reload;
 mod server;
 mod settings;
+mod spans;
 mod tally;
 mod tokens;
 mod upstream;
@@ -41,7 +44,7 @@ mod worker;
 
 pub use config::{
     AdminConfig, AuthConfig, DiscoveryConfig, EndpointConfig, GatewayConfig, HealthConfig,
-    KeyConfig, Limits, Retries, Timeouts,
+    KeyConfig, Limits, Retries, Timeouts, TracingConfig,
 };
 pub use fleet::FleetError;
 pub use keys::BadKey;
@@ -58,6 +61,7 @@ use hyper::{Response, StatusCode};
 use llmd_brain::fleet::Health;
 use parking_lot::{Mutex, RwLock};
 use settings::Settings;
+use spans::Spans;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -68,6 +72,7 @@ pub struct Gateway {
     live: Arc<LiveRouter>,
     fleet: Arc<Fleet>,
     counts: Arc<Counts>,
+    spans: Spans,
     started: Instant,
     /// Where the settings come from, when they are read again.
     source: Option<ConfigSource>,
@@ -84,18 +89,22 @@ impl Gateway {
         live.http_client().set_tls(settings.upstream_tls.clone());
         let fleet = Fleet::new(Arc::clone(&live), settings.config.health.clone());
         fleet.set(&settings.config.endpoints)?;
+        let (spans, waiting) = Spans::new();
         let gateway = Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             live,
             fleet,
             counts: Arc::default(),
+            spans,
             started: Instant::now(),
             source,
             found: Mutex::default(),
             is_draining: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
         });
-        gateway.live.runtime()?.spawn(discovery::look(Arc::downgrade(&gateway)));
+        let runtime = gateway.live.runtime()?;
+        runtime.spawn(discovery::look(Arc::downgrade(&gateway)));
+        runtime.spawn(spans::export(Arc::downgrade(&gateway), waiting));
         Ok(gateway)
     }
 

@@ -11,6 +11,7 @@ use super::body::CutOff;
 use super::booking::Booking;
 use super::counts::InFlight;
 use super::pool::Lease;
+use super::spans::Trace;
 use super::tally::Tally;
 use super::upstream::Upstream;
 use bytes::Bytes;
@@ -33,6 +34,7 @@ pub(super) struct Relay {
     upstream: Arc<Upstream>,
     gateway: Arc<Gateway>,
     _in_flight: InFlight,
+    trace: Option<Box<Trace>>,
     charged: Option<Arc<Allowance>>,
     tally: Tally,
     is_stream: bool,
@@ -60,6 +62,7 @@ pub(super) struct Route {
     pub(super) upstream: Arc<Upstream>,
     pub(super) gateway: Arc<Gateway>,
     pub(super) in_flight: InFlight,
+    pub(super) trace: Option<Box<Trace>>,
     /// What the tokens of the answer are charged to.
     pub(super) charged: Option<Arc<Allowance>>,
     pub(super) idle: Duration,
@@ -67,7 +70,7 @@ pub(super) struct Route {
 
 impl Relay {
     pub(super) fn new(body: Incoming, is_stream: bool, route: Route) -> Self {
-        let Route { lease, booking, upstream, gateway, in_flight, charged, idle } = route;
+        let Route { lease, booking, upstream, gateway, in_flight, trace, charged, idle } = route;
         let mut relay = Self {
             body,
             lease: Some(lease),
@@ -75,6 +78,7 @@ impl Relay {
             upstream,
             gateway,
             _in_flight: in_flight,
+            trace,
             charged,
             tally: Tally::default(),
             is_stream,
@@ -162,6 +166,9 @@ impl Relay {
 
     fn pass(&mut self, piece: &[u8]) {
         self.last = Instant::now();
+        if let Some(trace) = &mut self.trace {
+            trace.piece();
+        }
         self.tally.take(piece, self.is_stream);
         let Some(booking) = &self.booking else { return };
         let events = self.tally.events();
@@ -181,6 +188,9 @@ impl Relay {
         self.state = State::Over;
         self.upstream.vigil.succeeded();
         self.gateway.counts.completed(self.tally.tokens());
+        if let Some(trace) = self.trace.take() {
+            trace.ended(&self.tally, None);
+        }
         if let Some(charged) = &self.charged {
             charged.charge(self.gateway.now_ns(), self.tally.tokens().unwrap_or_default().into());
         }
@@ -201,6 +211,9 @@ impl Relay {
         // Cancels the booking, and closes the connection.
         drop((self.booking.take(), self.lease.take()));
         let message = format!("the engine failed in the middle of the answer: {why}");
+        if let Some(trace) = self.trace.take() {
+            trace.ended(&self.tally, Some(&message));
+        }
         tracing::warn!(engine = %self.upstream.address, "{message}");
         if !self.is_stream {
             return Err(CutOff(message));

@@ -7,8 +7,10 @@ use memchr::memmem;
 pub(super) struct Tally {
     /// Events with data, of which an engine sends one a token or a few.
     events: u32,
-    /// What `usage` said.
+    /// What `usage` said of the answer.
     usage: Option<u32>,
+    /// What it said of the prompt.
+    prompt_tokens: Option<u32>,
 }
 
 impl Tally {
@@ -20,11 +22,17 @@ impl Tally {
         }
         // Of several the last counts: some engines tell it with every event.
         if let Some(at) = memmem::rfind(piece, b"\"completion_tokens\":") {
-            let said = piece[at + b"\"completion_tokens\":".len()..].trim_ascii_start();
-            let digits = said.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let number = std::str::from_utf8(&said[..digits]).ok().and_then(|it| it.parse().ok());
-            self.usage = number.or(self.usage);
+            self.usage = number(&piece[at + b"\"completion_tokens\":".len()..]).or(self.usage);
+            if let Some(at) = memmem::rfind(piece, b"\"prompt_tokens\":") {
+                let told = number(&piece[at + b"\"prompt_tokens\":".len()..]);
+                self.prompt_tokens = told.or(self.prompt_tokens);
+            }
         }
+    }
+
+    /// Tokens of the prompt, where the engine told.
+    pub(super) fn prompt_tokens(&self) -> Option<u32> {
+        self.prompt_tokens
     }
 
     /// Tokens so far.
@@ -36,6 +44,13 @@ impl Tally {
     pub(super) fn events(&self) -> u32 {
         self.events
     }
+}
+
+/// The number that a value begins with.
+fn number(value: &[u8]) -> Option<u32> {
+    let said = value.trim_ascii_start();
+    let digits = said.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&said[..digits]).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -50,6 +65,7 @@ mod tests {
         tally.take(b"data: {\"usage\":{\"prompt_tokens\":5,\"completion_tokens\": 7}}\n\n", true);
         tally.take(b"data: [DONE]\n\n", true);
         assert_eq!((tally.tokens(), tally.events()), (Some(7), 3));
+        assert_eq!(tally.prompt_tokens(), Some(5));
     }
 
     #[test]

@@ -16,4 +16,5 @@ mod looking_after;
 mod passing_on;
 mod stopping;
 mod tls;
+mod traces;
 mod witness;

@@ -1,5 +1,6 @@
 //! The settings of a gateway: one tree, from a file, from Python or from the command line.
 
+use super::spans::TracingConfig;
 use crate::router::{ConfigError, RouterConfig, from_value};
 use crate::tls::{ClientTlsConfig, ServerTlsConfig};
 use llmd_brain::fleet::{Capacity, EndpointSpec, Role, Topology};
@@ -273,25 +274,6 @@ pub struct AdminConfig {
     pub tls: Option<ServerTlsConfig>,
 }
 
-/// Where spans of requests are sent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TracingConfig {
-    /// A collector of OTLP over HTTP, `http://collector:4318/v1/traces`; without one nothing is traced.
-    pub otlp_endpoint: Option<String>,
-    /// Of a hundred requests that say nothing of it, so many are traced; the others keep to what their
-    /// `traceparent` says.
-    pub sample_percent: f64,
-    /// What this gateway is called there.
-    pub service_name: String,
-}
-
-impl Default for TracingConfig {
-    fn default() -> Self {
-        Self { otlp_endpoint: None, sample_percent: 100.0, service_name: "llmd-sched".to_owned() }
-    }
-}
-
 impl GatewayConfig {
     /// The settings in a tree of values, such as a parsed file.
     ///
@@ -313,12 +295,8 @@ impl GatewayConfig {
         if self.health.max_ejected_percent > 100 {
             return wrong("health.max_ejected_percent", "give at most 100");
         }
-        if !(0.0..=100.0).contains(&self.tracing.sample_percent) {
-            return wrong("tracing.sample_percent", "give 0 to 100");
-        }
-        let is_http = |url: &String| url.starts_with("http://") || url.starts_with("https://");
-        if !self.tracing.otlp_endpoint.as_ref().is_none_or(is_http) {
-            return wrong("tracing.otlp_endpoint", "write it as http://collector:4318/v1/traces");
+        if let Err((key, remedy)) = self.tracing.check() {
+            return wrong(&format!("tracing.{key}"), remedy);
         }
         if self.discovery.interval_ms == 0 {
             return wrong("discovery.interval_ms", "0: give 1 or more");

@@ -44,12 +44,13 @@ mod worker;
 
 pub use config::{
     AdminConfig, AuthConfig, DiscoveryConfig, EndpointConfig, GatewayConfig, HealthConfig,
-    KeyConfig, Limits, Retries, Timeouts, TracingConfig,
+    KeyConfig, Limits, Retries, Timeouts,
 };
 pub use fleet::FleetError;
 pub use keys::BadKey;
 pub use reload::{ConfigSource, ReloadError};
 pub use server::GatewayServer;
+pub use spans::TracingConfig;
 pub use upstream::BadAddress;
 
 use crate::router::{LiveRouter, RouterError};

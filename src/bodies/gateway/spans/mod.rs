@@ -13,10 +13,12 @@
 mod context;
 mod export;
 mod otlp;
+mod settings;
 mod trace;
 
 pub(super) use context::TRACEPARENT;
 pub(super) use export::export;
+pub use settings::TracingConfig;
 pub(super) use trace::Trace;
 
 use otlp::Span;

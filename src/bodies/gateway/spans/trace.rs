@@ -1,12 +1,12 @@
 //! The spans of a request that is under way.
 
-use super::Finished;
 use super::context::{Context, TRACEPARENT, TRACESTATE, random_id};
 use super::otlp::{Kind, Span, Value};
+use super::{Finished, TracingConfig};
 use crate::gateway::Gateway;
 use crate::gateway::asked::Asked;
 use crate::gateway::booking::Booking;
-use crate::gateway::config::{GatewayConfig, TracingConfig};
+use crate::gateway::config::GatewayConfig;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::tally::Tally;
 use crate::gateway::upstream::Upstream;

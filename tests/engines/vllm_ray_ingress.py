@@ -90,9 +90,9 @@ def main(model: str) -> dict[str, Any]:
         return router.counters.remote().result()
 
     def routes() -> bool:
-        # Until HAProxy knows of the router, it shares requests out itself.
+        # Until HAProxy knows of the router and of both replicas, it shares requests out itself.
         ask(port, [9, 9, 9])
-        return int(counters()["ingress"]["routed"]) > 0
+        return haproxy_serve.servers_up() == 2 and int(counters()["ingress"]["routed"]) > 0
 
     def still_booked() -> int:
         seen = counters()["router"]["requests"]

@@ -6,6 +6,7 @@ and answers each further line that it reads with the counters of its ingress rou
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -48,7 +49,31 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        # A machine that is slow for a moment must not make HAProxy send a request elsewhere than it
+        # was told.
+        "RAY_SERVE_HAPROXY_INGRESS_REQUEST_ROUTER_TIMEOUT_S": "60",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "1000",
+        "RAY_SERVE_HAPROXY_OBSERVE_MARK_DOWN_ENABLED": "0",
     }
+
+
+def servers_up() -> int:
+    """Replicas that HAProxy sends requests to when an ingress router says so."""
+    said = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    # Ray has a folder for each node in that folder.
+    (path,) = said.parent.glob(f"*/{said.name}")
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.connect(str(path))
+        admin.sendall(b"show stat\n")
+        with admin.makefile() as lines:
+            rows = list(csv.DictReader(lines))
+    return sum(
+        row["# pxname"].endswith("-via-ingress-request-router")
+        and row["type"] == "2"  # A server, not what is in front of it or behind.
+        and row["bck"] == "0"
+        and row["status"].startswith("UP")
+        for row in rows
+    )
 
 
 def start() -> tuple[Any, int]:

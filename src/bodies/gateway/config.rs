@@ -1,8 +1,10 @@
 //! The settings of a gateway: one tree, from a file, from Python or from the command line.
 
+use super::peers::PeersConfig;
 use super::spans::TracingConfig;
 use crate::router::{ConfigError, RouterConfig, from_value};
 use crate::tls::{ClientTlsConfig, ServerTlsConfig};
+use crate::zmtp::Endpoint;
 use llmd_brain::fleet::{Capacity, EndpointSpec, Role, Topology};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,6 +30,8 @@ pub struct GatewayConfig {
     pub discovery: DiscoveryConfig,
     /// The brain and its observers.
     pub router: RouterConfig,
+    /// Other gateways in front of the same engines.
+    pub peers: PeersConfig,
     /// Bounds on what clients may send.
     pub limits: Limits,
     /// How long is waited for what.
@@ -61,6 +65,7 @@ impl Default for GatewayConfig {
             endpoints: Vec::new(),
             discovery: DiscoveryConfig::default(),
             router: RouterConfig::default(),
+            peers: PeersConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
@@ -300,6 +305,13 @@ impl GatewayConfig {
         }
         if self.discovery.interval_ms == 0 {
             return wrong("discovery.interval_ms", "0: give 1 or more");
+        }
+        for (key, address) in (self.peers.listen.iter().map(|it| ("peers.listen", it)))
+            .chain(self.peers.addresses.iter().map(|it| ("peers.addresses", it)))
+        {
+            if let Err(error) = address.parse::<Endpoint>() {
+                return wrong(key, &error.to_string());
+            }
         }
         if self.limits.max_head_bytes < 8_192 {
             return wrong("limits.max_head_bytes", "give at least 8192");

@@ -90,6 +90,15 @@ fn of_requests(page: &mut Page, gateway: &Gateway) {
     page.one("index_blocks", "gauge", "Distinct KV blocks held anywhere", stats.index.blocks);
     let bytes = stats.index.memory_bytes;
     page.one("index_bytes", "gauge", "Memory of the KV index, estimated", bytes);
+    let peers = stats.peers;
+    page.one("peers_connected", "gauge", "Other gateways that are heard now", peers.connected);
+    for (name, help, count) in [
+        ("peers_told_total", "Messages to other gateways", peers.told),
+        ("peers_heard_total", "Messages of other gateways", peers.heard),
+        ("peers_refused_total", "Of their messages, those that made no sense", peers.refused),
+    ] {
+        page.one(name, "counter", help, count);
+    }
 }
 
 fn of_engines(page: &mut Page, gateway: &Gateway) {

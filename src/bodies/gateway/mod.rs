@@ -29,6 +29,7 @@ mod headers;
 mod keys;
 mod metrics_page;
 mod models;
+mod peers;
 mod pool;
 mod refusal;
 mod relay;
@@ -48,6 +49,7 @@ pub use config::{
 };
 pub use fleet::FleetError;
 pub use keys::BadKey;
+pub use peers::PeersConfig;
 pub use reload::{ConfigSource, ReloadError};
 pub use server::GatewayServer;
 pub use spans::TracingConfig;
@@ -86,10 +88,14 @@ pub struct Gateway {
 impl Gateway {
     fn new(config: GatewayConfig, source: Option<ConfigSource>) -> Result<Arc<Self>, GatewayError> {
         let settings = Settings::new(config, None)?;
-        let live = LiveRouter::new(settings.config.router.clone())?;
+        let live = LiveRouter::new(peers::named(&settings.config))?;
         live.http_client().set_tls(settings.upstream_tls.clone());
         let fleet = Fleet::new(Arc::clone(&live), settings.config.health.clone());
         fleet.set(&settings.config.endpoints)?;
+        if let Err(error) = peers::start(&live, &settings.config.peers) {
+            live.close();
+            return Err(error);
+        }
         let (spans, waiting) = Spans::new();
         let gateway = Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
@@ -105,6 +111,7 @@ impl Gateway {
         });
         let runtime = gateway.live.runtime()?;
         runtime.spawn(discovery::look(Arc::downgrade(&gateway)));
+        runtime.spawn(peers::follow(Arc::downgrade(&gateway)));
         runtime.spawn(spans::export(Arc::downgrade(&gateway), waiting));
         Ok(gateway)
     }

@@ -99,6 +99,8 @@ fn check(before: &GatewayConfig, after: &GatewayConfig) -> Result<(), ReloadErro
         ("threads", before.threads == after.threads),
         ("tls (whether there is any)", before.tls.is_some() == after.tls.is_some()),
         ("admin", before.admin == after.admin),
+        ("peers.listen", before.peers.listen == after.peers.listen),
+        ("peers.interval_ms", before.peers.interval_ms == after.peers.interval_ms),
         ("router (but for router.schedule)", before.router == router),
         ("limits.max_connections", before.limits.max_connections == after.limits.max_connections),
     ] {

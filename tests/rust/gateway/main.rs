@@ -14,6 +14,7 @@ mod hostile;
 mod keys;
 mod looking_after;
 mod passing_on;
+mod peers;
 mod stopping;
 mod tls;
 mod traces;

@@ -5,7 +5,7 @@ use super::config::ms;
 use super::headers::DP_RANK;
 use super::pool::{Lease, Unanswered};
 use super::settings::Settings;
-use super::spans::TRACEPARENT;
+use super::spans::{Leg, TRACEPARENT, Trace};
 use super::upstream::Upstream;
 use super::worker::Worker;
 use bytes::Bytes;
@@ -15,28 +15,54 @@ use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a try at one engine came to.
 pub(super) enum Tried {
-    Answered(Response<Incoming>, Lease),
+    /// With the first piece of the body, where that was waited for.
+    Answered(Response<Incoming>, Lease, Option<Bytes>),
     /// Nothing of an answer came.
     Failed(Unanswered),
     /// It cannot take requests now, and said so.
     Declined(StatusCode),
 }
 
+/// A request and the engine that is to answer it.
+pub(super) struct Turn {
+    pub(super) booking: Booking,
+    pub(super) upstream: Arc<Upstream>,
+    /// The body as this engine gets it.
+    body: Bytes,
+    /// The span of this try.
+    leg: Option<Leg>,
+}
+
+impl Turn {
+    pub(super) fn new(
+        booking: Booking,
+        upstream: Arc<Upstream>,
+        body: Bytes,
+        attempt: usize,
+        settings: &Settings,
+        trace: &mut Option<Box<Trace>>,
+    ) -> Self {
+        let leg = trace.as_mut().map(|trace| {
+            trace.placed(&booking, &settings.config);
+            trace.leg(&upstream, attempt)
+        });
+        Self { booking, upstream, body, leg }
+    }
+
+    pub(super) fn leg_id(&self) -> Option<u64> {
+        self.leg.as_ref().map(Leg::id)
+    }
+}
+
 impl Worker {
     /// Sends a request to an engine, once more where an old connection turns out to be closed.
-    pub(super) async fn attempt(
-        &self,
-        settings: &Settings,
-        upstream: &Upstream,
-        booking: &Booking,
-        head: &Parts,
-        body: &Bytes,
-        traceparent: Option<&HeaderValue>,
-    ) -> Tried {
+    pub(super) async fn attempt(&self, settings: &Settings, turn: &Turn, head: &Parts) -> Tried {
+        let upstream = &*turn.upstream;
         upstream.counts.requests.fetch_add(1, Relaxed);
         let timeouts = &settings.config.timeouts;
         let mut lease = match self.pool.lease(upstream, settings).await {
@@ -44,7 +70,7 @@ impl Worker {
             Err(why) => return Tried::Failed(why),
         };
         loop {
-            let request = match to_engine(upstream, booking, head, body, traceparent) {
+            let request = match to_engine(turn, head) {
                 Ok(request) => request,
                 Err(error) => return Tried::Failed(Unanswered::Connect(error.to_string())),
             };
@@ -57,7 +83,7 @@ impl Worker {
                         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
                             Tried::Declined(status)
                         }
-                        _ => Tried::Answered(answer, lease),
+                        _ => Tried::Answered(answer, lease, None),
                     };
                 }
                 Ok(Err(_)) if lease.is_reused() => {
@@ -74,25 +100,20 @@ impl Worker {
 }
 
 /// The request to an engine.
-fn to_engine(
-    upstream: &Upstream,
-    booking: &Booking,
-    head: &Parts,
-    body: &Bytes,
-    traceparent: Option<&HeaderValue>,
-) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+fn to_engine(turn: &Turn, head: &Parts) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     let root = PathAndQuery::from_static("/");
     let path = head.uri.path_and_query().unwrap_or(&root);
-    let mut request = Request::new(Full::new(body.clone()));
+    let mut request = Request::new(Full::new(turn.body.clone()));
     *request.method_mut() = head.method.clone();
-    *request.uri_mut() = upstream.target(path)?;
+    *request.uri_mut() = turn.upstream.target(path)?;
     let mut headers = head.headers.clone();
-    headers.insert(hyper::header::HOST, upstream.authority.clone());
-    if booking.spec().dp_rank > 0 {
-        headers.insert(DP_RANK, HeaderValue::from(booking.spec().dp_rank));
+    headers.insert(hyper::header::HOST, turn.upstream.authority.clone());
+    let dp_rank = turn.booking.spec().dp_rank;
+    if dp_rank > 0 {
+        headers.insert(DP_RANK, HeaderValue::from(dp_rank));
     }
-    if let Some(traceparent) = traceparent {
-        headers.insert(TRACEPARENT, traceparent.clone());
+    if let Some(leg) = &turn.leg {
+        headers.insert(TRACEPARENT, leg.header());
     }
     *request.headers_mut() = headers;
     Ok(request)

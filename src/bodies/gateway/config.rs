@@ -1,5 +1,6 @@
 //! The settings of a gateway: one tree, from a file, from Python or from the command line.
 
+use super::hedge::HedgeConfig;
 use super::peers::PeersConfig;
 use super::spans::TracingConfig;
 use crate::router::{ConfigError, RouterConfig, from_value};
@@ -38,6 +39,8 @@ pub struct GatewayConfig {
     pub timeouts: Timeouts,
     /// Second tries before the first byte of an answer.
     pub retries: Retries,
+    /// Second engines for streams whose first is slow.
+    pub hedge: HedgeConfig,
     /// Which engines are left alone for a while.
     pub health: HealthConfig,
     /// Folders of tokenizers, by model: prompts that come as text are then known by the engine's own
@@ -69,6 +72,7 @@ impl Default for GatewayConfig {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
+            hedge: HedgeConfig::default(),
             health: HealthConfig::default(),
             tokenizers: BTreeMap::new(),
             auth: AuthConfig::default(),

@@ -2,13 +2,14 @@
 //! first byte, and relayed.
 
 use super::asked::Asked;
-use super::attempt::Tried;
+use super::attempt::{Tried, Turn};
 use super::body::AnswerBody;
 use super::booking::Booking;
 use super::client_body::read_body;
 use super::config::ms;
 use super::counts::InFlight;
 use super::headers::{self, EXPLAIN};
+use super::hedge::Hedged;
 use super::keys::Key;
 use super::pool::Unanswered;
 use super::refusal::Refusal;
@@ -95,27 +96,32 @@ impl Worker {
                 }
             };
             tried.push(booking.decision().endpoint);
-            if let Some(trace) = trace {
-                trace.placed(&booking, &settings.config);
-            }
-            let may_retry = tried.len() < settings.config.retries.max_attempts as usize;
+            let may_retry =
+                |tried: &[EndpointId]| tried.len() < settings.config.retries.max_attempts as usize;
             let Some(upstream) = self.gateway.fleet.upstream(booking.spec()) else {
                 // It left the configuration a moment ago.
-                if may_retry && self.exclude(&mut asked, &tried) {
+                if may_retry(&tried) && self.exclude(&mut asked, &tried) {
                     continue;
                 }
                 return Err(Refusal::unavailable("the engine has left the fleet"));
             };
-            let body = asked.body_for_engine(&body);
-            let parent = trace.as_mut().map(|trace| trace.leg(&upstream, tried.len()));
-            let parent = parent.as_ref();
-            let came_to = self.attempt(settings, &upstream, &booking, &head, &body, parent).await;
+            let sent = asked.body_for_engine(&body);
+            let turn = Turn::new(booking, upstream, sent, tried.len(), settings, trace);
+            let (turn, came_to) = if asked.read.is_stream && settings.config.hedge.is_on() {
+                let (head, body, asked, tried) = (&head, &body, &mut asked, &mut tried);
+                self.hedged(turn, Hedged { settings, head, body, asked, tried, trace }).await
+            } else {
+                let came_to = self.attempt(settings, &turn, &head).await;
+                (turn, came_to)
+            };
             let refusal = match came_to {
-                Tried::Answered(response, lease) => {
+                Tried::Answered(response, lease, first) => {
                     if let Some(trace) = trace {
                         trace.answered(response.status());
                     }
+                    let Turn { booking, upstream, .. } = turn;
                     let route = Route {
+                        first,
                         lease,
                         booking,
                         upstream,
@@ -127,28 +133,14 @@ impl Worker {
                     };
                     return Ok(relayed(response, route, is_explained.then_some(came)).await);
                 }
-                Tried::Failed(why) => {
-                    self.gateway.fleet.failed(&upstream);
-                    let message = format!("engine {} {why}", upstream.address);
-                    tracing::debug!("{message}");
-                    if let Some(trace) = trace {
-                        trace.leg_failed(None, &message);
-                    }
-                    match why {
-                        Unanswered::Silent(_) => return Err(Refusal::timeout(message)),
-                        _ => Refusal::bad_engine(message),
-                    }
-                }
-                Tried::Declined(status) => {
-                    upstream.counts.failures.fetch_add(1, Relaxed);
-                    if let Some(trace) = trace {
-                        trace.leg_failed(Some(status), "it cannot take requests now");
-                    }
-                    Refusal::unavailable(format!("engine {} answered {status}", upstream.address))
-                }
+                failed => self.failed(&turn, &failed, trace),
             };
-            drop(booking);
-            if !may_retry || !self.exclude(&mut asked, &tried) {
+            // Its load is gone before the next is placed.
+            drop(turn);
+            if refusal.status == StatusCode::GATEWAY_TIMEOUT {
+                return Err(refusal);
+            }
+            if !may_retry(&tried) || !self.exclude(&mut asked, &tried) {
                 return Err(refusal);
             }
             if !settings.budget.spend() {
@@ -183,8 +175,41 @@ impl Worker {
         Ok(())
     }
 
+    /// A try came to nothing: what is remembered of its engine, and said where no other is asked.
+    pub(super) fn failed(
+        &self,
+        turn: &Turn,
+        came_to: &Tried,
+        trace: &mut Option<Box<Trace>>,
+    ) -> Refusal {
+        let address = &turn.upstream.address;
+        let (status, refusal) = match came_to {
+            Tried::Failed(why) => {
+                self.gateway.fleet.failed(&turn.upstream);
+                let message = format!("engine {address} {why}");
+                let refusal = match why {
+                    // It may be at work on it: no other is asked.
+                    Unanswered::Silent(_) => Refusal::timeout(message),
+                    _ => Refusal::bad_engine(message),
+                };
+                (None, refusal)
+            }
+            Tried::Declined(status) => {
+                turn.upstream.counts.failures.fetch_add(1, Relaxed);
+                let message = format!("engine {address} answered {status}");
+                (Some(*status), Refusal::unavailable(message))
+            }
+            Tried::Answered(..) => (None, Refusal::bad_engine(format!("engine {address}"))),
+        };
+        tracing::debug!("{}", refusal.message);
+        if let (Some(trace), Some(leg)) = (trace, turn.leg_id()) {
+            trace.leg_failed(leg, status, &refusal.message);
+        }
+        refusal
+    }
+
     /// Leaves those who failed out of the next choice. Returns whether anybody else is well.
-    fn exclude(&self, asked: &mut Asked, tried: &[EndpointId]) -> bool {
+    pub(super) fn exclude(&self, asked: &mut Asked, tried: &[EndpointId]) -> bool {
         asked.request.excluded = tried.to_vec();
         let endpoints = self.gateway.live.endpoints();
         endpoints.iter().any(|view| view.health == Health::Ready && !tried.contains(&view.id))

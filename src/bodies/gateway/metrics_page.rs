@@ -68,6 +68,8 @@ fn of_requests(page: &mut Page, gateway: &Gateway) {
         ),
         ("gateway_spans_exported_total", "Spans that the collector took", &gateway.spans.exported),
         ("gateway_spans_dropped_total", "Spans that were lost", &gateway.spans.dropped),
+        ("gateway_hedges_total", "Second engines for slow streams", &counts.hedges),
+        ("gateway_hedges_won_total", "Of those, first with a byte", &counts.hedges_won),
         ("gateway_retries_total", "Second tries before the first byte", &counts.retries),
         ("gateway_retries_denied_total", "Second tries beyond the budget", &counts.retries_denied),
         ("gateway_ejections_total", "Engines left alone", &gateway.fleet.ejections),

@@ -26,6 +26,7 @@ mod edit;
 mod fleet;
 mod generate;
 mod headers;
+mod hedge;
 mod keys;
 mod metrics_page;
 mod models;
@@ -48,6 +49,7 @@ pub use config::{
     KeyConfig, Limits, Retries, Timeouts,
 };
 pub use fleet::FleetError;
+pub use hedge::HedgeConfig;
 pub use keys::BadKey;
 pub use peers::PeersConfig;
 pub use reload::{ConfigSource, ReloadError};

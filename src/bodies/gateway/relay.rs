@@ -63,6 +63,8 @@ pub(super) struct Route {
     pub(super) gateway: Arc<Gateway>,
     pub(super) in_flight: InFlight,
     pub(super) trace: Option<Box<Trace>>,
+    /// The first piece, where it was waited for.
+    pub(super) first: Option<Bytes>,
     /// What the tokens of the answer are charged to.
     pub(super) charged: Option<Arc<Allowance>>,
     pub(super) idle: Duration,
@@ -70,7 +72,8 @@ pub(super) struct Route {
 
 impl Relay {
     pub(super) fn new(body: Incoming, is_stream: bool, route: Route) -> Self {
-        let Route { lease, booking, upstream, gateway, in_flight, trace, charged, idle } = route;
+        let Route { lease, booking, upstream, gateway, in_flight, trace, first, charged, idle } =
+            route;
         let mut relay = Self {
             body,
             lease: Some(lease),
@@ -89,6 +92,10 @@ impl Relay {
             timer: None,
             state: State::Before,
         };
+        if let Some(first) = first {
+            relay.pass(&first);
+            relay.ahead = Some(first);
+        }
         if relay.body.is_end_stream() {
             relay.end();
         }
@@ -97,6 +104,9 @@ impl Relay {
 
     /// Waits for the first piece, so that it is known when it came before the head is sent.
     pub(super) async fn wait_for_first(&mut self) {
+        if self.ahead.is_some() {
+            return;
+        }
         let piece = std::future::poll_fn(|context| self.poll(context)).await;
         // Whatever else it came to, polling says so again: it is over then.
         if let Some(Ok(frame)) = piece {

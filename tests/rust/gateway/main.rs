@@ -10,6 +10,7 @@ mod failures;
 mod fuzz_http1;
 mod fuzz_http2;
 mod gateway;
+mod hedging;
 mod hostile;
 mod keys;
 mod looking_after;

@@ -211,6 +211,29 @@ async fn each_try_and_the_time_in_the_queue_have_spans_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_tries_that_race_the_one_that_lost_is_told_from_a_failure() {
+    let (collector, quick) = (Collector::start().await, engine(|_| {}).await);
+    let slow = Hostile::start(Conduct::Hang).await;
+    let trace = collector.trace_to_it();
+    let front = Front::of(&[slow.url(), quick.url()], |config| {
+        trace(config);
+        config.hedge.after_ms = Some(20);
+    })
+    .await;
+    while front.counter("gateway_hedges_won_total").await == 0.0 {
+        let answer = front.caller.complete(&json!({"prompt": "a", "stream": true})).await;
+        assert_eq!(answer.status, 200);
+    }
+    drain(front).await;
+    let spans = collector.spans();
+    let legs = named(&spans, "decode leg");
+    let lost = legs.iter().find(|leg| leg.attributes.contains_key("llmd.cancelled")).unwrap();
+    let won = legs.iter().find(|leg| leg.parent == lost.parent && leg.first_byte_ns.is_some());
+    assert!(lost.start_ns < won.unwrap().start_ns && lost.first_byte_ns.is_none());
+    assert!(spans.iter().all(|span| !span.is_error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_traced_is_up_to_the_client_and_then_to_chance() {
     let (collector, witness) = (Collector::start().await, Witness::start().await);
     let trace = collector.trace_to_it();

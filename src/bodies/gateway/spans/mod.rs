@@ -19,7 +19,7 @@ mod trace;
 pub(super) use context::TRACEPARENT;
 pub(super) use export::export;
 pub use settings::TracingConfig;
-pub(super) use trace::Trace;
+pub(super) use trace::{Leg, Trace};
 
 use otlp::Span;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

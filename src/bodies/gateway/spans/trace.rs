@@ -30,10 +30,24 @@ pub(in crate::gateway) struct Trace {
     root: Span,
     /// Since when a place is sought.
     choosing: Instant,
-    /// The try that is under way.
-    leg: Option<Span>,
+    /// The tries that are under way: one, or two that race.
+    legs: Vec<Span>,
     spans: Vec<Span>,
     is_over: bool,
+}
+
+/// A try's span, as its engine is told of it.
+pub(in crate::gateway) struct Leg(Context);
+
+impl Leg {
+    pub(in crate::gateway) fn id(&self) -> u64 {
+        self.0.span_id
+    }
+
+    /// The `traceparent` that names it.
+    pub(in crate::gateway) fn header(&self) -> HeaderValue {
+        self.0.header()
+    }
 }
 
 impl Trace {
@@ -92,7 +106,7 @@ impl Trace {
             began: (start_ns, came),
             root,
             choosing: came,
-            leg: None,
+            legs: Vec::new(),
             spans: Vec::with_capacity(4),
             is_over: false,
         }))
@@ -165,7 +179,7 @@ impl Trace {
     }
 
     /// A try begins. Returns what the engine is to be told.
-    pub(in crate::gateway) fn leg(&mut self, upstream: &Upstream, attempt: usize) -> HeaderValue {
+    pub(in crate::gateway) fn leg(&mut self, upstream: &Upstream, attempt: usize) -> Leg {
         let now = Instant::now();
         let mut leg = self.child("decode leg", Kind::Client, now, now);
         leg.attributes = vec![
@@ -178,15 +192,30 @@ impl Trace {
             leg.attributes.push(("http.request.resend_count", Value::Whole(resent)));
         }
         let context = Context { trace_id: self.trace_id, span_id: leg.span_id, is_sampled: true };
-        self.leg = Some(leg);
-        context.header()
+        self.legs.push(leg);
+        Leg(context)
+    }
+
+    fn close(&mut self, id: u64) -> Option<&mut Span> {
+        let at = self.legs.iter().position(|leg| leg.span_id == id)?;
+        let mut leg = self.legs.remove(at);
+        leg.end_ns = self.at(Instant::now());
+        self.spans.push(leg);
+        self.spans.last_mut()
+    }
+
+    /// Another try was first.
+    pub(in crate::gateway) fn leg_lost(&mut self, id: u64) {
+        if let Some(leg) = self.close(id) {
+            leg.attributes.push(("llmd.cancelled", text("another engine was first")));
+        }
     }
 
     /// The head of an answer came.
     pub(in crate::gateway) fn answered(&mut self, status: StatusCode) {
         let status = status.as_u16();
         let value = ("http.response.status_code", Value::Whole(status.into()));
-        if let Some(leg) = &mut self.leg {
+        if let Some(leg) = self.legs.last_mut() {
             leg.attributes.push(value.clone());
             if status >= 400 {
                 leg.error = Some(format!("status {status}"));
@@ -200,22 +229,24 @@ impl Trace {
     }
 
     /// A try ended without an answer that is passed on.
-    pub(in crate::gateway) fn leg_failed(&mut self, status: Option<StatusCode>, why: &str) {
-        let now = self.at(Instant::now());
-        if let Some(mut leg) = self.leg.take() {
+    pub(in crate::gateway) fn leg_failed(
+        &mut self,
+        id: u64,
+        status: Option<StatusCode>,
+        why: &str,
+    ) {
+        if let Some(leg) = self.close(id) {
             let status = status.map(|it| Value::Whole(it.as_u16().into()));
             leg.attributes.extend(status.map(|it| ("http.response.status_code", it)));
             leg.error = Some(why.to_owned());
-            leg.end_ns = now;
-            self.spans.push(leg);
         }
     }
 
     /// A piece of the answer came.
     pub(in crate::gateway) fn piece(&mut self) {
-        if self.leg.as_ref().is_some_and(|leg| leg.events.is_empty()) {
+        if self.legs.last().is_some_and(|leg| leg.events.is_empty()) {
             let at = self.at(Instant::now());
-            if let Some(leg) = &mut self.leg {
+            if let Some(leg) = self.legs.last_mut() {
                 leg.events.push(("first byte", at));
             }
         }
@@ -231,7 +262,7 @@ impl Trace {
         let tokens =
             || tokens.into_iter().filter_map(|(name, it)| Some((name, Value::Whole(it?.into()))));
         self.root.attributes.extend(tokens());
-        if let Some(leg) = &mut self.leg {
+        if let Some(leg) = self.legs.last_mut() {
             leg.attributes.extend(tokens());
             leg.error = error.map(str::to_owned).or(leg.error.take());
         }
@@ -256,12 +287,12 @@ impl Drop for Trace {
         let now = self.at(Instant::now());
         if !self.is_over {
             let why = "the client went away";
-            for span in [Some(&mut self.root), self.leg.as_mut()].into_iter().flatten() {
+            for span in std::iter::once(&mut self.root).chain(&mut self.legs) {
                 span.error = Some(why.to_owned());
             }
         }
         self.root.end_ns = now;
-        if let Some(mut leg) = self.leg.take() {
+        for mut leg in std::mem::take(&mut self.legs) {
             leg.end_ns = now;
             self.spans.push(leg);
         }

@@ -7,6 +7,7 @@ use super::booking::Booking;
 use super::config::{GatewayConfig, ms};
 use super::counts::InFlight;
 use super::headers::{self, DP_RANK, EXPLAIN};
+use super::http1::request_head;
 use super::keys::Key;
 use super::pool::{Lease, Unanswered};
 use super::refusal::Refusal;
@@ -15,7 +16,7 @@ use super::settings::Settings;
 use super::upstream::Upstream;
 use super::worker::Worker;
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -30,7 +31,7 @@ use std::time::Instant;
 
 /// What a try at one engine came to.
 enum Tried {
-    Answered(Response<Incoming>, Lease),
+    Answered(Response<()>, Lease),
     /// Nothing of an answer came.
     Failed(Unanswered),
     /// It cannot take requests now, and said so.
@@ -172,11 +173,10 @@ impl Worker {
             Err(why) => return Tried::Failed(why),
         };
         loop {
-            let request = match to_engine(upstream, booking, head, body) {
-                Ok(request) => request,
-                Err(error) => return Tried::Failed(Unanswered::Connect(error.to_string())),
-            };
-            let answer = lease.send(request).await_within(ms(timeouts.first_byte_ms)).await;
+            let answer = lease
+                .send(head_to_engine(upstream, booking, head, body.len()), body.clone())
+                .await_within(ms(timeouts.first_byte_ms))
+                .await;
             match answer {
                 Some(Ok(answer)) => {
                     let status = answer.status();
@@ -250,34 +250,33 @@ async fn read_body(mut body: Incoming, config: &GatewayConfig) -> Result<Bytes, 
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// The request to an engine.
-fn to_engine(
+/// The head of the request to an engine.
+fn head_to_engine(
     upstream: &Upstream,
     booking: &Booking,
     head: &Parts,
-    body: &Bytes,
-) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let root = PathAndQuery::from_static("/");
-    let path = head.uri.path_and_query().unwrap_or(&root);
-    let mut request = Request::new(Full::new(body.clone()));
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = upstream.target(path)?;
-    let mut headers = head.headers.clone();
-    headers.insert(hyper::header::HOST, upstream.authority.clone());
-    if booking.spec().dp_rank > 0 {
-        headers.insert(DP_RANK, HeaderValue::from(booking.spec().dp_rank));
-    }
-    *request.headers_mut() = headers;
-    Ok(request)
+    body_bytes: usize,
+) -> Bytes {
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rank = booking.spec().dp_rank;
+    let rank = (rank > 0).then(|| (DP_RANK, HeaderValue::from(rank)));
+    request_head(
+        &head.method,
+        [upstream.prefix(), path],
+        &upstream.authority,
+        &head.headers,
+        rank.as_slice(),
+        body_bytes,
+    )
 }
 
 /// The answer to the client. Where it is to be explained, `came` is when the request did.
 async fn relayed(
-    response: Response<Incoming>,
+    response: Response<()>,
     route: Route,
     came: Option<Instant>,
 ) -> Response<AnswerBody> {
-    let (mut head, body) = response.into_parts();
+    let (mut head, ()) = response.into_parts();
     let is_stream = head
         .headers
         .get(CONTENT_TYPE)
@@ -285,13 +284,13 @@ async fn relayed(
     headers::towards_client(&mut head.headers);
     if let Some(came) = came {
         explain(&mut head.headers, &route.booking);
-        let mut relay = Relay::new(body, is_stream, route);
+        let mut relay = Relay::new(is_stream, route);
         relay.wait_for_first().await;
         let ttft_ms = came.elapsed().as_secs_f64() * 1e3;
         insert(&mut head.headers, "x-llmd-ttft-ms", &format!("{ttft_ms:.1}"));
         return Response::from_parts(head, AnswerBody::Relay(Box::new(relay)));
     }
-    let relay = Relay::new(body, is_stream, route);
+    let relay = Relay::new(is_stream, route);
     Response::from_parts(head, AnswerBody::Relay(Box::new(relay)))
 }
 

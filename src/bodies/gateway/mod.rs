@@ -24,6 +24,7 @@ mod edit;
 mod fleet;
 mod generate;
 mod headers;
+mod http1;
 mod keys;
 mod metrics_page;
 mod models;

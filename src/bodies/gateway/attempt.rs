@@ -3,25 +3,24 @@
 use super::booking::Booking;
 use super::config::ms;
 use super::headers::DP_RANK;
+use super::http1::request_head;
 use super::pool::{Lease, Unanswered};
 use super::settings::Settings;
 use super::spans::{Leg, TRACEPARENT, Trace};
 use super::upstream::Upstream;
 use super::worker::Worker;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a try at one engine came to.
 pub(super) enum Tried {
     /// With the first piece of the body, where that was waited for.
-    Answered(Response<Incoming>, Lease, Option<Bytes>),
+    Answered(Response<()>, Lease, Option<Bytes>),
     /// Nothing of an answer came.
     Failed(Unanswered),
     /// It cannot take requests now, and said so.
@@ -70,12 +69,8 @@ impl Worker {
             Err(why) => return Tried::Failed(why),
         };
         loop {
-            let request = match to_engine(turn, head) {
-                Ok(request) => request,
-                Err(error) => return Tried::Failed(Unanswered::Connect(error.to_string())),
-            };
-            let answer =
-                tokio::time::timeout(ms(timeouts.first_byte_ms), lease.send(request)).await;
+            let sent = lease.send(head_to_engine(turn, head), turn.body.clone());
+            let answer = tokio::time::timeout(ms(timeouts.first_byte_ms), sent).await;
             match answer {
                 Ok(Ok(answer)) => {
                     let status = answer.status();
@@ -99,22 +94,20 @@ impl Worker {
     }
 }
 
-/// The request to an engine.
-fn to_engine(turn: &Turn, head: &Parts) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let root = PathAndQuery::from_static("/");
-    let path = head.uri.path_and_query().unwrap_or(&root);
-    let mut request = Request::new(Full::new(turn.body.clone()));
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = turn.upstream.target(path)?;
-    let mut headers = head.headers.clone();
-    headers.insert(hyper::header::HOST, turn.upstream.authority.clone());
-    let dp_rank = turn.booking.spec().dp_rank;
-    if dp_rank > 0 {
-        headers.insert(DP_RANK, HeaderValue::from(dp_rank));
-    }
-    if let Some(leg) = &turn.leg {
-        headers.insert(TRACEPARENT, leg.header());
-    }
-    *request.headers_mut() = headers;
-    Ok(request)
+/// The head of the request to an engine.
+fn head_to_engine(turn: &Turn, head: &Parts) -> Bytes {
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rank = turn.booking.spec().dp_rank;
+    let rank = (rank > 0).then(|| (DP_RANK, HeaderValue::from(rank)));
+    let parent = turn.leg.as_ref().map(|leg| (TRACEPARENT, leg.header()));
+    let ours: Vec<_> = rank.into_iter().chain(parent).collect();
+    let upstream = &turn.upstream;
+    request_head(
+        &head.method,
+        [upstream.prefix(), path],
+        &upstream.authority,
+        &head.headers,
+        &ours,
+        turn.body.len(),
+    )
 }

@@ -218,11 +218,11 @@ impl Worker {
 
 /// The answer to the client. Where it is to be explained, `came` is when the request did.
 async fn relayed(
-    response: Response<Incoming>,
+    response: Response<()>,
     route: Route,
     came: Option<Instant>,
 ) -> Response<AnswerBody> {
-    let (mut head, body) = response.into_parts();
+    let (mut head, ()) = response.into_parts();
     let is_stream = head
         .headers
         .get(CONTENT_TYPE)
@@ -230,13 +230,13 @@ async fn relayed(
     headers::towards_client(&mut head.headers);
     if let Some(came) = came {
         explain(&mut head.headers, &route.booking);
-        let mut relay = Relay::new(body, is_stream, route);
+        let mut relay = Relay::new(is_stream, route);
         relay.wait_for_first().await;
         let ttft_ms = came.elapsed().as_secs_f64() * 1e3;
         insert(&mut head.headers, "x-llmd-ttft-ms", &format!("{ttft_ms:.1}"));
         return Response::from_parts(head, AnswerBody::Relay(Box::new(relay)));
     }
-    let relay = Relay::new(body, is_stream, route);
+    let relay = Relay::new(is_stream, route);
     Response::from_parts(head, AnswerBody::Relay(Box::new(relay)))
 }
 

@@ -16,11 +16,10 @@ use super::settings::Settings;
 use super::spans::Trace;
 use super::worker::Worker;
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Body;
 use hyper::http::request::Parts;
 use llmd_brain::EndpointId;
 use serde::{Deserialize, Serialize};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -142,10 +141,10 @@ impl Worker {
     async fn to_first_byte(&self, settings: &Settings, turn: Turn, head: &Parts) -> (Turn, Tried) {
         let first_byte_ms = settings.config.timeouts.first_byte_ms;
         let tried = match self.attempt(settings, &turn, head).await {
-            Tried::Answered(mut answer, lease, _) if !answer.body().is_end_stream() => {
-                let first = answer.body_mut().frame();
+            Tried::Answered(answer, mut lease, _) if !lease.is_over() => {
+                let first = poll_fn(|context| lease.poll_piece(context));
                 match tokio::time::timeout(ms(first_byte_ms), first).await {
-                    Ok(Some(Ok(frame))) => Tried::Answered(answer, lease, frame.into_data().ok()),
+                    Ok(Some(Ok(piece))) => Tried::Answered(answer, lease, Some(piece)),
                     Ok(None) => Tried::Answered(answer, lease, None),
                     Ok(Some(Err(error))) => Tried::Failed(Unanswered::Broken(error.to_string())),
                     Err(_) => Tried::Failed(Unanswered::Silent(first_byte_ms)),

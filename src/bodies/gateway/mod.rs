@@ -27,6 +27,7 @@ mod fleet;
 mod generate;
 mod headers;
 mod hedge;
+mod http1;
 mod keys;
 mod metrics_page;
 mod models;

@@ -15,7 +15,7 @@ use super::spans::Trace;
 use super::tally::Tally;
 use super::upstream::Upstream;
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,7 +28,6 @@ const TOKENS_BETWEEN_REPORTS: u32 = 32;
 
 /// An answer under way.
 pub(super) struct Relay {
-    body: Incoming,
     lease: Option<Lease>,
     booking: Option<Booking>,
     upstream: Arc<Upstream>,
@@ -71,11 +70,10 @@ pub(super) struct Route {
 }
 
 impl Relay {
-    pub(super) fn new(body: Incoming, is_stream: bool, route: Route) -> Self {
+    pub(super) fn new(is_stream: bool, route: Route) -> Self {
         let Route { lease, booking, upstream, gateway, in_flight, trace, first, charged, idle } =
             route;
         let mut relay = Self {
-            body,
             lease: Some(lease),
             booking: Some(booking),
             upstream,
@@ -96,9 +94,7 @@ impl Relay {
             relay.pass(&first);
             relay.ahead = Some(first);
         }
-        if relay.body.is_end_stream() {
-            relay.end();
-        }
+        relay.end_if_over();
         relay
     }
 
@@ -120,7 +116,7 @@ impl Relay {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.as_ref().map_or(0, |it| it.len() as u64);
-        match self.body.size_hint().exact() {
+        match self.lease.as_ref().map_or(Some(0), Lease::left) {
             Some(left) => SizeHint::with_exact(left + ahead),
             None => SizeHint::default(),
         }
@@ -133,18 +129,12 @@ impl Relay {
         if let Some(ahead) = self.ahead.take() {
             return Poll::Ready(Some(Ok(Frame::data(ahead))));
         }
-        if self.state == State::Over {
-            return Poll::Ready(None);
-        }
-        match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(piece) = frame.data_ref() {
-                    self.pass(piece);
-                }
-                if self.body.is_end_stream() {
-                    self.end();
-                }
-                Poll::Ready(Some(Ok(frame)))
+        let Some(lease) = self.lease.as_mut() else { return Poll::Ready(None) };
+        match lease.poll_piece(context) {
+            Poll::Ready(Some(Ok(piece))) => {
+                self.pass(&piece);
+                self.end_if_over();
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Poll::Ready(None) => {
                 self.end();
@@ -191,6 +181,12 @@ impl Relay {
         if events >= self.reported_tokens + TOKENS_BETWEEN_REPORTS {
             self.reported_tokens = events;
             booking.progress(events);
+        }
+    }
+
+    fn end_if_over(&mut self) {
+        if self.lease.as_ref().is_some_and(Lease::is_over) {
+            self.end();
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod bad_requests;
 mod certificates;
+mod chaos;
 mod clients;
 mod failures;
 mod fuzz_http1;

@@ -70,6 +70,8 @@ impl Trace {
             head.headers.insert(TRACEPARENT, context.header());
             return None;
         }
+        // Each try has its own.
+        head.headers.remove(TRACEPARENT);
         let states = head.headers.get_all(TRACESTATE).iter().filter_map(|it| it.to_str().ok());
         let state = states.collect::<Vec<_>>().join(",");
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();

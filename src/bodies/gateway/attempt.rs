@@ -19,12 +19,20 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// What a try at one engine came to.
 pub(super) enum Tried {
-    /// With the first piece of the body, where that was waited for.
-    Answered(Response<()>, Lease, Option<Bytes>),
+    Answered(Response<()>, Lease),
     /// Nothing of an answer came.
     Failed(Unanswered),
     /// It cannot take requests now, and said so.
     Declined(StatusCode),
+}
+
+impl Tried {
+    /// Whether it may win over an engine that is still at work: an error of the engine's own may not.
+    pub(super) fn is_worth_winning(&self) -> bool {
+        let Self::Answered(answer, ..) = self else { return false };
+        let status = answer.status();
+        !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+    }
 }
 
 /// A request and the engine that is to answer it.
@@ -33,6 +41,8 @@ pub(super) struct Turn {
     pub(super) upstream: Arc<Upstream>,
     /// The body as this engine gets it.
     body: Bytes,
+    /// The first piece of the answer, where that was waited for.
+    pub(super) first: Option<Bytes>,
     /// The span of this try.
     leg: Option<Leg>,
 }
@@ -50,7 +60,7 @@ impl Turn {
             trace.placed(&booking, &settings.config);
             trace.leg(&upstream, attempt)
         });
-        Self { booking, upstream, body, leg }
+        Self { booking, upstream, body, first: None, leg }
     }
 
     pub(super) fn leg_id(&self) -> Option<u64> {
@@ -78,7 +88,7 @@ impl Worker {
                         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
                             Tried::Declined(status)
                         }
-                        _ => Tried::Answered(answer, lease, None),
+                        _ => Tried::Answered(answer, lease),
                     };
                 }
                 Ok(Err(_)) if lease.is_reused() => {

@@ -115,11 +115,11 @@ impl Worker {
                 (turn, came_to)
             };
             let refusal = match came_to {
-                Tried::Answered(response, lease, first) => {
+                Tried::Answered(response, lease) => {
                     if let Some(trace) = trace {
                         trace.answered(response.status());
                     }
-                    let Turn { booking, upstream, .. } = turn;
+                    let Turn { booking, upstream, first, .. } = turn;
                     let route = Route {
                         first,
                         lease,
@@ -194,18 +194,20 @@ impl Worker {
                 };
                 (None, refusal)
             }
-            Tried::Declined(status) => {
-                turn.upstream.counts.failures.fetch_add(1, Relaxed);
-                let message = format!("engine {address} answered {status}");
-                (Some(*status), Refusal::unavailable(message))
-            }
-            Tried::Answered(..) => (None, Refusal::bad_engine(format!("engine {address}"))),
+            Tried::Declined(status) => self.declined(turn, *status),
+            Tried::Answered(answer, ..) => self.declined(turn, answer.status()),
         };
         tracing::debug!("{}", refusal.message);
         if let (Some(trace), Some(leg)) = (trace, turn.leg_id()) {
             trace.leg_failed(leg, status, &refusal.message);
         }
         refusal
+    }
+
+    fn declined(&self, turn: &Turn, status: StatusCode) -> (Option<StatusCode>, Refusal) {
+        turn.upstream.counts.failures.fetch_add(1, Relaxed);
+        let message = format!("engine {} answered {status}", turn.upstream.address);
+        (Some(status), Refusal::unavailable(message))
     }
 
     /// Leaves those who failed out of the next choice. Returns whether anybody else is well.

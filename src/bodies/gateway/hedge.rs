@@ -96,7 +96,7 @@ impl Worker {
             ended = following.as_mut() => (ended, true, leading, first_leg),
         };
         let (turn, tried) = ended;
-        if !matches!(tried, Tried::Answered(..)) {
+        if !tried.is_worth_winning() {
             // It is out of the race, and what the other comes to counts.
             self.failed(&turn, &tried, trace);
             drop(turn);
@@ -138,14 +138,22 @@ impl Worker {
     }
 
     /// A try, and the first byte of its answer.
-    async fn to_first_byte(&self, settings: &Settings, turn: Turn, head: &Parts) -> (Turn, Tried) {
+    async fn to_first_byte(
+        &self,
+        settings: &Settings,
+        mut turn: Turn,
+        head: &Parts,
+    ) -> (Turn, Tried) {
         let first_byte_ms = settings.config.timeouts.first_byte_ms;
         let tried = match self.attempt(settings, &turn, head).await {
-            Tried::Answered(answer, mut lease, _) if !lease.is_over() => {
+            Tried::Answered(answer, mut lease) if !lease.is_over() => {
                 let first = poll_fn(|context| lease.poll_piece(context));
                 match tokio::time::timeout(ms(first_byte_ms), first).await {
-                    Ok(Some(Ok(piece))) => Tried::Answered(answer, lease, Some(piece)),
-                    Ok(None) => Tried::Answered(answer, lease, None),
+                    Ok(Some(Ok(piece))) => {
+                        turn.first = Some(piece);
+                        Tried::Answered(answer, lease)
+                    }
+                    Ok(None) => Tried::Answered(answer, lease),
                     Ok(Some(Err(error))) => Tried::Failed(Unanswered::Broken(error.to_string())),
                     Err(_) => Tried::Failed(Unanswered::Silent(first_byte_ms)),
                 }

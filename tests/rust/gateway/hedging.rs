@@ -67,6 +67,24 @@ async fn both_engines_are_booked_and_a_failure_of_one_leaves_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_the_second_does_not_win_over_a_first_that_is_at_work() {
+    // A token takes it some tenths of a second.
+    let (slow, broken) =
+        (engine(|config| config.speed = 0.05).await, Hostile::start(Conduct::Broken).await);
+    let front =
+        Front::of(&[slow.url(), broken.url()], |config| config.hedge.after_ms = Some(20)).await;
+    let mut statuses = Vec::new();
+    while front.counter("gateway_hedges_total").await == 0.0 && statuses.len() < 100 {
+        let body = json!({"prompt": [statuses.len()], "max_tokens": 1, "stream": true});
+        statuses.push(front.caller.complete(&body).await.status.as_u16());
+    }
+    // Those before met the broken one first, which is theirs.
+    assert_eq!(statuses.pop(), Some(200));
+    assert!(statuses.iter().all(|status| *status == 500), "{statuses:?}");
+    assert_eq!(front.counter("gateway_hedges_won_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_streams_without_a_byte_are_hedged_and_only_within_the_budget() {
     let hanging = [Hostile::start(Conduct::Hang).await, Hostile::start(Conduct::Hang).await];
     let urls: Vec<String> = hanging.iter().map(Hostile::url).collect();

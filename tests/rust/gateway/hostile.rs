@@ -24,6 +24,8 @@ pub enum Conduct {
     Stall,
     /// Says that it cannot now.
     Unavailable,
+    /// Says that it is broken.
+    Broken,
     /// Sends events without end, as fast as they are taken.
     Flood,
 }
@@ -117,6 +119,7 @@ async fn serve(
             Conduct::Unavailable => {
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned()
             }
+            Conduct::Broken => "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_owned(),
             Conduct::Flood => begin.to_owned(),
         };
         if matches!(conduct, Conduct::Well | Conduct::CutOff | Conduct::Stall) {

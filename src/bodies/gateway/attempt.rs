@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a try at one engine came to.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and moved twice")]
 pub(super) enum Tried {
     Answered(Response<()>, Lease),
     /// Nothing of an answer came.

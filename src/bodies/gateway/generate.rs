@@ -194,8 +194,8 @@ impl Worker {
                 };
                 (None, refusal)
             }
-            Tried::Declined(status) => self.declined(turn, *status),
-            Tried::Answered(answer, ..) => self.declined(turn, answer.status()),
+            Tried::Declined(status) => declined(turn, *status),
+            Tried::Answered(answer, ..) => declined(turn, answer.status()),
         };
         tracing::debug!("{}", refusal.message);
         if let (Some(trace), Some(leg)) = (trace, turn.leg_id()) {
@@ -204,18 +204,19 @@ impl Worker {
         refusal
     }
 
-    fn declined(&self, turn: &Turn, status: StatusCode) -> (Option<StatusCode>, Refusal) {
-        turn.upstream.counts.failures.fetch_add(1, Relaxed);
-        let message = format!("engine {} answered {status}", turn.upstream.address);
-        (Some(status), Refusal::unavailable(message))
-    }
-
     /// Leaves those who failed out of the next choice. Returns whether anybody else is well.
     pub(super) fn exclude(&self, asked: &mut Asked, tried: &[EndpointId]) -> bool {
         asked.request.excluded = tried.to_vec();
         let endpoints = self.gateway.live.endpoints();
         endpoints.iter().any(|view| view.health == Health::Ready && !tried.contains(&view.id))
     }
+}
+
+/// What an engine that answered by an error comes to.
+fn declined(turn: &Turn, status: StatusCode) -> (Option<StatusCode>, Refusal) {
+    turn.upstream.counts.failures.fetch_add(1, Relaxed);
+    let message = format!("engine {} answered {status}", turn.upstream.address);
+    (Some(status), Refusal::unavailable(message))
 }
 
 /// The answer to the client. Where it is to be explained, `came` is when the request did.

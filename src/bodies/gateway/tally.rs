@@ -1,6 +1,14 @@
 //! How much of an answer has gone by: tokens, as its events or its `usage` tell.
 
-use memchr::memmem;
+use memchr::memmem::{Finder, FinderRev};
+use std::sync::LazyLock;
+
+const COMPLETION: &[u8] = b"\"completion_tokens\":";
+const PROMPT: &[u8] = b"\"prompt_tokens\":";
+// Made once: making one costs as much as searching an event with it.
+static EVENTS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"data: {"));
+static COMPLETIONS: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(COMPLETION));
+static PROMPTS: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(PROMPT));
 
 /// What has been seen of one answer.
 #[derive(Debug, Default)]
@@ -18,14 +26,13 @@ impl Tally {
     /// begins; where a split hides it, it is one token less in an estimate.
     pub(super) fn take(&mut self, piece: &[u8], is_stream: bool) {
         if is_stream {
-            self.events += u32::try_from(memmem::find_iter(piece, b"data: {").count()).unwrap_or(0);
+            self.events += u32::try_from(EVENTS.find_iter(piece).count()).unwrap_or(0);
         }
         // Of several the last counts: some engines tell it with every event.
-        if let Some(at) = memmem::rfind(piece, b"\"completion_tokens\":") {
-            self.usage = number(&piece[at + b"\"completion_tokens\":".len()..]).or(self.usage);
-            if let Some(at) = memmem::rfind(piece, b"\"prompt_tokens\":") {
-                let told = number(&piece[at + b"\"prompt_tokens\":".len()..]);
-                self.prompt_tokens = told.or(self.prompt_tokens);
+        if let Some(at) = COMPLETIONS.rfind(piece) {
+            self.usage = number(&piece[at + COMPLETION.len()..]).or(self.usage);
+            if let Some(at) = PROMPTS.rfind(piece) {
+                self.prompt_tokens = number(&piece[at + PROMPT.len()..]).or(self.prompt_tokens);
             }
         }
     }

@@ -81,6 +81,7 @@ soak: develop
 	LLMD_HELGRIND_HISTORIES=5000 $(MAKE) --no-print-directory helgrind
 	LLMD_HISTORIES=1000000 LLMD_OPERATIONS=10000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
 	$(BIN)/pytest -q tests/python tests/faults
+	LLMD_SOAK_S=3600 $(BIN)/pytest -q tests/python/test_gateway_soak.py
 	$(MAKE) --no-print-directory ray-older
 
 # What we have for Ray, beside the oldest Ray that it is for, in an environment of its own.

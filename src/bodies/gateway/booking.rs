@@ -2,7 +2,7 @@
 //! that the answer ended.
 
 use super::asked::Asked;
-use super::recent::{Fate, Ring, Trace};
+use super::recent::{Fate, Kept, Ring};
 use super::refusal::Refusal;
 use crate::router::{LiveRouter, Outcome, Placed, Placement, RouterError, Scratch};
 use hyper::StatusCode;
@@ -22,7 +22,9 @@ thread_local! {
 pub(super) struct Booking {
     live: Arc<LiveRouter>,
     placed: Placed,
-    trace: Trace,
+    kept: Kept,
+    /// From when until when it was held.
+    held: Option<(Instant, Instant)>,
     is_over: bool,
 }
 
@@ -40,13 +42,20 @@ impl Booking {
                 .map_err(|error| Refusal::invalid("invalid_prompt", error.to_string()))?;
             live.place(request, &[], scratch).map_err(|error| refused(&error))
         })?;
+        let mut held = None;
         let placed = match placement {
             Placement::Placed(placed) => placed,
-            Placement::Held(ticket) => Self::wait(live, ticket).await?,
+            Placement::Held(ticket) => {
+                let since = Instant::now();
+                let placed = Self::wait(live, ticket).await?;
+                held = Some((since, Instant::now()));
+                placed
+            }
         };
         let model = asked.read.model.as_deref().unwrap_or(&asked.request.model);
-        let trace = ring.keep(&placed.decision, &placed.spec, &asked.request, model, came);
-        Ok(Self { live: Arc::clone(live), placed, trace, is_over: false })
+        let kept = ring.keep(&placed.decision, &placed.spec, &asked.request, model, came);
+        let live = Arc::clone(live);
+        Ok(Self { live, placed, kept, held, is_over: false })
     }
 
     async fn wait(live: &Arc<LiveRouter>, ticket: Ticket) -> Result<Placed, Refusal> {
@@ -62,6 +71,11 @@ impl Booking {
         }
     }
 
+    /// From when until when the request was held, if it was.
+    pub(super) fn held(&self) -> Option<(Instant, Instant)> {
+        self.held
+    }
+
     pub(super) fn decision(&self) -> &Decision {
         &self.placed.decision
     }
@@ -72,11 +86,11 @@ impl Booking {
 
     /// The engine's answer began.
     pub(super) fn answered(&self, status: StatusCode) {
-        self.trace.answered(status.as_u16());
+        self.kept.answered(status.as_u16());
     }
 
     pub(super) fn first_token(&self) {
-        self.trace.first_token();
+        self.kept.first_token();
         self.live.first_token(self.placed.decision.reservation);
     }
 
@@ -88,7 +102,7 @@ impl Booking {
     /// to have had by now.
     pub(super) fn finish(mut self, output_tokens: Option<u32>) {
         self.is_over = true;
-        self.trace.ended(Fate::Answered, output_tokens);
+        self.kept.ended(Fate::Answered, output_tokens);
         let reservation = self.placed.decision.reservation;
         let tokens = output_tokens
             .unwrap_or_else(|| self.live.brain().generated_by(self.live.now(), reservation));
@@ -96,21 +110,21 @@ impl Booking {
     }
 
     /// The engine failed, or declined.
-    pub(super) fn fail(mut self) {
-        self.is_over = true;
-        self.cancel(Fate::Failed);
+    pub(super) fn failed(&self) {
+        self.kept.ended(Fate::Failed, None);
     }
 
-    fn cancel(&self, fate: Fate) {
-        self.trace.ended(fate, None);
-        self.live.cancel(&self.placed.decision);
+    /// Where it is kept among the last decisions.
+    pub(super) fn kept(&self) -> Kept {
+        self.kept.clone()
     }
 }
 
 impl Drop for Booking {
     fn drop(&mut self) {
         if !self.is_over {
-            self.cancel(Fate::Left);
+            self.kept.ended(Fate::Left, None);
+            self.live.cancel(&self.placed.decision);
         }
     }
 }

@@ -1,25 +1,20 @@
 //! How many second tries there may be: a share of the requests, so that a fleet which fails is not
 //! asked twice as much as one that does not.
 
-use super::config::Retries;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Retries left, in hundredths.
+/// Second tries left, in hundredths.
 #[derive(Debug)]
-pub(super) struct RetryBudget {
+pub(super) struct Budget {
     hundredths: AtomicU64,
     per_request: u64,
     most: u64,
 }
 
-impl RetryBudget {
-    pub(super) fn new(config: &Retries) -> Self {
-        let most = u64::from(config.budget_burst) * 100;
-        Self {
-            hundredths: AtomicU64::new(most),
-            per_request: u64::from(config.budget_percent),
-            most,
-        }
+impl Budget {
+    pub(super) fn new(percent: u32, burst: u32) -> Self {
+        let most = u64::from(burst) * 100;
+        Self { hundredths: AtomicU64::new(most), per_request: u64::from(percent), most }
     }
 
     /// A request came.
@@ -43,8 +38,7 @@ mod tests {
 
     #[test]
     fn retries_are_a_share_of_requests_after_the_burst() {
-        let config = Retries { budget_percent: 20, budget_burst: 3, ..Retries::default() };
-        let budget = RetryBudget::new(&config);
+        let budget = Budget::new(20, 3);
         assert_eq!((0..10).filter(|_| budget.spend()).count(), 3);
         for _ in 0..10 {
             budget.earn();

@@ -1,8 +1,7 @@
-//! The body of a client's request, read to its end.
+//! The body of a client's request.
 
 use super::config::{GatewayConfig, ms};
 use super::refusal::Refusal;
-use super::within::Within;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::StatusCode;
@@ -22,14 +21,14 @@ pub(super) async fn read_body(
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while !body.is_end_stream() {
-        let frame = match body.frame().await_within(timeout).await {
-            Some(Some(Ok(frame))) => frame,
-            Some(None) => break,
-            Some(Some(Err(error))) => {
+        let frame = match tokio::time::timeout(timeout, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
                 let message = format!("the body of the request broke off: {error}");
                 return Err(Refusal::invalid("incomplete_body", message));
             }
-            None => {
+            Err(_) => {
                 let message =
                     "the body of the request did not come in time (timeouts.client_body_ms)";
                 let (kind, code) = ("invalid_request_error", "body_timeout");

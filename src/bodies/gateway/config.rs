@@ -1,6 +1,8 @@
 //! The settings of a gateway: one tree, from a file, from Python or from the command line.
 
+use super::hedge::HedgeConfig;
 use super::peers::PeersConfig;
+use super::spans::TracingConfig;
 use crate::router::{ConfigError, RouterConfig, from_value};
 use crate::tls::{ClientTlsConfig, ServerTlsConfig};
 use crate::zmtp::Endpoint;
@@ -37,6 +39,8 @@ pub struct GatewayConfig {
     pub timeouts: Timeouts,
     /// Second tries before the first byte of an answer.
     pub retries: Retries,
+    /// Second engines for streams whose first is slow.
+    pub hedge: HedgeConfig,
     /// Which engines are left alone for a while.
     pub health: HealthConfig,
     /// Folders of tokenizers, by model: prompts that come as text are then known by the engine's own
@@ -46,6 +50,8 @@ pub struct GatewayConfig {
     pub auth: AuthConfig,
     /// Where the gateway is looked after.
     pub admin: AdminConfig,
+    /// Where it is told what became of requests.
+    pub tracing: TracingConfig,
     /// How long a request may be held that does not say so itself, in milliseconds.
     pub hold_ms: u64,
     /// How long answers under way may take to end once the gateway is told to stop, in milliseconds.
@@ -66,10 +72,12 @@ impl Default for GatewayConfig {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
+            hedge: HedgeConfig::default(),
             health: HealthConfig::default(),
             tokenizers: BTreeMap::new(),
             auth: AuthConfig::default(),
             admin: AdminConfig::default(),
+            tracing: TracingConfig::default(),
             hold_ms: 30_000,
             drain_ms: 600_000,
         }
@@ -295,6 +303,9 @@ impl GatewayConfig {
         }
         if self.health.max_ejected_percent > 100 {
             return wrong("health.max_ejected_percent", "give at most 100");
+        }
+        if let Err((key, remedy)) = self.tracing.check() {
+            return wrong(&format!("tracing.{key}"), remedy);
         }
         if self.discovery.interval_ms == 0 {
             return wrong("discovery.interval_ms", "0: give 1 or more");

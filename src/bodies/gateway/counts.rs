@@ -24,6 +24,10 @@ pub(super) struct Counts {
     pub(super) failed_handshakes: AtomicU64,
     /// Connections that were closed because no request came on them.
     pub(super) silent_connections: AtomicU64,
+    /// Second engines for streams whose first was slow.
+    pub(super) hedges: AtomicU64,
+    /// Of those, which were first.
+    pub(super) hedges_won: AtomicU64,
     /// Second tries.
     pub(super) retries: AtomicU64,
     /// Second tries that the budget did not allow.

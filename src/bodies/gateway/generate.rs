@@ -2,26 +2,24 @@
 //! first byte, and relayed.
 
 use super::asked::Asked;
+use super::attempt::{Tried, Turn};
 use super::body::AnswerBody;
 use super::booking::Booking;
 use super::client_body::read_body;
 use super::config::ms;
 use super::counts::InFlight;
-use super::headers::{self, DP_RANK, EXPLAIN};
+use super::headers::{self, EXPLAIN};
+use super::hedge::Hedged;
 use super::keys::Key;
-use super::pool::{Lease, Unanswered};
+use super::pool::Unanswered;
 use super::refusal::Refusal;
 use super::relay::{Relay, Route};
 use super::settings::Settings;
-use super::upstream::Upstream;
-use super::within::Within;
+use super::spans::Trace;
 use super::worker::Worker;
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode};
 use llmd_brain::EndpointId;
 use llmd_brain::fleet::Health;
@@ -30,15 +28,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-/// What a try at one engine came to.
-enum Tried {
-    Answered(Response<Incoming>, Lease),
-    /// Nothing of an answer came.
-    Failed(Unanswered),
-    /// It cannot take requests now, and said so.
-    Declined(StatusCode),
-}
-
 impl Worker {
     /// Answers a request by an engine.
     pub(super) async fn generate(
@@ -46,16 +35,35 @@ impl Worker {
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let came = Instant::now();
-        let in_flight = InFlight::of(&self.gateway);
         let settings = self.gateway.settings();
         let (mut head, body) = request.into_parts();
+        let mut trace = Trace::begin(&self.gateway, &settings.config.tracing, &mut head, came);
+        let answered = self.answer_by_engine(&settings, head, body, came, &mut trace).await;
+        if let (Err(refusal), Some(trace)) = (&answered, trace) {
+            trace.refused(refusal);
+        }
+        answered
+    }
+
+    async fn answer_by_engine(
+        self: &Arc<Self>,
+        settings: &Settings,
+        mut head: Parts,
+        body: Incoming,
+        came: Instant,
+        trace: &mut Option<Box<Trace>>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        let in_flight = InFlight::of(&self.gateway);
         // Before the body: a stranger's is not read.
         let key = settings.keys.identify(&head.headers)?;
         let body = read_body(body, &settings.config).await?;
         let find = |name: &str| self.gateway.fleet.find(name);
         let is_alias = |name: &str| self.gateway.live.is_alias(name);
         let mut asked = Asked::read(&head.headers, &body, find, is_alias, settings.config.hold_ms)?;
-        self.admit(&settings, key.as_deref(), &mut asked)?;
+        self.admit(settings, key.as_deref(), &mut asked)?;
+        if let Some(trace) = trace {
+            trace.asked(&asked);
+        }
         // After that: who has used up what they may have costs no tokenizer's time.
         settings.tokenizers.encode(&mut asked, &body).await;
         let is_explained = head.headers.get(EXPLAIN).is_some_and(|it| it == "1");
@@ -66,6 +74,9 @@ impl Worker {
         settings.budget.earn();
         let mut tried: Vec<EndpointId> = Vec::new();
         loop {
+            if let Some(trace) = trace {
+                trace.choosing();
+            }
             let booking = match Booking::make(&self.gateway.live, &self.recent, &mut asked).await {
                 Ok(booking) => booking,
                 // Those who are left cannot take it: what the last one said counts.
@@ -85,49 +96,52 @@ impl Worker {
                 }
             };
             tried.push(booking.decision().endpoint);
-            let may_retry = tried.len() < settings.config.retries.max_attempts as usize;
+            let may_retry =
+                |tried: &[EndpointId]| tried.len() < settings.config.retries.max_attempts as usize;
             let Some(upstream) = self.gateway.fleet.upstream(booking.spec()) else {
                 // It left the configuration a moment ago.
-                booking.fail();
-                if may_retry && self.exclude(&mut asked, &tried) {
+                booking.failed();
+                if may_retry(&tried) && self.exclude(&mut asked, &tried) {
                     continue;
                 }
                 return Err(Refusal::unavailable("the engine has left the fleet"));
             };
-            let body = asked.body_for_engine(&body);
-            let came_to = self.attempt(&settings, &upstream, &booking, &head, &body).await;
+            let sent = asked.body_for_engine(&body);
+            let turn = Turn::new(booking, upstream, sent, tried.len(), settings, trace);
+            let (turn, came_to) = if asked.read.is_stream && settings.config.hedge.is_on() {
+                let (head, body, asked, tried) = (&head, &body, &mut asked, &mut tried);
+                self.hedged(turn, Hedged { settings, head, body, asked, tried, trace }).await
+            } else {
+                let came_to = self.attempt(settings, &turn, &head).await;
+                (turn, came_to)
+            };
             let refusal = match came_to {
                 Tried::Answered(response, lease) => {
+                    if let Some(trace) = trace {
+                        trace.answered(response.status());
+                    }
+                    let Turn { booking, upstream, first, .. } = turn;
                     let route = Route {
+                        first,
                         lease,
                         booking,
                         upstream,
                         charged: key.and_then(|it| it.tokens()),
                         in_flight,
+                        trace: trace.take(),
                         gateway: Arc::clone(&self.gateway),
                         idle: ms(settings.config.timeouts.idle_ms),
                     };
                     return Ok(relayed(response, route, is_explained.then_some(came)).await);
                 }
-                Tried::Failed(why) => {
-                    self.gateway.fleet.failed(&upstream);
-                    let message = format!("engine {} {why}", upstream.address);
-                    tracing::debug!("{message}");
-                    match why {
-                        Unanswered::Silent(_) => {
-                            booking.fail();
-                            return Err(Refusal::timeout(message));
-                        }
-                        _ => Refusal::bad_engine(message),
-                    }
-                }
-                Tried::Declined(status) => {
-                    upstream.counts.failures.fetch_add(1, Relaxed);
-                    Refusal::unavailable(format!("engine {} answered {status}", upstream.address))
-                }
+                failed => self.failed(&turn, &failed, trace),
             };
-            booking.fail();
-            if !may_retry || !self.exclude(&mut asked, &tried) {
+            // Its load is gone before the next is placed.
+            drop(turn);
+            if refusal.status == StatusCode::GATEWAY_TIMEOUT {
+                return Err(refusal);
+            }
+            if !may_retry(&tried) || !self.exclude(&mut asked, &tried) {
                 return Err(refusal);
             }
             if !settings.budget.spend() {
@@ -162,85 +176,58 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends a request to an engine, once more where an old connection turns out to be closed.
-    async fn attempt(
+    /// A try came to nothing: what is remembered of its engine, and said where no other is asked.
+    pub(super) fn failed(
         &self,
-        settings: &Settings,
-        upstream: &Upstream,
-        booking: &Booking,
-        head: &Parts,
-        body: &Bytes,
-    ) -> Tried {
-        upstream.counts.requests.fetch_add(1, Relaxed);
-        let timeouts = &settings.config.timeouts;
-        let mut lease = match self.pool.lease(upstream, settings).await {
-            Ok(lease) => lease,
-            Err(why) => return Tried::Failed(why),
-        };
-        loop {
-            let request = match to_engine(upstream, booking, head, body) {
-                Ok(request) => request,
-                Err(error) => return Tried::Failed(Unanswered::Connect(error.to_string())),
-            };
-            let answer = lease.send(request).await_within(ms(timeouts.first_byte_ms)).await;
-            match answer {
-                Some(Ok(answer)) => {
-                    let status = answer.status();
-                    return match status {
-                        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
-                            Tried::Declined(status)
-                        }
-                        _ => Tried::Answered(answer, lease),
-                    };
-                }
-                Some(Err(_)) if lease.is_reused() => {
-                    lease = match self.pool.connect(upstream, settings).await {
-                        Ok(lease) => lease,
-                        Err(why) => return Tried::Failed(why),
-                    };
-                }
-                Some(Err(why)) => return Tried::Failed(why),
-                None => return Tried::Failed(Unanswered::Silent(timeouts.first_byte_ms)),
+        turn: &Turn,
+        came_to: &Tried,
+        trace: &mut Option<Box<Trace>>,
+    ) -> Refusal {
+        turn.booking.failed();
+        let address = &turn.upstream.address;
+        let (status, refusal) = match came_to {
+            Tried::Failed(why) => {
+                self.gateway.fleet.failed(&turn.upstream);
+                let message = format!("engine {address} {why}");
+                let refusal = match why {
+                    // It may be at work on it: no other is asked.
+                    Unanswered::Silent(_) => Refusal::timeout(message),
+                    _ => Refusal::bad_engine(message),
+                };
+                (None, refusal)
             }
+            Tried::Declined(status) => declined(turn, *status),
+            Tried::Answered(answer, ..) => declined(turn, answer.status()),
+        };
+        tracing::debug!("{}", refusal.message);
+        if let (Some(trace), Some(leg)) = (trace, turn.leg_id()) {
+            trace.leg_failed(leg, status, &refusal.message);
         }
+        refusal
     }
 
     /// Leaves those who failed out of the next choice. Returns whether anybody else is well.
-    fn exclude(&self, asked: &mut Asked, tried: &[EndpointId]) -> bool {
+    pub(super) fn exclude(&self, asked: &mut Asked, tried: &[EndpointId]) -> bool {
         asked.request.excluded = tried.to_vec();
         let endpoints = self.gateway.live.endpoints();
         endpoints.iter().any(|view| view.health == Health::Ready && !tried.contains(&view.id))
     }
 }
 
-/// The request to an engine.
-fn to_engine(
-    upstream: &Upstream,
-    booking: &Booking,
-    head: &Parts,
-    body: &Bytes,
-) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let root = PathAndQuery::from_static("/");
-    let path = head.uri.path_and_query().unwrap_or(&root);
-    let mut request = Request::new(Full::new(body.clone()));
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = upstream.target(path)?;
-    let mut headers = head.headers.clone();
-    headers.insert(hyper::header::HOST, upstream.authority.clone());
-    if booking.spec().dp_rank > 0 {
-        headers.insert(DP_RANK, HeaderValue::from(booking.spec().dp_rank));
-    }
-    *request.headers_mut() = headers;
-    Ok(request)
+/// What an engine that answered by an error comes to.
+fn declined(turn: &Turn, status: StatusCode) -> (Option<StatusCode>, Refusal) {
+    turn.upstream.counts.failures.fetch_add(1, Relaxed);
+    let message = format!("engine {} answered {status}", turn.upstream.address);
+    (Some(status), Refusal::unavailable(message))
 }
 
 /// The answer to the client. Where it is to be explained, `came` is when the request did.
 async fn relayed(
-    response: Response<Incoming>,
+    response: Response<()>,
     route: Route,
     came: Option<Instant>,
 ) -> Response<AnswerBody> {
-    let (mut head, body) = response.into_parts();
+    let (mut head, ()) = response.into_parts();
     route.booking.answered(head.status);
     let is_stream = head
         .headers
@@ -249,13 +236,13 @@ async fn relayed(
     headers::towards_client(&mut head.headers);
     if let Some(came) = came {
         explain(&mut head.headers, &route.booking);
-        let mut relay = Relay::new(body, is_stream, route);
+        let mut relay = Relay::new(is_stream, route);
         relay.wait_for_first().await;
         let ttft_ms = came.elapsed().as_secs_f64() * 1e3;
         insert(&mut head.headers, "x-llmd-ttft-ms", &format!("{ttft_ms:.1}"));
         return Response::from_parts(head, AnswerBody::Relay(Box::new(relay)));
     }
-    let relay = Relay::new(body, is_stream, route);
+    let relay = Relay::new(is_stream, route);
     Response::from_parts(head, AnswerBody::Relay(Box::new(relay)))
 }
 

@@ -13,6 +13,7 @@
 mod admin;
 mod allowance;
 mod asked;
+mod attempt;
 mod body;
 mod booking;
 mod budget;
@@ -25,7 +26,9 @@ mod edit;
 mod fleet;
 mod generate;
 mod headers;
+mod hedge;
 mod history;
+mod http1;
 mod keys;
 mod live;
 mod metrics_page;
@@ -38,12 +41,12 @@ mod relay;
 mod reload;
 mod server;
 mod settings;
+mod spans;
 mod tally;
 mod tokens;
 mod ui;
 mod upstream;
 mod vigil;
-mod within;
 mod worker;
 
 pub use config::{
@@ -51,6 +54,7 @@ pub use config::{
     KeyConfig, Limits, Retries, Timeouts,
 };
 pub use fleet::FleetError;
+pub use hedge::HedgeConfig;
 pub use history::HistoryDocument;
 pub use keys::BadKey;
 pub use live::{
@@ -60,6 +64,7 @@ pub use peers::PeersConfig;
 pub use recent::Fate;
 pub use reload::{ConfigSource, ReloadError};
 pub use server::GatewayServer;
+pub use spans::TracingConfig;
 pub use upstream::BadAddress;
 
 use crate::router::{LiveRouter, RouterError};
@@ -73,6 +78,7 @@ use llmd_brain::fleet::Health;
 use parking_lot::{Mutex, RwLock};
 use recent::Recent;
 use settings::Settings;
+use spans::Spans;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
@@ -85,6 +91,7 @@ pub struct Gateway {
     counts: Arc<Counts>,
     recent: Recent,
     history: History,
+    spans: Spans,
     started: Instant,
     /// The same, as people count.
     started_at: SystemTime,
@@ -107,6 +114,7 @@ impl Gateway {
             live.close();
             return Err(error);
         }
+        let (spans, waiting) = Spans::new();
         let gateway = Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
             live,
@@ -114,6 +122,7 @@ impl Gateway {
             counts: Arc::default(),
             recent: Recent::default(),
             history: History::default(),
+            spans,
             started: Instant::now(),
             started_at: SystemTime::now(),
             source,
@@ -124,6 +133,7 @@ impl Gateway {
         let runtime = gateway.live.runtime()?;
         runtime.spawn(discovery::look(Arc::downgrade(&gateway)));
         runtime.spawn(peers::follow(Arc::downgrade(&gateway)));
+        runtime.spawn(spans::export(Arc::downgrade(&gateway), waiting));
         Ok(gateway)
     }
 

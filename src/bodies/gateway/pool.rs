@@ -4,19 +4,17 @@
 //! servers keep (uvicorn: 5 s) is never used. What a server closed meanwhile is seen before a
 //! request is sent; where both happen at once the request is sent again on a new connection.
 
+use super::http1::{Connection, WireError};
 use super::settings::Settings;
 use super::upstream::Upstream;
 use crate::tls::Wire;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::Response;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -25,10 +23,8 @@ const IDLE: Duration = Duration::from_secs(3);
 /// Most that are kept for one engine; what is above is closed when it falls idle.
 const MAX_IDLE: usize = 256;
 
-type Sender = SendRequest<Full<Bytes>>;
-
 struct Idle {
-    sender: Sender,
+    connection: Connection,
     since: Instant,
 }
 
@@ -40,7 +36,7 @@ pub(super) struct Pool {
 
 /// A connection in use; [`give_back`](Self::give_back) where its answer was read to the end.
 pub(super) struct Lease {
-    sender: Sender,
+    connection: Connection,
     upstream: u64,
     pool: Arc<Pool>,
     /// Whether it served a request before.
@@ -70,7 +66,7 @@ impl Pool {
         settings: &Settings,
     ) -> Result<Lease, Unanswered> {
         match self.take(upstream.number) {
-            Some(sender) => Ok(self.leased(sender, upstream, true)),
+            Some(connection) => Ok(self.leased(connection, upstream, true)),
             None => self.connect(upstream, settings).await,
         }
     }
@@ -96,33 +92,41 @@ impl Pool {
         let stream = tokio::time::timeout(Duration::from_millis(connect_ms), connecting)
             .await
             .map_err(|_| Unanswered::ConnectTimeout(connect_ms))??;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| Unanswered::Connect(error.to_string()))?;
         upstream.counts.connections.fetch_add(1, Relaxed);
-        // It ends when its last lease is dropped, or the engine closes it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(self.leased(sender, upstream, false))
+        Ok(self.leased(Connection::new(stream), upstream, false))
     }
 
-    fn leased(self: &Arc<Self>, sender: Sender, upstream: &Upstream, is_reused: bool) -> Lease {
-        Lease { sender, upstream: upstream.number, pool: Arc::clone(self), is_reused }
+    fn leased(
+        self: &Arc<Self>,
+        connection: Connection,
+        upstream: &Upstream,
+        is_reused: bool,
+    ) -> Lease {
+        Lease { connection, upstream: upstream.number, pool: Arc::clone(self), is_reused }
     }
 
-    fn take(&self, upstream: u64) -> Option<Sender> {
+    fn take(&self, upstream: u64) -> Option<Connection> {
         let mut idle = self.idle.lock();
         let kept = idle.get_mut(&upstream)?;
-        kept.retain(|it| !it.sender.is_closed() && it.since.elapsed() < IDLE);
-        // One whose answer has just ended may need another moment.
-        let at = kept.iter().rposition(|it| it.sender.is_ready())?;
-        Some(kept.remove(at).sender)
+        while let Some(Idle { mut connection, since }) = kept.pop() {
+            // Those that are left are older.
+            if since.elapsed() >= IDLE {
+                kept.clear();
+                return None;
+            }
+            if connection.is_idle() {
+                return Some(connection);
+            }
+        }
+        None
     }
 
-    /// Closes what has been idle for too long. Whoever owns the pool calls this every second or so.
+    /// Closes what has been idle for too long, or was closed by its engine. Whoever owns the pool
+    /// calls this every second or so.
     pub(super) fn sweep(&self) {
         let mut idle = self.idle.lock();
         idle.retain(|_, kept| {
-            kept.retain(|it| it.since.elapsed() < IDLE && !it.sender.is_closed());
+            kept.retain_mut(|it| it.since.elapsed() < IDLE && it.connection.is_idle());
             !kept.is_empty()
         });
     }
@@ -132,11 +136,29 @@ impl Lease {
     /// Sends a request and waits for the head of the answer.
     pub(super) async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let broken = |error: hyper::Error| Unanswered::Broken(error.to_string());
-        self.sender.ready().await.map_err(broken)?;
-        self.sender.send_request(request).await.map_err(broken)
+        head: Bytes,
+        body: Bytes,
+    ) -> Result<Response<()>, Unanswered> {
+        let answer = self.connection.exchange(head, body).await;
+        answer.map(|it| it.head).map_err(|error| Unanswered::Broken(error.to_string()))
+    }
+
+    /// The next piece of the answer; `None` at its end.
+    pub(super) fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, WireError>>> {
+        self.connection.poll_piece(context)
+    }
+
+    /// Whether the answer was read to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.connection.is_over()
+    }
+
+    /// Bytes of the answer that are left, where that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.connection.left()
     }
 
     /// Whether it served a request before: then an engine may have closed it as it was used again.
@@ -144,15 +166,16 @@ impl Lease {
         self.is_reused
     }
 
-    /// For the next request.
-    pub(super) fn give_back(self) {
-        if self.sender.is_closed() {
+    /// For the next request, if there may be one.
+    pub(super) fn give_back(mut self) {
+        if !self.connection.is_idle() {
             return;
         }
         let mut idle = self.pool.idle.lock();
         let kept = idle.entry(self.upstream).or_default();
         if kept.len() < MAX_IDLE {
-            kept.push(Idle { sender: self.sender, since: Instant::now() });
+            self.connection.shrink();
+            kept.push(Idle { connection: self.connection, since: Instant::now() });
         }
     }
 }

@@ -42,6 +42,8 @@ pub enum Fate {
     Answered,
     /// The engine failed or declined; it may have been placed again.
     Failed,
+    /// Another engine that was asked besides was quicker.
+    Outrun,
     /// Its client went away.
     Left,
 }
@@ -70,7 +72,8 @@ pub(super) struct Entry {
 }
 
 /// Where one decision is kept, until others have taken its place.
-pub(super) struct Trace {
+#[derive(Clone)]
+pub(super) struct Kept {
     ring: Arc<Ring>,
     number: u64,
 }
@@ -103,7 +106,7 @@ impl Ring {
         request: &Request,
         model: &str,
         came: Instant,
-    ) -> Trace {
+    ) -> Kept {
         let mut ring = self.0.lock();
         let number = ring.count;
         ring.count += 1;
@@ -139,11 +142,11 @@ impl Ring {
             Some(old) => *old = entry,
             None => ring.entries.push(entry),
         }
-        Trace { ring: Arc::clone(self), number }
+        Kept { ring: Arc::clone(self), number }
     }
 }
 
-impl Trace {
+impl Kept {
     /// The engine's answer began.
     pub(super) fn answered(&self, status: u16) {
         self.update(|entry| entry.status = Some(status));
@@ -154,12 +157,14 @@ impl Trace {
         self.update(|entry| entry.ttft = Some(entry.placed_at.elapsed()));
     }
 
-    /// It ended.
+    /// It ended. What is said first counts: a booking that is dropped says no more than that.
     pub(super) fn ended(&self, fate: Fate, output_tokens: Option<u32>) {
         self.update(|entry| {
-            entry.took = Some(entry.placed_at.elapsed());
-            entry.output_tokens = output_tokens;
-            entry.fate = fate;
+            if entry.fate == Fate::Running {
+                entry.took = Some(entry.placed_at.elapsed());
+                entry.output_tokens = output_tokens;
+                entry.fate = fate;
+            }
         });
     }
 
@@ -188,7 +193,7 @@ mod tests {
     use super::*;
     use llmd_brain::{EndpointId, ReservationId, Slot, Ticket};
 
-    fn keep(ring: &Arc<Ring>, prompt_tokens: u32, model: &str) -> Trace {
+    fn keep(ring: &Arc<Ring>, prompt_tokens: u32, model: &str) -> Kept {
         let endpoint = EndpointId { slot: Slot(0), generation: 1 };
         let decision = Decision {
             ticket: Ticket(0),

@@ -11,10 +11,11 @@ use super::body::CutOff;
 use super::booking::Booking;
 use super::counts::InFlight;
 use super::pool::Lease;
+use super::spans::Trace;
 use super::tally::Tally;
 use super::upstream::Upstream;
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,12 +28,12 @@ const TOKENS_BETWEEN_REPORTS: u32 = 32;
 
 /// An answer under way.
 pub(super) struct Relay {
-    body: Incoming,
     lease: Option<Lease>,
     booking: Option<Booking>,
     upstream: Arc<Upstream>,
     gateway: Arc<Gateway>,
     _in_flight: InFlight,
+    trace: Option<Box<Trace>>,
     charged: Option<Arc<Allowance>>,
     tally: Tally,
     is_stream: bool,
@@ -60,21 +61,25 @@ pub(super) struct Route {
     pub(super) upstream: Arc<Upstream>,
     pub(super) gateway: Arc<Gateway>,
     pub(super) in_flight: InFlight,
+    pub(super) trace: Option<Box<Trace>>,
+    /// The first piece, where it was waited for.
+    pub(super) first: Option<Bytes>,
     /// What the tokens of the answer are charged to.
     pub(super) charged: Option<Arc<Allowance>>,
     pub(super) idle: Duration,
 }
 
 impl Relay {
-    pub(super) fn new(body: Incoming, is_stream: bool, route: Route) -> Self {
-        let Route { lease, booking, upstream, gateway, in_flight, charged, idle } = route;
+    pub(super) fn new(is_stream: bool, route: Route) -> Self {
+        let Route { lease, booking, upstream, gateway, in_flight, trace, first, charged, idle } =
+            route;
         let mut relay = Self {
-            body,
             lease: Some(lease),
             booking: Some(booking),
             upstream,
             gateway,
             _in_flight: in_flight,
+            trace,
             charged,
             tally: Tally::default(),
             is_stream,
@@ -85,14 +90,19 @@ impl Relay {
             timer: None,
             state: State::Before,
         };
-        if relay.body.is_end_stream() {
-            relay.end();
+        if let Some(first) = first {
+            relay.pass(&first);
+            relay.ahead = Some(first);
         }
+        relay.end_if_over();
         relay
     }
 
     /// Waits for the first piece, so that it is known when it came before the head is sent.
     pub(super) async fn wait_for_first(&mut self) {
+        if self.ahead.is_some() {
+            return;
+        }
         let piece = std::future::poll_fn(|context| self.poll(context)).await;
         // Whatever else it came to, polling says so again: it is over then.
         if let Some(Ok(frame)) = piece {
@@ -106,7 +116,7 @@ impl Relay {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.as_ref().map_or(0, |it| it.len() as u64);
-        match self.body.size_hint().exact() {
+        match self.lease.as_ref().map_or(Some(0), Lease::left) {
             Some(left) => SizeHint::with_exact(left + ahead),
             None => SizeHint::default(),
         }
@@ -119,18 +129,12 @@ impl Relay {
         if let Some(ahead) = self.ahead.take() {
             return Poll::Ready(Some(Ok(Frame::data(ahead))));
         }
-        if self.state == State::Over {
-            return Poll::Ready(None);
-        }
-        match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(piece) = frame.data_ref() {
-                    self.pass(piece);
-                }
-                if self.body.is_end_stream() {
-                    self.end();
-                }
-                Poll::Ready(Some(Ok(frame)))
+        let Some(lease) = self.lease.as_mut() else { return Poll::Ready(None) };
+        match lease.poll_piece(context) {
+            Poll::Ready(Some(Ok(piece))) => {
+                self.pass(&piece);
+                self.end_if_over();
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Poll::Ready(None) => {
                 self.end();
@@ -162,6 +166,9 @@ impl Relay {
 
     fn pass(&mut self, piece: &[u8]) {
         self.last = Instant::now();
+        if let Some(trace) = &mut self.trace {
+            trace.piece();
+        }
         self.tally.take(piece, self.is_stream);
         let Some(booking) = &self.booking else { return };
         let events = self.tally.events();
@@ -177,10 +184,19 @@ impl Relay {
         }
     }
 
+    fn end_if_over(&mut self) {
+        if self.lease.as_ref().is_some_and(Lease::is_over) {
+            self.end();
+        }
+    }
+
     fn end(&mut self) {
         self.state = State::Over;
         self.upstream.vigil.succeeded();
         self.gateway.counts.completed(self.tally.tokens());
+        if let Some(trace) = self.trace.take() {
+            trace.ended(&self.tally, None);
+        }
         if let Some(charged) = &self.charged {
             charged.charge(self.gateway.now_ns(), self.tally.tokens().unwrap_or_default().into());
         }
@@ -198,12 +214,15 @@ impl Relay {
         self.state = State::Over;
         self.gateway.counts.cut_off();
         self.gateway.fleet.failed(&self.upstream);
-        if let Some(booking) = self.booking.take() {
-            booking.fail();
+        if let Some(booking) = &self.booking {
+            booking.failed();
         }
-        // Closes the connection.
-        drop(self.lease.take());
+        // Cancels the booking, and closes the connection.
+        drop((self.booking.take(), self.lease.take()));
         let message = format!("the engine failed in the middle of the answer: {why}");
+        if let Some(trace) = self.trace.take() {
+            trace.ended(&self.tally, Some(&message));
+        }
         tracing::warn!(engine = %self.upstream.address, "{message}");
         if !self.is_stream {
             return Err(CutOff(message));

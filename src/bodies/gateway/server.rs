@@ -120,6 +120,7 @@ impl GatewayServer {
         for thread in std::mem::take(&mut self.threads) {
             let _ = thread.join();
         }
+        self.gateway.spans.flush();
         self.gateway.live.close();
     }
 }

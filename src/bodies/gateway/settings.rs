@@ -1,7 +1,7 @@
 //! The settings as they are used: what is made of a configuration once.
 
 use super::GatewayError;
-use super::budget::RetryBudget;
+use super::budget::Budget;
 use super::config::GatewayConfig;
 use super::keys::Keys;
 use super::tokens::Tokenizers;
@@ -11,7 +11,8 @@ use crate::tls::{ClientTls, ServerTls};
 pub(super) struct Settings {
     pub(super) config: GatewayConfig,
     pub(super) keys: Keys,
-    pub(super) budget: RetryBudget,
+    pub(super) budget: Budget,
+    pub(super) hedges: Budget,
     pub(super) tokenizers: Tokenizers,
     /// What clients are shown.
     pub(super) tls: Option<ServerTls>,
@@ -25,13 +26,14 @@ impl Settings {
     /// over from `before`.
     pub(super) fn new(config: GatewayConfig, before: Option<&Self>) -> Result<Self, GatewayError> {
         let keys = Keys::new(&config.auth, before.map(|it| &it.keys))?;
-        let budget = RetryBudget::new(&config.retries);
+        let budget = Budget::new(config.retries.budget_percent, config.retries.budget_burst);
+        let hedges = Budget::new(config.hedge.budget_percent, config.hedge.budget_burst);
         let tokenizers = Tokenizers::load(&config.tokenizers, before.map(|it| &it.tokenizers))?;
         // The files are read each time: their contents change, not their names.
         let tls = config.tls.as_ref().map(|it| ServerTls::new("tls", it)).transpose()?;
         let admin_tls =
             config.admin.tls.as_ref().map(|it| ServerTls::new("admin.tls", it)).transpose()?;
         let upstream_tls = ClientTls::new("upstream_tls", &config.upstream_tls)?;
-        Ok(Self { config, keys, budget, tokenizers, tls, admin_tls, upstream_tls })
+        Ok(Self { config, keys, budget, hedges, tokenizers, tls, admin_tls, upstream_tls })
     }
 }

@@ -3,7 +3,7 @@
 use super::vigil::Vigil;
 use hyper::Uri;
 use hyper::header::HeaderValue;
-use hyper::http::uri::{Authority, PathAndQuery};
+use hyper::http::uri::Authority;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -79,12 +79,9 @@ impl Upstream {
         })
     }
 
-    /// Where a client's path is at this engine.
-    pub(super) fn target(&self, path: &PathAndQuery) -> Result<Uri, hyper::http::Error> {
-        if self.prefix.is_empty() {
-            return Ok(Uri::from(path.clone()));
-        }
-        Uri::builder().path_and_query(format!("{}{path}", self.prefix)).build()
+    /// What stands before a client's path at this engine.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 }
 
@@ -97,11 +94,10 @@ mod tests {
         let engine = Upstream::new("http://engine:8000/base/").unwrap();
         assert_eq!((engine.host.as_str(), engine.port), ("engine", 8000));
         assert_eq!(engine.authority, "engine:8000");
-        let path = PathAndQuery::from_static("/v1/models?x=1");
-        assert_eq!(engine.target(&path).unwrap(), "/base/v1/models?x=1");
+        assert_eq!(engine.prefix(), "/base");
         let plain = Upstream::new("http://[::1]").unwrap();
         assert_eq!((plain.host.as_str(), plain.port), ("::1", 80));
-        assert_eq!(plain.target(&path).unwrap(), "/v1/models?x=1");
+        assert_eq!(plain.prefix(), "");
         let secure = Upstream::new("https://engine").unwrap();
         assert!(secure.is_secure && !plain.is_secure && secure.port == 443);
     }

@@ -1,10 +1,9 @@
-//! Bounded GET requests.
+//! Bounded requests.
 
 use crate::tls::{ClientTls, TlsError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::header::AUTHORIZATION;
-use hyper::http::request::Builder;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{
     DefaultServerNameResolver, FixedServerNameResolver, HttpsConnector, ResolveServerName,
@@ -47,7 +46,7 @@ pub enum HttpError {
         /// How long it was waited for.
         timeout: Duration,
     },
-    /// An answer other than 200.
+    /// An answer that is no success.
     #[error("{url} answered {status}")]
     Status {
         /// Which page.
@@ -163,6 +162,34 @@ impl HttpClient {
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
+        self.within(timeout, url, request.body(Full::default()), limit_bytes).await
+    }
+
+    /// Sends `body` to `url`; the answer as [`get`](Self::get) has it.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn post(
+        &self,
+        url: &str,
+        content_type: &'static str,
+        body: Bytes,
+        limit_bytes: usize,
+        timeout: Duration,
+    ) -> Result<Bytes, HttpError> {
+        let request = Request::post(parse(url)?).header(CONTENT_TYPE, content_type);
+        self.within(timeout, url, request.body(Full::new(body)), limit_bytes).await
+    }
+
+    async fn within(
+        &self,
+        timeout: Duration,
+        url: &str,
+        request: hyper::http::Result<Request<Full<Bytes>>>,
+        limit_bytes: usize,
+    ) -> Result<Bytes, HttpError> {
+        let request =
+            request.map_err(|e| HttpError::Url { url: url.to_owned(), reason: e.to_string() })?;
         tokio::time::timeout(timeout, self.exchange(url, request, limit_bytes))
             .await
             .map_err(|_| HttpError::Timeout { url: url.to_owned(), timeout })?
@@ -171,14 +198,11 @@ impl HttpClient {
     async fn exchange(
         &self,
         url: &str,
-        request: Builder,
+        request: Request<Full<Bytes>>,
         limit_bytes: usize,
     ) -> Result<Bytes, HttpError> {
         let unreachable = |reason: String| HttpError::Unreachable { url: url.to_owned(), reason };
-        let is_secure = request.uri_ref().and_then(|it| it.scheme_str()) == Some("https");
-        let request = request
-            .body(Full::default())
-            .map_err(|e| HttpError::Url { url: url.to_owned(), reason: e.to_string() })?;
+        let is_secure = request.uri().scheme_str() == Some("https");
         let answer = match is_secure {
             false => self.plain.request(request).await,
             true => {
@@ -188,7 +212,7 @@ impl HttpClient {
         };
         let response = answer.map_err(|e| unreachable(innermost(&e)))?;
         let status = response.status();
-        if status != StatusCode::OK {
+        if !status.is_success() {
             return Err(HttpError::Status { url: url.to_owned(), status });
         }
         match Limited::new(response.into_body(), limit_bytes).collect().await {
@@ -271,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_other_than_200_is_an_error_that_says_so() {
+    async fn an_answer_that_is_no_success_is_an_error_that_says_so() {
         let url =
             server(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(), false).await;
         let error = HttpClient::default().get(&url, 100, SECOND).await.unwrap_err();

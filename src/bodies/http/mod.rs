@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 client for what a router reads from engines: metrics pages and descriptions.
+//! A small HTTP/1.1 client for what a router reads from engines, metrics pages and
+//! descriptions, and for what is sent to collectors.
 //!
 //! Every read has a deadline for the whole exchange and a limit on the body, so that an engine that
 //! hangs or sends without end costs a timeout or a counted error, never memory. Connections are

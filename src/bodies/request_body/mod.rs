@@ -34,6 +34,8 @@ pub struct RequestBody {
     pub cache_salt: Option<String>,
     /// Higher is more important.
     pub priority: Option<i32>,
+    /// Whether the answer is to come token by token.
+    pub is_stream: bool,
     /// Whether the text of the body was read to its end.
     pub is_whole: bool,
     /// Where the value of `model` stands in the bytes, for whoever changes it.
@@ -100,6 +102,8 @@ impl RequestBody {
                 body.cache_salt = text_of(scan);
                 body.cache_salt_at = Some(scan.passed()?);
                 return Ok(());
+            } else if name.is("stream") {
+                body.is_stream = scan.clone().skip().is_ok_and(|said| said == "true");
             } else if name.is("priority") {
                 body.priority = scan.clone().skip().ok().and_then(|said| said.parse().ok());
             }

@@ -11,7 +11,7 @@ async fn slow() -> llmd_bodies::engine_server::EngineServer {
     engine(|config| config.speed = 1.0).await
 }
 
-async fn running(engine: &llmd_bodies::engine_server::EngineServer) -> f64 {
+pub async fn running(engine: &llmd_bodies::engine_server::EngineServer) -> f64 {
     let page = crate::gateway::Caller::new(engine.local_addr()).get("/metrics").await.text;
     let line = page.lines().find(|line| line.starts_with("vllm:num_requests_running"));
     line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()

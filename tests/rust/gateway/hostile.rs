@@ -1,8 +1,8 @@
 //! An engine that does what a test tells it to.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -24,6 +24,8 @@ pub enum Conduct {
     Stall,
     /// Says that it cannot now.
     Unavailable,
+    /// Says that it is broken.
+    Broken,
     /// Sends events without end, as fast as they are taken.
     Flood,
 }
@@ -34,6 +36,8 @@ pub struct Hostile {
     pub requests: Arc<AtomicUsize>,
     /// Bytes that were taken of a flood.
     pub sent_bytes: Arc<AtomicUsize>,
+    /// Ids of the requests whose answers began.
+    pub begun: Arc<Mutex<Vec<String>>>,
     listening: JoinHandle<()>,
 }
 
@@ -51,14 +55,15 @@ impl Hostile {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, sent_bytes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (counted, sent) = (Arc::clone(&requests), Arc::clone(&sent_bytes));
+        let begun = Arc::new(Mutex::new(Vec::new()));
+        let seen = (Arc::clone(&requests), Arc::clone(&sent_bytes), Arc::clone(&begun));
         let listening = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, conduct, Arc::clone(&counted), Arc::clone(&sent)));
+                tokio::spawn(serve(stream, conduct, seen.clone()));
             }
         });
-        Self { address, requests, sent_bytes, listening }
+        Self { address, requests, sent_bytes, begun, listening }
     }
 
     pub fn url(&self) -> String {
@@ -79,8 +84,7 @@ impl Drop for Hostile {
 async fn serve(
     mut stream: TcpStream,
     conduct: Conduct,
-    requests: Arc<AtomicUsize>,
-    sent: Arc<AtomicUsize>,
+    (requests, sent, begun): (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<Mutex<Vec<String>>>),
 ) {
     let mut buffer = Vec::new();
     loop {
@@ -115,8 +119,13 @@ async fn serve(
             Conduct::Unavailable => {
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned()
             }
+            Conduct::Broken => "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_owned(),
             Conduct::Flood => begin.to_owned(),
         };
+        if matches!(conduct, Conduct::Well | Conduct::CutOff | Conduct::Stall) {
+            let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: "));
+            begun.lock().unwrap().extend(id.map(str::to_owned));
+        }
         if stream.write_all(said.as_bytes()).await.is_err() {
             return;
         }

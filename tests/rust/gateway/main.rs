@@ -5,11 +5,13 @@
 
 mod bad_requests;
 mod certificates;
+mod chaos;
 mod clients;
 mod failures;
 mod fuzz_http1;
 mod fuzz_http2;
 mod gateway;
+mod hedging;
 mod hostile;
 mod keys;
 mod looking_after;
@@ -17,4 +19,5 @@ mod passing_on;
 mod peers;
 mod stopping;
 mod tls;
+mod traces;
 mod witness;

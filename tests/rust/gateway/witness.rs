@@ -68,7 +68,7 @@ async fn serve(mut stream: TcpStream, kept: Arc<Mutex<Kept>>) {
             Ok(seen) if seen.head.starts_with("GET ") => ("404 Not Found", ""),
             Ok(seen) => {
                 kept.lock().unwrap().seen.push(seen);
-                ("200 OK", r#"{"choices":[],"usage":{"completion_tokens":1}}"#)
+                ("200 OK", r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#)
             }
             Err(fault) => return kept.lock().unwrap().faults.push(fault),
         };

@@ -149,6 +149,7 @@ fn decision(it: &RecentDecision) -> Vec<Cell> {
         Fate::Answered if it.status.is_some_and(|it| it >= 400) => ("answered", Look::Warn),
         Fate::Answered => ("answered", Look::Good),
         Fate::Failed => ("failed", Look::Bad),
+        Fate::Outrun => ("outrun", Look::Dim),
         Fate::Left => ("left", Look::Warn),
     };
     let status = it.status.map_or_else(String::new, |it| format!(" {it}"));

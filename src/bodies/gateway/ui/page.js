@@ -148,7 +148,7 @@ class Table {
 const STATES = {
   up: "good", trial: "warn", draining: "", cordoned: "", joining: "warn", unreachable: "bad", ejected: "bad",
 };
-const FATES = { running: "", answered: "good", failed: "bad", left: "warn" };
+const FATES = { running: "", answered: "good", failed: "bad", outrun: "", left: "warn" };
 const address = (it) => it.url.replace(/^http:\/\//, "");
 const where = (it) => (it.dp_rank > 0 ? `${address(it)} rank ${it.dp_rank}` : address(it));
 const labelsOf = (it) => Object.entries(it.labels).map(([name, value]) => `${name}=${value}`).join(" ");

@@ -215,13 +215,17 @@ bench-ray-ingress: shipped
 	PYTHONPATH=$(SHIPPED)/python $(BIN)/python benches/ray_ingress.py $(ARGS)
 
 # Beside nginx and the LLM routers that ship as wheels.
-.PHONY: bench-gateway
+.PHONY: bench-gateway flame-gateway
+GATEWAY_TOOL = $$(cargo build --release -p llmd-bodies --bench gateway --message-format=json 2>/dev/null | \
+	$(PYTHON) -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
 bench-gateway:
 	cargo build -q --profile dist -p llmd-bodies --bin llmd-sched
 	rivals=$$(benches/rivals/gateways.sh "$(LLMD_CACHE)"); \
-	tool=$$(cargo build --release -p llmd-bodies --bench gateway --message-format=json 2>/dev/null | \
-		$(PYTHON) -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])'); \
-	$(PYTHON) benches/gateway.py "$$tool" target/dist/llmd-sched "$$rivals" $(ARGS)
+	$(PYTHON) benches/gateway.py "$(GATEWAY_TOOL)" target/dist/llmd-sched "$$rivals" $(ARGS)
+
+# Where its time goes, into benches/plots.
+flame-gateway:
+	benches/gateway/flame.sh "$(GATEWAY_TOOL)" "$(LLMD_CACHE)"
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

@@ -12,20 +12,18 @@
 //! | `GET /openapi.json` | this, for programs |
 //!
 //! With a token every request needs it, but for the page itself, which says nothing of anything; without
-//! one only a loopback address is listened on.
+//! one only a loopback address is listened on, and pages from elsewhere are refused (`guard`).
 
 use super::config::{EndpointConfig, ms};
 use super::connection::{builder, shaken};
-use super::keys::is_secret;
 use super::live::LiveDocument;
 use super::reload::ReloadError;
-use super::{Gateway, GatewayError, history, ui};
+use super::{Gateway, GatewayError, guard, history, ui};
+use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Request, State};
-use axum::http::HeaderValue;
 use axum::http::StatusCode;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -147,19 +145,6 @@ async fn live(State(gateway): Shared) -> Result<Json<LiveDocument>, Told> {
     gateway.upgrade().map(|gateway| Json(gateway.document())).ok_or(Told::Gone)
 }
 
-async fn check_token(State(gateway): Shared, request: Request, next: Next) -> Response {
-    let Some(gateway) = gateway.upgrade() else { return Told::Gone.into_response() };
-    if let Some(sha256) = &gateway.settings().config.admin.token_sha256 {
-        let said = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let token = said.and_then(|it| it.strip_prefix(b"Bearer "));
-        if !token.is_some_and(|token| is_secret(token, sha256)) {
-            let why = "give the admin token as Authorization: Bearer TOKEN";
-            return (StatusCode::UNAUTHORIZED, why).into_response();
-        }
-    }
-    next.run(request).await
-}
-
 /// Serves it where the settings say so; returns where that is.
 pub(super) fn serve(gateway: &Arc<Gateway>) -> Result<Option<SocketAddr>, GatewayError> {
     let settings = gateway.settings();
@@ -200,7 +185,7 @@ pub(super) fn serve(gateway: &Arc<Gateway>) -> Result<Option<SocketAddr>, Gatewa
         .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], DESCRIPTION)))
         .with_state(state.clone())
         .merge(gateway.live.pages())
-        .layer(from_fn_with_state(state.clone(), check_token))
+        .layer(from_fn_with_state(state.clone(), guard::check))
         .merge(ui::pages());
     let runtime = gateway.live.runtime()?;
     let listener = {

@@ -13,10 +13,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// A client of HTTP/2 that says nothing is asked whether it is still there: HTTP/1 has the timeout of
 /// its next head for that.
@@ -47,25 +47,26 @@ pub(super) fn serve(
         let builder = builder(&settings.config);
         // Connections live long, and others may have taken their place.
         drop(settings);
-        let has_asked = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(Notify::new());
         let service = hyper::service::service_fn({
-            let (worker, has_asked) = (Arc::clone(&worker), Arc::clone(&has_asked));
+            let (worker, asked) = (Arc::clone(&worker), Arc::clone(&asked));
             move |request| {
-                has_asked.store(true, Relaxed);
+                asked.notify_one();
                 let worker = Arc::clone(&worker);
                 async move { Ok::<_, Infallible>(worker.serve(request).await) }
             }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let mut connection = pin!(watcher.watch(connection));
+        // In this order, so that what is asked for the first time is not mistaken for silence; and
+        // after it no event pays for the timer.
         let ended = tokio::select! {
+            biased;
             ended = &mut connection => ended,
+            () = asked.notified() => connection.await,
             () = tokio::time::sleep(patience) => {
-                if !has_asked.load(Relaxed) {
-                    counts.silent_connections.fetch_add(1, Relaxed);
-                    return tracing::debug!("a connection on which no request came is closed");
-                }
-                connection.await
+                counts.silent_connections.fetch_add(1, Relaxed);
+                return tracing::debug!("a connection on which no request came is closed");
             }
         };
         if let Err(error) = ended {

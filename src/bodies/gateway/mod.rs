@@ -25,6 +25,7 @@ mod discovery;
 mod edit;
 mod fleet;
 mod generate;
+mod guard;
 mod headers;
 mod hedge;
 mod history;

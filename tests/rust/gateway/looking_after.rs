@@ -71,6 +71,21 @@ async fn probes_that_ask_for_a_head_get_that_of_a_get() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_from_elsewhere_operates_nothing_from_a_browser_on_this_host() {
+    let mut config = base(&[]);
+    config.admin.listen = Some("127.0.0.1:0".into());
+    let front = start(config, None).await;
+    let admin = Caller::new(front.server.admin_addr().unwrap());
+    let own = format!("http://{}", admin.address);
+    for (origin, status) in [("http://evil.example", 403), ("null", 403), (own.as_str(), 400)] {
+        let answer = admin.post("/reload", &json!({}), &[("origin", origin)]).await;
+        assert_eq!(answer.status, status, "{origin}: {}", answer.text);
+    }
+    let renamed = admin.open("GET", "/live", "", &[("host", "evil.example")]).await.unwrap();
+    assert_eq!(renamed.status(), 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_engines_and_policy_change_under_load() {
     let engines = [engine(|_| {}).await, engine(|_| {}).await, engine(|_| {}).await];
     let urls = engines.each_ref().map(EngineServer::url);

@@ -118,6 +118,24 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_came_all_at_once_does_not_tell_when_it_began() {
+        let (brain, _) = brain(FirstTokens::Told, Some("qwen3-32b_h100_tp2"));
+        let learned = |at: Time| {
+            let latency = brain.endpoints(at)[0].latency.unwrap();
+            (latency.prefills_observed, latency.decodes_observed)
+        };
+        let (whole, _) = place(&brain, Time::ZERO, 1_000);
+        let late = Time::ZERO + Duration::from_secs(5);
+        brain.step(late, Input::Finished(whole, 100)).unwrap();
+        assert_eq!((learned(late), load(&brain, late)), ((0, 0), (0, 0)));
+        // That of one token does.
+        let (single, _) = place(&brain, late, 1_000);
+        let later = late + Duration::from_millis(100);
+        brain.step(later, Input::Finished(single, 1)).unwrap();
+        assert_eq!(learned(later).0, 1);
+    }
+
+    #[test]
     fn who_is_told_does_not_guess() {
         let (brain, _) = brain(FirstTokens::Told, Some("qwen3-32b_h100_tp2"));
         place(&brain, Time::ZERO, 20_000);

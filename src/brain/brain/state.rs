@@ -337,13 +337,15 @@ impl State {
             return Ok(());
         };
         let (ticket, endpoint, predicted) = (booked.ticket, booked.endpoint, booked.predicted);
+        // The end of an answer that came all at once is not when it began.
+        let is_begun = booked.first_token_at.is_some();
         // An answer without tokens (a failure, a prefill-only request) teaches nothing.
         if output_tokens > 0 {
             self.predictor.answered(output_tokens);
         }
         // Nor does one of which nobody knows when it began.
         if self.fleet.config().first_tokens == FirstTokens::Told {
-            if output_tokens > 0 {
+            if output_tokens == 1 || (is_begun && output_tokens > 0) {
                 self.progress(now, reservation, output_tokens);
             }
             if let Some(decode) = self.fleet.decode_window(now, reservation) {

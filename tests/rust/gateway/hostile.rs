@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 pub enum Conduct {
     /// Streams [`WELL`], a chunk each.
     Well,
+    /// Answers with these bytes; closes the connection where they say so.
+    Says(&'static str),
     /// Closes the connection without a word.
     Hangup,
     /// Never answers.
@@ -112,6 +114,7 @@ async fn serve(
                 let chunk = |text: &&str| format!("{:x};an=extension\r\n{text}\r\n", text.len());
                 format!("{begin}{}0\r\n\r\n", WELL.iter().map(chunk).collect::<String>())
             }
+            Conduct::Says(bytes) => bytes.to_owned(),
             Conduct::Hangup => return,
             Conduct::Hang => std::future::pending().await,
             Conduct::Garbage => "\x00\x01 not HTTP at all\r\n\r\n".to_owned(),
@@ -131,6 +134,7 @@ async fn serve(
         }
         match conduct {
             Conduct::CutOff | Conduct::Garbage => return,
+            Conduct::Says(bytes) if bytes.contains("connection: close") => return,
             Conduct::Stall => std::future::pending().await,
             Conduct::Flood => loop {
                 if stream.write_all(event.as_bytes()).await.is_err() {

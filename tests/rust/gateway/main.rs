@@ -7,6 +7,7 @@ mod bad_requests;
 mod certificates;
 mod chaos;
 mod clients;
+mod engine_http;
 mod failures;
 mod fuzz_http1;
 mod fuzz_http2;

@@ -5,12 +5,14 @@ Part of `make goldens`; run with the Python of the engine's environment. No engi
 body of CHATS/bodies.json goes, with each template of CHATS/templates, through vLLM's own request
 type and renderer, with the tokenizer of the folder MODEL. CHATS/expected.json gets for each
 template the format that vLLM finds it wants contents in, and for each body the text and the token
-ids of its prompt, or why vLLM turns it away.
+ids of its prompt, or why vLLM turns it away. Where a text tells the day it says `{today}`, and
+ids are left out.
 """
 
 import asyncio
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.renderers.hf import resolve_chat_template_content_format
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.renderers.registry import renderer_from_config
+
+TODAY = "{today}"
 
 
 def outcome(online: OnlineRenderer, body: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +35,9 @@ def outcome(online: OnlineRenderer, body: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(answer, tuple):
         return {"refused": answer.error.message.splitlines()[0]}
     (prompt,) = answer[1]
-    return {"text": prompt.get("prompt", ""), "ids": prompt["prompt_token_ids"]}
+    # A template that tells the day makes another prompt tomorrow.
+    text = prompt.get("prompt", "").replace(date.today().strftime("%d %b %Y"), TODAY)
+    return {"text": text, "ids": None if TODAY in text else prompt["prompt_token_ids"]}
 
 
 def main(model: str, chats: Path) -> None:

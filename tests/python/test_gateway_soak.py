@@ -71,7 +71,8 @@ def until(holds: Callable[[], bool]) -> None:
 def request(number: int, rng: random.Random) -> tuple[bytes, str]:
     """A request, and what becomes of it."""
     kind = rng.choices(["stream", "whole", "leaves", "wrong"], [60, 20, 10, 10])[0]
-    prompt = [rng.randrange(50)] * 64 + [number, *range(rng.randrange(200))]
+    # No two are alike, and all are tokens that the model has.
+    prompt = [rng.randrange(50)] * 64 + [*divmod(number, 1_000), *range(rng.randrange(200))]
     asked: dict[str, Any] = {"model": "m", "prompt": prompt, "max_tokens": 8}
     asked["stream"] = kind != "whole"
     if kind == "wrong":

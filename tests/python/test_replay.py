@@ -126,19 +126,19 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
 def test_a_log_of_other_rules_names_the_versions_and_is_still_a_workload(tmp_path: Path) -> None:
     path = recorded(tmp_path / "decisions.log")
     ours = path.read_bytes()
-    assert ours.count(b"\xa6Header\x94\x02\xa5") == 1
+    assert ours.count(b"\xa6Header\x94\x03\xa5") == 1
 
     def of_format(number: int) -> None:
         header = b"\xa6Header\x94" + bytes([number, 0xA5])
-        path.write_bytes(ours.replace(b"\xa6Header\x94\x02\xa5", header))
+        path.write_bytes(ours.replace(b"\xa6Header\x94\x03\xa5", header))
 
     of_format(1)
-    with pytest.raises(ReplayError, match=r"format 1, by release 0\..*decisions of format 2 again"):
+    with pytest.raises(ReplayError, match=r"format 1, by release 0\..*decisions of format 3 again"):
         replay(path)
     assert len(sim.Workload.from_decision_log(path)) == 20
-    of_format(3)
+    of_format(4)
     for read in (replay, sim.Workload.from_decision_log):
-        with pytest.raises(ReplayError, match=r"format 3, by release 0\..*reads formats 1 to 2"):
+        with pytest.raises(ReplayError, match=r"format 4, by release 0\..*reads formats 1 to 3"):
             read(path)
 
 

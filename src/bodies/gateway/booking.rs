@@ -22,17 +22,18 @@ thread_local! {
 pub(super) struct Booking {
     live: Arc<LiveRouter>,
     placed: Placed,
-    kept: Kept,
+    kept: Option<Kept>,
     /// From when until when it was held.
     held: Option<(Instant, Instant)>,
     is_over: bool,
 }
 
 impl Booking {
-    /// A place for a request, waited for where the brain holds it, and kept among the last decisions.
+    /// A place for a request, waited for where the brain holds it, and kept among the last decisions
+    /// where there is a ring of them.
     pub(super) async fn make(
         live: &Arc<LiveRouter>,
-        ring: &Arc<Ring>,
+        ring: Option<&Arc<Ring>>,
         asked: &mut Asked,
     ) -> Result<Self, Refusal> {
         let came = Instant::now();
@@ -52,8 +53,10 @@ impl Booking {
                 placed
             }
         };
-        let model = asked.read.model.as_deref().unwrap_or(&asked.request.model);
-        let kept = ring.keep(&placed.decision, &placed.spec, &asked.request, model, came);
+        let kept = ring.map(|ring| {
+            let model = asked.read.model.as_deref().unwrap_or(&asked.request.model);
+            ring.keep(&placed.decision, &placed.spec, &asked.request, model, came)
+        });
         let live = Arc::clone(live);
         Ok(Self { live, placed, kept, held, is_over: false })
     }
@@ -86,11 +89,15 @@ impl Booking {
 
     /// The engine's answer began.
     pub(super) fn answered(&self, status: StatusCode) {
-        self.kept.answered(status.as_u16());
+        if let Some(kept) = &self.kept {
+            kept.answered(status.as_u16());
+        }
     }
 
     pub(super) fn first_token(&self) {
-        self.kept.first_token();
+        if let Some(kept) = &self.kept {
+            kept.first_token();
+        }
         self.live.first_token(self.placed.decision.reservation);
     }
 
@@ -102,7 +109,7 @@ impl Booking {
     /// to have had by now.
     pub(super) fn finish(mut self, output_tokens: Option<u32>) {
         self.is_over = true;
-        self.kept.ended(Fate::Answered, output_tokens);
+        self.ended(Fate::Answered, output_tokens);
         let reservation = self.placed.decision.reservation;
         let tokens = output_tokens
             .unwrap_or_else(|| self.live.brain().generated_by(self.live.now(), reservation));
@@ -111,11 +118,17 @@ impl Booking {
 
     /// The engine failed, or declined.
     pub(super) fn failed(&self) {
-        self.kept.ended(Fate::Failed, None);
+        self.ended(Fate::Failed, None);
+    }
+
+    fn ended(&self, fate: Fate, output_tokens: Option<u32>) {
+        if let Some(kept) = &self.kept {
+            kept.ended(fate, output_tokens);
+        }
     }
 
     /// Where it is kept among the last decisions.
-    pub(super) fn kept(&self) -> Kept {
+    pub(super) fn kept(&self) -> Option<Kept> {
         self.kept.clone()
     }
 }
@@ -123,7 +136,7 @@ impl Booking {
 impl Drop for Booking {
     fn drop(&mut self) {
         if !self.is_over {
-            self.kept.ended(Fate::Left, None);
+            self.ended(Fate::Left, None);
             self.live.cancel(&self.placed.decision);
         }
     }

@@ -77,7 +77,9 @@ impl Worker {
             if let Some(trace) = trace {
                 trace.choosing();
             }
-            let booking = match Booking::make(&self.gateway.live, &self.recent, &mut asked).await {
+            let booking = match Booking::make(&self.gateway.live, self.recent.as_ref(), &mut asked)
+                .await
+            {
                 Ok(booking) => booking,
                 // Those who are left cannot take it: what the last one said counts.
                 Err(_) if !tried.is_empty() => {

@@ -103,7 +103,9 @@ impl Worker {
             drop(turn);
             return other.await;
         }
-        other_kept.ended(Fate::Outrun, None);
+        if let Some(kept) = other_kept {
+            kept.ended(Fate::Outrun, None);
+        }
         if is_second {
             self.gateway.counts.hedges_won.fetch_add(1, Relaxed);
         }
@@ -130,7 +132,7 @@ impl Worker {
         }
         // It is served already: there is nothing to wait for.
         let hold_ms = std::mem::take(&mut asked.request.hold_ms);
-        let booking = Booking::make(&self.gateway.live, &self.recent, asked).await;
+        let booking = Booking::make(&self.gateway.live, self.recent.as_ref(), asked).await;
         asked.request.hold_ms = hold_ms;
         let booking = booking.ok()?;
         let upstream = self.gateway.fleet.upstream(booking.spec())?;

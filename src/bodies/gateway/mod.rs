@@ -109,12 +109,10 @@ impl Gateway {
         let settings = Settings::new(config, None)?;
         let live = LiveRouter::new(peers::named(&settings.config))?;
         live.http_client().set_tls(settings.upstream_tls.clone());
+        // Before anybody looks after engines, who would keep the router alive where this fails.
+        peers::start(&live, &settings.config.peers)?;
         let fleet = Fleet::new(Arc::clone(&live), settings.config.health.clone());
         fleet.set(&settings.config.endpoints)?;
-        if let Err(error) = peers::start(&live, &settings.config.peers) {
-            live.close();
-            return Err(error);
-        }
         let (spans, waiting) = Spans::new();
         let gateway = Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),

@@ -16,8 +16,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) struct Worker {
     pub(super) gateway: Arc<Gateway>,
     pub(super) pool: Arc<Pool>,
-    /// Its last decisions.
-    pub(super) recent: Arc<Ring>,
+    /// Its last decisions, where there is an admin API that shows them.
+    pub(super) recent: Option<Arc<Ring>>,
 }
 
 /// What an engine answers.
@@ -41,7 +41,8 @@ const DESCRIPTION: &str = include_str!("openapi.json");
 
 impl Worker {
     pub(super) fn new(gateway: Arc<Gateway>) -> Arc<Self> {
-        let recent = gateway.recent.ring();
+        let is_shown = gateway.settings().config.admin.listen.is_some();
+        let recent = is_shown.then(|| gateway.recent.ring());
         Arc::new(Self { gateway, pool: Arc::default(), recent })
     }
 

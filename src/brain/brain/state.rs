@@ -337,7 +337,7 @@ impl State {
             return Ok(());
         };
         let (ticket, endpoint, predicted) = (booked.ticket, booked.endpoint, booked.predicted);
-        // The end of an answer that came all at once is not when it began.
+        // Of an answer that came all at once, the end is not when it began.
         let is_begun = booked.first_token_at.is_some();
         // An answer without tokens (a failure, a prefill-only request) teaches nothing.
         if output_tokens > 0 {

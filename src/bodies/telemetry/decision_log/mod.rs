@@ -28,8 +28,9 @@ pub const MAGIC: [u8; 8] = *b"LLMDLOG\n";
 /// Version that this release writes, and makes the decisions of again. It goes up when frames change,
 /// and when what a brain decides on equal inputs does, or what is compared of it: a change of the rules
 /// is not to look like a decision that came out otherwise.
-pub const FORMAT: u32 = 2;
-/// Oldest version that is read. In the first, decisions had no quantiles.
+pub const FORMAT: u32 = 3;
+/// Oldest version that is read. In the first, decisions had no quantiles; in the second, the end of an
+/// answer whose beginning nobody told was learned as its first token.
 pub const OLDEST_FORMAT: u32 = 1;
 /// Longest frame that is written or read: a prompt of 64 M tokens has 4 M keys of 9 bytes.
 pub const MAX_FRAME_BYTES: u32 = 256 << 20;

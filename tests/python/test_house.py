@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CRATES = ["brain", "bodies"]
+CRATES = ["brain", "data", "bodies"]
 
 # Permissive licences that a wheel may carry along under Apache-2.0.
 ALLOWED_LICENCES = {

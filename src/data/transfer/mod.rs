@@ -1,0 +1,1 @@
+//! Moving blocks of memory between processes and machines: one contract, several paths.

@@ -6,9 +6,15 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 const CLIENTS: usize = 256;
-const REQUESTS_EACH: usize = 4;
+/// Complete answers that each client goes on asking for.
+const ANSWERS_EACH: usize = 4;
+/// How often it asks for one of them before it says that the service is down.
+const TRIES: usize = 100;
+/// How long a client waits before it asks again.
+const BACKOFF: Duration = Duration::from_millis(100);
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +42,9 @@ fn end_of(answer: &Answer) -> End {
     }
 }
 
-async fn ask(caller: &Caller, client: usize, number: usize) -> End {
+async fn ask(caller: &Caller, client: usize, number: usize, again: usize) -> End {
     let body = json!({"prompt": vec![client; 64], "max_tokens": 20, "stream": true}).to_string();
-    let id = format!("{client}-{number}");
+    let id = format!("{client}-{number}-{again}");
     let asking = async {
         whole(caller.open("POST", "/v1/completions", body, &[("x-request-id", &id)]).await.unwrap())
             .await
@@ -47,7 +53,7 @@ async fn ask(caller: &Caller, client: usize, number: usize) -> End {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_request_ends_once_whatever_engines_do() {
+async fn every_request_ends_once_and_is_answered_in_the_end_whatever_engines_do() {
     let mut hostile = Vec::new();
     for conduct in [
         Conduct::Well,
@@ -76,12 +82,16 @@ async fn every_request_ends_once_whatever_engines_do() {
         .map(|client| {
             let (caller, ended) = (front.caller.clone(), Arc::clone(&ended));
             tokio::spawn(async move {
-                let mut ends = Vec::new();
-                for number in 0..REQUESTS_EACH {
-                    ends.push(ask(&caller, client, number).await);
+                for number in 0..ANSWERS_EACH {
+                    let mut again = 0;
+                    while ask(&caller, client, number, again).await != End::Complete {
+                        ended.fetch_add(1, SeqCst);
+                        again += 1;
+                        assert!(again < TRIES, "{client} has no answer after {again} requests");
+                        tokio::time::sleep(BACKOFF).await;
+                    }
                     ended.fetch_add(1, SeqCst);
                 }
-                ends
             })
         })
         .collect();
@@ -90,13 +100,9 @@ async fn every_request_ends_once_whatever_engines_do() {
     drop(killed);
     front.until(|_| ended.load(SeqCst) > 2 * CLIENTS).await;
     let back = engine(|config| config.port = port).await;
-    let mut ends = Vec::new();
     for client in clients {
-        ends.extend(client.await.unwrap());
+        client.await.unwrap();
     }
-    assert_eq!(ends.len(), CLIENTS * REQUESTS_EACH);
-    let complete = ends.iter().filter(|&&end| end == End::Complete).count();
-    assert!(complete > ends.len() / 2, "{complete} of {}", ends.len());
     // No answer began twice.
     let mut begun = HashSet::new();
     for id in hostile.iter().flat_map(|it| it.begun.lock().unwrap().clone()) {

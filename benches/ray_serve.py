@@ -20,8 +20,8 @@ PARTS = (ray_pick, ray_handle, ray_ingress)
 def main() -> None:
     """Measures, and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=1000, help="a router's share of a round")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--requests", type=int, default=400, help="a router's share of a round")
+    parser.add_argument("--rounds", type=int, default=61)
     asked = parser.parse_args()
     measured: dict[str, float] = {}
     for part in PARTS:

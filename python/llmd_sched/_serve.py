@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
-from collections.abc import Callable
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from llmd_sched._core import Gateway
 from llmd_sched._errors import LlmdError
@@ -14,7 +15,9 @@ from llmd_sched._types import ConfigSource
 
 _log = logging.getLogger("llmd_sched")
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# No signal has this number.
+_DRAINED = 0
 
 
 def serve(config: ConfigSource, *, ready: Callable[[Gateway], object] | None = None) -> None:
@@ -22,8 +25,8 @@ def serve(config: ConfigSource, *, ready: Callable[[Gateway], object] | None = N
 
     ``config`` is that of :class:`Gateway`; ``ready`` is called with the gateway once it serves. On
     ``SIGTERM`` or ``SIGINT`` it takes no new requests, waits for the answers under way, at most
-    ``drain_ms``, and returns; a second one does what it would have done without this. On ``SIGHUP`` it
-    reads the file anew, and logs why where that cannot be. Signals are as they were afterwards.
+    ``drain_ms``, and returns; a second one does what it would have done without this. On ``SIGHUP``
+    it reads the file anew, and logs why where that cannot be. Signals are as they were afterwards.
 
     Raises as :class:`Gateway` does, and :class:`RuntimeError` outside the main thread, where Python
     handles no signals: use :class:`Gateway` there.
@@ -39,25 +42,56 @@ def serve(config: ConfigSource, *, ready: Callable[[Gateway], object] | None = N
         raise RuntimeError(
             "serve() waits for signals, which only the main thread gets: use Gateway(config) here"
         )
-    # Its `put` may be called where it is interrupted itself, which is what handlers need.
-    came: SimpleQueue[int | None] = SimpleQueue()
-    before = {it: signal.signal(it, lambda number, _: came.put(number)) for it in SIGNALS}
-    try:
-        gateway = Gateway(config)
-        try:
-            if ready is not None:
-                ready(gateway)
-            while came.get() == signal.SIGHUP:
-                _reload(gateway)
-            again = _drain(gateway, came)
-        finally:
-            gateway.close()
-    finally:
-        for number, handler in before.items():
+    with _Signals() as signals, _closed_at_the_end(Gateway(config)) as gateway:
+        if ready is not None:
+            ready(gateway)
+        while signals.next() == signal.SIGHUP:
+            _reload(gateway)
+        again = _drain(gateway, signals)
+    if again != _DRAINED:
+        signal.raise_signal(again)
+
+
+class _Signals:
+    """The numbers of signals as they come.
+
+    By the descriptor that Python writes them to from any thread: a signal that the kernel gives to
+    another thread does not wake the main one, and its handler would run when something else does.
+    """
+
+    def __enter__(self) -> _Signals:
+        self._come, self._writes = socket.socketpair()
+        self._writes.setblocking(False)
+        self._wakeup_fd = signal.set_wakeup_fd(self._writes.fileno())
+        self._handlers = {it: signal.signal(it, lambda *_: None) for it in _SIGNALS}
+        return self
+
+    def next(self) -> int:
+        """The next of ours, or what was said."""
+        while (number := self._come.recv(1)[0]) not in (*_SIGNALS, _DRAINED):
+            pass
+        return number
+
+    def say(self, number: int) -> None:
+        """Has the next one be this, from any thread."""
+        self._writes.send(bytes([number]))
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
             # None is one that Python did not set and cannot set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    if again is not None:
-        signal.raise_signal(again)
+        signal.set_wakeup_fd(self._wakeup_fd)
+        # What still drains may want to say so: its end is closed with it.
+        self._come.close()
+
+
+@contextmanager
+def _closed_at_the_end(gateway: Gateway) -> Iterator[Gateway]:
+    # Not drained, as a gateway is that is left: what failed or has been told twice does not wait.
+    try:
+        yield gateway
+    finally:
+        gateway.close()
 
 
 def _reload(gateway: Gateway) -> None:
@@ -68,15 +102,16 @@ def _reload(gateway: Gateway) -> None:
         _log.error("the configuration stays as it was: %s", why)
 
 
-def _drain(gateway: Gateway, came: SimpleQueue[int | None]) -> int | None:
-    """Drains it; returns the signal that came meanwhile, if one did."""
+def _drain(gateway: Gateway, signals: _Signals) -> int:
+    """Drains it; returns the signal that came meanwhile, or that it is drained."""
 
     def drain() -> None:
         gateway.drain()
-        came.put(None)
+        with suppress(OSError):
+            signals.say(_DRAINED)
 
     # By another thread, since this one is the one that hears of signals.
     threading.Thread(target=drain, name="llmd-drain", daemon=True).start()
-    while (number := came.get()) == signal.SIGHUP:
+    while (number := signals.next()) == signal.SIGHUP:
         pass
     return number

@@ -34,7 +34,7 @@ _IN_PATHS = "/:@!$&'()*+,;=~"
 def app(config: ConfigSource) -> GatewayApp:
     """OpenAI's API in front of engines, as an application of ASGI 3.
 
-    ``config`` is that of :class:`llmd_sched.Gateway`. Connections are those of the server which runs
+    ``config`` is that of :class:`llmd_sched.Gateway`. Connections are those of the server that runs
     the application: ``listen``, ``threads``, ``limits.max_connections`` and
     ``timeouts.client_head_ms`` say nothing here, and ``tls`` is refused.
 
@@ -128,7 +128,9 @@ class GatewayApp:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        gateway = self._gateway or await asyncio.to_thread(lambda: self.gateway)
+        gateway = self._gateway
+        if gateway is None:
+            gateway = await asyncio.to_thread(lambda: self.gateway)
         event_loop = asyncio.get_running_loop()
         loop = self._loops.get(event_loop)
         if loop is None:

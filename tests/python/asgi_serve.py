@@ -1,4 +1,4 @@
-"""Ray Serve with the gateway as a deployment's ingress, as a program of its own: its address on a line.
+"""Ray Serve with the gateway as a deployment's ingress, as a program: its address on a line.
 
 ``python asgi_serve.py CONFIG`` with the configuration as JSON; it ends when its input does.
 """
@@ -39,8 +39,8 @@ def main(config: dict[str, object]) -> None:
         def own(self) -> str:
             return "own"
 
-        # Here, since Ray copies the application as it is by the end of the class; and not at "/", since it
-        # puts the routes of the class behind.
+        # Here, since Ray copies the application as it is by the end of the class; and not at "/",
+        # since it puts the routes of the class behind.
         app.mount("/gateway", gateway)
 
     @serve.deployment(ray_actor_options={"num_cpus": 0})

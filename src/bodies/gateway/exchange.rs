@@ -157,7 +157,8 @@ impl Telling {
         // Connections are the server's.
         head.headers.remove(CONNECTION);
         if let Some(length) = body.size_hint().exact() {
-            head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+            // Also where an engine said another of an answer that has no body: servers hold it to that.
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         self.0.waiting.lock().news.head = Some((head.status, head.headers));
         loop {

@@ -1,6 +1,7 @@
 //! The gateway: OpenAI's API in front of engines, placed by the brain.
 //!
-//! Each thread accepts, reads, asks the brain and relays by itself: a request crosses no thread. Of
+//! Each thread accepts, reads, asks the brain and relays by itself: a request crosses no thread. Or another
+//! server accepts, and hands requests to one thread (`mounted`), which does the rest. Of
 //! a body only what routing needs is read, and it is passed on as it came. An answer is passed on
 //! piece by piece, byte for byte.
 //!
@@ -60,6 +61,8 @@ pub use exchange::{End, Exchange, News};
 pub use fleet::FleetError;
 pub use hedge::HedgeConfig;
 pub use history::HistoryDocument;
+#[doc(hidden)]
+pub use http1::{DecodedAnswer, decode_answer};
 pub use keys::BadKey;
 pub use live::{
     EndpointState, GatewayDocument, GivenScore, LiveDocument, LiveEndpoint, RecentDecision,

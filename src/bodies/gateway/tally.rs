@@ -14,10 +14,8 @@ const NAMED: &[u8] = b"event: ";
 static EVENTS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("data: {"));
 /// Of named events those that bring more of the answer; others say that it begins, or repeat it.
 static DELTAS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(".delta\ndata: {"));
-static ANSWERS: LazyLock<[FinderRev<'static>; 2]> =
-    LazyLock::new(|| ANSWER.map(|it| FinderRev::new(it)));
-static PROMPTS: LazyLock<[FinderRev<'static>; 2]> =
-    LazyLock::new(|| PROMPT.map(|it| FinderRev::new(it)));
+static ANSWERS: LazyLock<[FinderRev<'static>; 2]> = LazyLock::new(|| ANSWER.map(FinderRev::new));
+static PROMPTS: LazyLock<[FinderRev<'static>; 2]> = LazyLock::new(|| PROMPT.map(FinderRev::new));
 
 /// What has been seen of one answer.
 #[derive(Debug, Default)]

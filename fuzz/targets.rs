@@ -2,6 +2,7 @@
 //! Shared by libFuzzer (`fuzz_targets/`) and by the mutating test (`tests/rust/fuzz.rs`).
 
 use bytes::Bytes;
+use llmd_bodies::gateway::decode_answer;
 use llmd_bodies::observe::metrics::{self, SeriesFilter};
 use llmd_bodies::observe::{DecodeLimits, Decoded, EventFormat, Recovery, RecoveryConfig, Step};
 use llmd_bodies::request_body::{BodyPrompt, RequestBody};
@@ -106,6 +107,31 @@ pub fn request_body(data: &[u8]) {
     for cut in [data.len() / 2, data.len().saturating_sub(1)] {
         let part = RequestBody::read(&data[..cut], data.len());
         assert!(!part.is_whole || whole.is_whole);
+    }
+}
+
+/// An engine's answer in HTTP/1.1. The first byte says in which pieces the rest comes: it is the same answer in
+/// any, holds no more than came, and is over where its length says.
+pub fn engine_answer(data: &[u8]) {
+    let Some((&first, data)) = data.split_first() else { return };
+    let whole = decode_answer([data]);
+    let pieces = decode_answer(data.chunks(1 + usize::from(first)));
+    match (&whole, &pieces) {
+        // Which fault is found first depends on what has come.
+        (Err(_), Err(_)) => {}
+        _ => assert_eq!(whole, pieces),
+    }
+    let Ok(Some(answer)) = whole else { return };
+    assert!(answer.body.len() + answer.rest_bytes < data.len());
+    let length = answer.headers.get("content-length");
+    let length = length.map(|it| it.to_str().unwrap_or_default().parse::<u64>());
+    // Some have no body, whatever they say of its length.
+    if [204, 304].contains(&answer.status.as_u16()) {
+        assert!(answer.is_over && answer.body.is_empty());
+    } else if let (Some(length), false) = (length, answer.headers.contains_key("transfer-encoding"))
+    {
+        let length = length.unwrap_or_else(|why| panic!("{why}: {:?}", answer.headers));
+        assert_eq!(answer.body.len() as u64 == length, answer.is_over);
     }
 }
 

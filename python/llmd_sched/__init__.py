@@ -60,6 +60,7 @@ from llmd_sched._errors import (
     WorkloadError,
 )
 from llmd_sched._remote import RemoteRouter, attach
+from llmd_sched._serve import serve
 from llmd_sched._types import (
     Capacity,
     ConfigSource,
@@ -132,6 +133,7 @@ __all__ = [
     "read_metrics",
     "replay",
     "request_options",
+    "serve",
     "text_block_keys",
     "vllm_block_hashes",
 ]

@@ -133,6 +133,8 @@ class RequestOptions(PromptOptions, total=False):
       mean of recent ones.
     - ``end_is_untold``: nobody will call :meth:`~llmd_sched.Router.finish`: the request counts as
       over when the latency model says so, or its engine's metrics page shows fewer than are booked.
+    - ``first_token_is_untold``: nobody will call :meth:`~llmd_sched.Router.first_token`, as of an
+      answer that comes all at once: its prefill counts as done when the latency model says so.
     """
 
     session_id: str | None
@@ -148,6 +150,7 @@ class RequestOptions(PromptOptions, total=False):
     deadline_ms: int | None
     expected_output_tokens: int | None
     end_is_untold: bool
+    first_token_is_untold: bool
 
 
 class HeaderOptions(TypedDict, total=False):

@@ -114,25 +114,25 @@ impl Endpoint {
     #[doc = stub_doc!("Endpoint.inflight_requests")]
     #[getter]
     fn inflight_requests(&self) -> u32 {
-        self.0.inflight_requests
+        self.0.load.inflight_requests
     }
 
     #[doc = stub_doc!("Endpoint.pending_prefill_tokens")]
     #[getter]
     fn pending_prefill_tokens(&self) -> u64 {
-        self.0.pending_prefill_tokens
+        self.0.load.pending_prefill_tokens
     }
 
     #[doc = stub_doc!("Endpoint.active_decode_tokens")]
     #[getter]
     fn active_decode_tokens(&self) -> u64 {
-        self.0.active_decode_tokens
+        self.0.load.active_decode_tokens
     }
 
     #[doc = stub_doc!("Endpoint.waiting_requests")]
     #[getter]
     fn waiting_requests(&self) -> Option<f64> {
-        self.0.waiting_requests
+        self.0.load.waiting_requests
     }
 
     #[doc = stub_doc!("Endpoint.running_requests")]
@@ -144,7 +144,7 @@ impl Endpoint {
     #[doc = stub_doc!("Endpoint.kv_usage")]
     #[getter]
     fn kv_usage(&self) -> Option<f64> {
-        self.0.kv_usage
+        self.0.load.kv_usage
     }
 
     #[doc = stub_doc!("Endpoint.gpu_utilization")]
@@ -156,7 +156,7 @@ impl Endpoint {
     #[doc = stub_doc!("Endpoint.latency_drift")]
     #[getter]
     fn latency_drift(&self) -> Option<f64> {
-        self.0.latency_drift
+        self.0.load.latency_drift
     }
 
     #[doc = stub_doc!("Endpoint.held_blocks")]

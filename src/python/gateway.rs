@@ -4,7 +4,7 @@ use crate::errors::{self, ConfigError};
 use crate::json;
 use crate::router::read;
 use llmd_bodies::gateway::{
-    ConfigSource, FleetError, GatewayConfig, GatewayError, GatewayServer, ReloadError,
+    self, ConfigSource, FleetError, GatewayConfig, GatewayError, GatewayServer, ReloadError,
 };
 use llmd_bodies::router::{ConfigError as BadConfig, read_file};
 use parking_lot::Mutex;
@@ -25,10 +25,7 @@ impl Gateway {
     fn with<T>(&self, work: impl FnOnce(&GatewayServer) -> PyResult<T>) -> PyResult<T> {
         match &*self.server.lock() {
             Some(server) => work(server),
-            None => {
-                let message = "the gateway is closed: start a new one";
-                Err(errors::RouterClosedError::new_err(message))
-            }
+            None => Err(closed()),
         }
     }
 }
@@ -37,15 +34,7 @@ impl Gateway {
 impl Gateway {
     #[new]
     fn new(py: Python<'_>, config: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let parsed =
-            GatewayConfig::from_value(read(config)?).map_err(|error| bad_config(&error))?;
-        let source = config.extract::<PathBuf>().ok().map(|path| {
-            let read = move || {
-                let tree = read_file(&path).map_err(|error| error.to_string())?;
-                GatewayConfig::from_value(tree).map_err(|error| error.to_string())
-            };
-            Box::new(read) as ConfigSource
-        });
+        let (parsed, source) = settings(config)?;
         let server = py.detach(|| GatewayServer::start_from(parsed, source)).map_err(refused)?;
         let (url, admin_url) = (server.url(), server.admin_url());
         Ok(Self { server: Mutex::new(Some(server)), url, admin_url })
@@ -72,23 +61,8 @@ impl Gateway {
     #[doc = stub_doc!("Gateway.reload")]
     #[pyo3(signature = (config=None))]
     fn reload(&self, py: Python<'_>, config: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let config: Option<GatewayConfig> = match config {
-            None => None,
-            Some(config) => {
-                let tree = read(config)?;
-                Some(GatewayConfig::from_value(tree).map_err(|error| bad_config(&error))?)
-            }
-        };
         let gateway = self.with(|server| Ok(server.gateway().clone()))?;
-        let outcome = py.detach(|| match config {
-            None => gateway.reload(),
-            Some(config) => gateway.apply(config),
-        });
-        outcome.map_err(|error| match error {
-            ReloadError::Router(error) => errors::router(error),
-            ReloadError::Fleet(error) => of_fleet(error),
-            other => ConfigError::new_err(other.to_string()),
-        })
+        reload(py, &gateway, config)
     }
 
     #[doc = stub_doc!("Gateway.drain")]
@@ -124,6 +98,41 @@ impl Gateway {
     }
 }
 
+/// What a configuration says, and where it is read again if it is a file.
+pub fn settings(config: &Bound<'_, PyAny>) -> PyResult<(GatewayConfig, Option<ConfigSource>)> {
+    let parsed = GatewayConfig::from_value(read(config)?).map_err(|error| bad_config(&error))?;
+    let source = config.extract::<PathBuf>().ok().map(|path| {
+        let read = move || {
+            let tree = read_file(&path).map_err(|error| error.to_string())?;
+            GatewayConfig::from_value(tree).map_err(|error| error.to_string())
+        };
+        Box::new(read) as ConfigSource
+    });
+    Ok((parsed, source))
+}
+
+/// Has a gateway serve by other settings.
+pub fn reload(
+    py: Python<'_>,
+    gateway: &gateway::Gateway,
+    config: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let config = config.map(settings).transpose()?;
+    let outcome = py.detach(|| match config {
+        None => gateway.reload(),
+        Some((config, _)) => gateway.apply(config),
+    });
+    outcome.map_err(|error| match error {
+        ReloadError::Router(error) => errors::router(error),
+        ReloadError::Fleet(error) => of_fleet(error),
+        other => ConfigError::new_err(other.to_string()),
+    })
+}
+
+pub fn closed() -> PyErr {
+    errors::RouterClosedError::new_err("the gateway is closed: start a new one")
+}
+
 fn bad_config(error: &BadConfig) -> PyErr {
     ConfigError::new_err(error.to_string())
 }
@@ -135,7 +144,7 @@ fn of_fleet(error: FleetError) -> PyErr {
     }
 }
 
-fn refused(error: GatewayError) -> PyErr {
+pub fn refused(error: GatewayError) -> PyErr {
     let message = error.to_string();
     match error {
         GatewayError::Router(error) => errors::router(error),
@@ -143,6 +152,7 @@ fn refused(error: GatewayError) -> PyErr {
         GatewayError::Listen { .. } | GatewayError::Threads(_) => PyOSError::new_err(message),
         GatewayError::Admin(_)
         | GatewayError::Key(_)
+        | GatewayError::MountedTls
         | GatewayError::Tls(_)
         | GatewayError::Tokenizer { .. } => ConfigError::new_err(message),
     }

@@ -41,6 +41,7 @@ mod headers;
 mod json;
 mod kv;
 mod matches;
+mod mounted;
 mod options;
 mod ordered;
 mod peers;
@@ -88,6 +89,8 @@ mod _core {
     use crate::kv::KvPosition;
     #[pymodule_export]
     use crate::matches::Matches;
+    #[pymodule_export]
+    use crate::mounted::{Exchange, Mailbox, MountedGateway};
     #[pymodule_export]
     use crate::prompt::{block_keys, text_block_keys, vllm_block_hashes};
     #[pymodule_export]

@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyString};
 use std::collections::BTreeMap;
 
 const PROMPT_OPTIONS: [&str; 4] = ["model", "lora", "cache_salt", "multimodal"];
-const REQUEST_OPTIONS: [&str; 13] = [
+const REQUEST_OPTIONS: [&str; 14] = [
     "session_id",
     "priority",
     "ttft_slo_ms",
@@ -26,6 +26,7 @@ const REQUEST_OPTIONS: [&str; 13] = [
     "deadline_ms",
     "expected_output_tokens",
     "end_is_untold",
+    "first_token_is_untold",
 ];
 
 /// Options of a prompt, read.
@@ -100,6 +101,9 @@ impl Options {
                 }
             }
             "end_is_untold" => request.end_is_untold = read(name, value, "True or False")?,
+            "first_token_is_untold" => {
+                request.first_token_is_untold = read(name, value, "True or False")?;
+            }
             _ => return Ok(false),
         }
         Ok(true)

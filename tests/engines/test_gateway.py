@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import llmd_sched
 import pytest
@@ -112,3 +113,51 @@ def test_a_chat_goes_where_its_tokens_are_and_as_many_are_found(
             assert found == min(matched, (prompt_tokens - 1) // 32 * 32)
             return
         assert time.monotonic() < deadline, head
+
+
+def responses(url: str, *, stream: bool) -> bytes:
+    """What is answered at ``/v1/responses``."""
+    body = {
+        "model": "tiny-llama",
+        "input": "Where does it go?",
+        "max_output_tokens": 12,
+        "temperature": 0,
+        "stream": stream,
+    }
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/responses", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return bytes(response.read())
+
+
+def events(stream: bytes) -> list[Any]:
+    """The data of a stream's events, each of which has a name."""
+    read = []
+    for event in stream.decode().strip().split("\n\n"):
+        name, data = event.split("\n")
+        read.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {read[-1]['type']}"
+    return read
+
+
+def test_responses_pass_through_and_their_tokens_are_counted(
+    gateway: llmd_sched.Gateway, vllm_pair: tuple[VllmEngine, VllmEngine]
+) -> None:
+    def counted() -> float:
+        with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=60) as page:
+            (line,) = re.findall(rb"^llmd_gateway_output_tokens_total (\S+)$", page.read(), re.M)
+        return float(line)
+
+    direct, through = (
+        json.loads(responses(url, stream=False)) for url in (vllm_pair[0].url, gateway.url)
+    )
+    said = direct["output"][0]["content"]
+    assert through["output"][0]["content"] == said
+    assert through["usage"]["output_tokens"] == counted() == 12
+    streams = [events(responses(url, stream=True)) for url in (vllm_pair[0].url, gateway.url)]
+    for stream in streams:
+        deltas = [it["delta"] for it in stream if it["type"] == "response.output_text.delta"]
+        assert "".join(deltas) == said[0]["text"]
+        assert stream[-1]["type"] == "response.completed"
+    assert {it["type"] for it in streams[0]} == {it["type"] for it in streams[1]}
+    assert counted() == 24

@@ -191,6 +191,20 @@ fn request_body() {
 }
 
 #[test]
+fn engine_answer() {
+    let seeds = [
+        "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello, world",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
+         transfer-encoding: chunked\r\n\r\n8\r\ndata: 1\n\r\n9;x=y\r\ndata: 22\n\r\n0\r\ntrailer: t\r\n\r\n",
+        "HTTP/1.0 502 Bad Gateway\r\nconnection: keep-alive\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nno",
+        "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nuntil it closes",
+        "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ];
+    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| [&[3], seed.as_bytes()].concat()).collect();
+    fuzz("engine_answer", &seeds, targets::engine_answer);
+}
+
+#[test]
 fn chat_tokens() {
     let bodies =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/chats/bodies.json");

@@ -5,11 +5,20 @@ use super::refusal::Refusal;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::StatusCode;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
+use std::fmt::Display;
+
+/// A client's body, from a connection of ours or from the server that this gateway is mounted in.
+pub(super) trait ClientBody:
+    Body<Data = Bytes, Error: Display + Send> + Unpin + Send
+{
+}
+
+impl<B: Body<Data = Bytes, Error: Display + Send> + Unpin + Send> ClientBody for B {}
 
 /// All of a client's body, within the limits.
 pub(super) async fn read_body(
-    mut body: Incoming,
+    mut body: impl ClientBody,
     config: &GatewayConfig,
 ) -> Result<Bytes, Refusal> {
     let limit = config.limits.max_body_bytes;

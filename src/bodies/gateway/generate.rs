@@ -5,7 +5,7 @@ use super::asked::Asked;
 use super::attempt::{Tried, Turn};
 use super::body::AnswerBody;
 use super::booking::Booking;
-use super::client_body::read_body;
+use super::client_body::{ClientBody, read_body};
 use super::config::ms;
 use super::counts::InFlight;
 use super::headers::{self, EXPLAIN};
@@ -17,7 +17,6 @@ use super::relay::{Relay, Route};
 use super::settings::Settings;
 use super::spans::Trace;
 use super::worker::Worker;
-use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
@@ -28,11 +27,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+/// What is answered token by token. Not streamed, an answer tells no first one; of everything else the
+/// end is the end of its prefill.
+const GENERATING: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/responses"];
+
 impl Worker {
     /// Answers a request by an engine.
     pub(super) async fn generate(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<impl ClientBody>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let came = Instant::now();
         let settings = self.gateway.settings();
@@ -49,7 +52,7 @@ impl Worker {
         self: &Arc<Self>,
         settings: &Settings,
         mut head: Parts,
-        body: Incoming,
+        body: impl ClientBody,
         came: Instant,
         trace: &mut Option<Box<Trace>>,
     ) -> Result<Response<AnswerBody>, Refusal> {
@@ -60,6 +63,8 @@ impl Worker {
         let find = |name: &str| self.gateway.fleet.find(name);
         let is_alias = |name: &str| self.gateway.live.is_alias(name);
         let mut asked = Asked::read(&head.headers, &body, find, is_alias, settings.config.hold_ms)?;
+        asked.request.first_token_is_untold =
+            !asked.read.is_stream && GENERATING.contains(&head.uri.path());
         self.admit(settings, key.as_deref(), &mut asked)?;
         if let Some(trace) = trace {
             trace.asked(&asked);

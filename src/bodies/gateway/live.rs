@@ -5,7 +5,7 @@ use super::history::HistoryDocument;
 use super::recent::{Entry, Fate};
 use super::upstream::Upstream;
 use super::vigil::Standing;
-use crate::router::{EndpointDocument, HealthName, TierBlocks};
+use crate::router::{EndpointDocument, HealthName, LoadDocument, TierBlocks};
 use llmd_brain::brain::BrainStats;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -121,18 +121,9 @@ pub struct LiveEndpoint {
     pub labels: BTreeMap<String, String>,
     /// Whether it gets requests.
     pub state: EndpointState,
-    /// Requests in flight from here.
-    pub inflight_requests: u32,
-    /// Uncached prompt tokens whose first token has not come.
-    pub pending_prefill_tokens: u64,
-    /// Context tokens being decoded.
-    pub active_decode_tokens: u64,
-    /// Requests in its queue, as it last reported.
-    pub waiting_requests: Option<f64>,
-    /// Share of its KV cache in use, as it last reported.
-    pub kv_usage: Option<f64>,
-    /// Latency over what it was, where that has departed for good.
-    pub latency_drift: Option<f64>,
+    /// What it has to do.
+    #[serde(flatten)]
+    pub load: LoadDocument,
     /// KV blocks that it is known or believed to hold.
     pub held_blocks: TierBlocks,
     /// Failed requests and probes of the engine, all ranks together.
@@ -285,12 +276,7 @@ impl LiveEndpoint {
             dp_rank: document.dp_rank,
             model: document.model,
             labels: document.labels,
-            inflight_requests: document.inflight_requests,
-            pending_prefill_tokens: document.pending_prefill_tokens,
-            active_decode_tokens: document.active_decode_tokens,
-            waiting_requests: document.waiting_requests,
-            kv_usage: document.kv_usage,
-            latency_drift: document.latency_drift,
+            load: document.load,
             held_blocks: document.held_blocks_by_tier,
         }
     }
@@ -303,12 +289,7 @@ impl LiveEndpoint {
             model: String::new(),
             labels: BTreeMap::new(),
             state: EndpointState::Joining,
-            inflight_requests: 0,
-            pending_prefill_tokens: 0,
-            active_decode_tokens: 0,
-            waiting_requests: None,
-            kv_usage: None,
-            latency_drift: None,
+            load: LoadDocument::default(),
             held_blocks: TierBlocks::default(),
             failures: upstream.counts.failures.load(Relaxed),
         }

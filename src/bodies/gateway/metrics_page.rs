@@ -130,7 +130,7 @@ fn of_engines(page: &mut Page, gateway: &Gateway) {
     for endpoint in &endpoints {
         let rank = endpoint.dp_rank.to_string();
         let labels = [("engine", endpoint.address.as_str()), ("dp_rank", rank.as_str())];
-        page.sample("endpoint_inflight_requests", &labels, endpoint.inflight_requests);
+        page.sample("endpoint_inflight_requests", &labels, endpoint.load.inflight_requests);
     }
     page.family("endpoint_held_blocks", "gauge", "KV blocks that a rank is known to hold");
     for endpoint in &endpoints {

@@ -1,6 +1,7 @@
 //! The gateway: OpenAI's API in front of engines, placed by the brain.
 //!
-//! Each thread accepts, reads, asks the brain and relays by itself: a request crosses no thread. Of
+//! Each thread accepts, reads, asks the brain and relays by itself: a request crosses no thread. Or another
+//! server accepts, and hands requests to one thread (`mounted`), which does the rest. Of
 //! a body only what routing needs is read, and it is passed on as it came. An answer is passed on
 //! piece by piece, byte for byte.
 //!
@@ -23,6 +24,7 @@ mod connection;
 mod counts;
 mod discovery;
 mod edit;
+mod exchange;
 mod fleet;
 mod generate;
 mod guard;
@@ -34,6 +36,7 @@ mod keys;
 mod live;
 mod metrics_page;
 mod models;
+mod mounted;
 mod peers;
 mod pool;
 mod recent;
@@ -54,13 +57,17 @@ pub use config::{
     AdminConfig, AuthConfig, DiscoveryConfig, EndpointConfig, GatewayConfig, HealthConfig,
     KeyConfig, Limits, Retries, Timeouts,
 };
+pub use exchange::{End, Exchange, News};
 pub use fleet::FleetError;
 pub use hedge::HedgeConfig;
 pub use history::HistoryDocument;
+#[doc(hidden)]
+pub use http1::{DecodedAnswer, decode_answer};
 pub use keys::BadKey;
 pub use live::{
     EndpointState, GatewayDocument, GivenScore, LiveDocument, LiveEndpoint, RecentDecision,
 };
+pub use mounted::{Head, MountedGateway};
 pub use peers::PeersConfig;
 pub use recent::Fate;
 pub use reload::{ConfigSource, ReloadError};
@@ -204,6 +211,11 @@ pub enum GatewayError {
     /// The admin API cannot be as it is asked for.
     #[error("{0}")]
     Admin(String),
+    /// A gateway that is mounted in a server of somebody else's is given what only that server can have.
+    #[error(
+        "tls: a mounted gateway has no port of its own: give the certificate to the server that it is mounted in"
+    )]
+    MountedTls,
     /// A tokenizer cannot be read.
     #[error("tokenizers.{model}: {reason}")]
     Tokenizer {

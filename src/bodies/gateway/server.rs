@@ -55,15 +55,7 @@ impl GatewayServer {
             given => given,
         };
         let connections = Arc::new(Semaphore::new(config.limits.max_connections));
-        let gateway = Gateway::new(config, source)?;
-        let admin = match super::admin::serve(&gateway) {
-            Ok(admin) => admin,
-            Err(error) => {
-                // Who looks after engines keeps the router alive until it is closed.
-                gateway.live.close();
-                return Err(error);
-            }
-        };
+        let (gateway, admin) = begin(config, source)?;
         let stop = CancellationToken::new();
         let mut server = Self { gateway, address, admin, stop, threads: Vec::new() };
         for number in 0..threads {
@@ -136,7 +128,23 @@ impl Drop for GatewayServer {
     }
 }
 
-fn url(is_secure: bool, address: SocketAddr) -> String {
+/// A gateway that serves nobody yet, and where its admin API listens.
+pub(super) fn begin(
+    config: super::GatewayConfig,
+    source: Option<super::ConfigSource>,
+) -> Result<(Arc<Gateway>, Option<SocketAddr>), super::GatewayError> {
+    let gateway = Gateway::new(config, source)?;
+    match super::admin::serve(&gateway) {
+        Ok(admin) => Ok((gateway, admin)),
+        Err(error) => {
+            // Who looks after engines keeps the router alive until it is closed.
+            gateway.live.close();
+            Err(error)
+        }
+    }
+}
+
+pub(super) fn url(is_secure: bool, address: SocketAddr) -> String {
     format!("{}://{address}", if is_secure { "https" } else { "http" })
 }
 

@@ -2,11 +2,11 @@
 
 use super::Gateway;
 use super::body::AnswerBody;
+use super::client_body::ClientBody;
 use super::pool::Pool;
 use super::recent::Ring;
 use super::refusal::{Refusal, json, typed};
 use super::{metrics_page, models};
-use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
@@ -47,7 +47,10 @@ impl Worker {
     }
 
     /// Answers a request, whatever becomes of it.
-    pub(super) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        request: Request<impl ClientBody>,
+    ) -> Response<AnswerBody> {
         let mut response = match self.answer(request).await {
             Ok(response) => response,
             Err(refusal) => {
@@ -63,7 +66,7 @@ impl Worker {
 
     async fn answer(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<impl ClientBody>,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let path = request.uri().path();
         let is_of_engines = OF_ENGINES.contains(&path);

@@ -61,7 +61,7 @@ async fn stats(State(router): Shared) -> Result<Json<RouterStats>, Refusal> {
 }
 
 async fn config(State(router): Shared) -> Result<Json<RouterConfig>, Refusal> {
-    Ok(Json(live(&router)?.config().clone()))
+    Ok(Json(live(&router)?.config_in_force()))
 }
 
 async fn explain(

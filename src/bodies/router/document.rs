@@ -53,6 +53,25 @@ impl From<Health> for HealthName {
     }
 }
 
+/// What an endpoint has to do, and how it copes.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct LoadDocument {
+    /// Requests in flight from this router.
+    pub inflight_requests: u32,
+    /// Uncached prompt tokens whose first token has not come.
+    pub pending_prefill_tokens: u64,
+    /// Context tokens being decoded.
+    pub active_decode_tokens: u64,
+    /// Requests in its queue, as last reported.
+    pub waiting_requests: Option<f64>,
+    /// Share of its KV cache in use, as last reported.
+    pub kv_usage: Option<f64>,
+    /// Latency over what it was, while that has departed for good; the larger departure of prefill
+    /// and decode.
+    #[serde(default)]
+    pub latency_drift: Option<f64>,
+}
+
 /// An endpoint at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndpointDocument {
@@ -78,24 +97,13 @@ pub struct EndpointDocument {
     pub kv_source: KvSource,
     /// Whether it gets requests.
     pub health: HealthName,
-    /// Requests in flight from this router.
-    pub inflight_requests: u32,
-    /// Uncached prompt tokens whose first token has not come.
-    pub pending_prefill_tokens: u64,
-    /// Context tokens being decoded.
-    pub active_decode_tokens: u64,
-    /// Requests in its queue, as last reported.
-    pub waiting_requests: Option<f64>,
+    /// What it has to do.
+    #[serde(flatten)]
+    pub load: LoadDocument,
     /// Requests running, as last reported.
     pub running_requests: Option<f64>,
-    /// Share of its KV cache in use, as last reported.
-    pub kv_usage: Option<f64>,
     /// Share of time its GPU was busy, as last reported.
     pub gpu_utilization: Option<f64>,
-    /// Latency over what it was, while that has departed for good; the larger departure of prefill
-    /// and decode.
-    #[serde(default)]
-    pub latency_drift: Option<f64>,
     /// KV blocks that it is known or believed to hold.
     pub held_blocks: u64,
     /// Those by where they lie.
@@ -118,14 +126,16 @@ impl From<EndpointView> for EndpointDocument {
             labels: spec.labels,
             kv_source: spec.kv_source,
             health: view.health.into(),
-            inflight_requests: view.inflight_requests,
-            pending_prefill_tokens: view.pending_prefill_tokens,
-            active_decode_tokens: view.active_decode_tokens,
-            waiting_requests: view.waiting_requests,
+            load: LoadDocument {
+                inflight_requests: view.inflight_requests,
+                pending_prefill_tokens: view.pending_prefill_tokens,
+                active_decode_tokens: view.active_decode_tokens,
+                waiting_requests: view.waiting_requests,
+                kv_usage: view.kv_usage,
+                latency_drift: view.latency.and_then(|it| it.drift()),
+            },
             running_requests: view.running_requests,
-            kv_usage: view.kv_usage,
             gpu_utilization: view.gpu_utilization,
-            latency_drift: view.latency.and_then(|it| it.drift()),
             held_blocks: view.blocks.exact.iter().sum::<u64>() + view.blocks.believed,
             held_blocks_by_tier: view.blocks.into(),
         }
@@ -245,14 +255,9 @@ impl LiveRouter {
             labels: spec.labels,
             kv_source: spec.kv_source,
             health: HealthName::Left,
-            inflight_requests: 0,
-            pending_prefill_tokens: 0,
-            active_decode_tokens: 0,
-            waiting_requests: None,
+            load: LoadDocument::default(),
             running_requests: None,
-            kv_usage: None,
             gpu_utilization: None,
-            latency_drift: None,
             held_blocks: 0,
             held_blocks_by_tier: TierBlocks::default(),
         }

@@ -38,7 +38,7 @@ pub use config::{ConfigError, RouterConfig, from_value, overlay, read_file};
 pub use discover::{DescribedEndpoint, describe_engine};
 pub use document::{
     EndpointDocument, ExplainRequest, ExplanationDocument, FilterDocument, HealthName,
-    ScoreDocument,
+    LoadDocument, ScoreDocument,
 };
 pub use error::RouterError;
 pub use held::{HeldRequests, Outcome, Waiter};
@@ -67,6 +67,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 /// A brain with a clock, threads and observers.
 pub struct LiveRouter {
     config: RouterConfig,
+    /// The schedule in force, where it is another than the configuration's.
+    switched: Mutex<Option<ScheduleConfig>>,
     brain: Brain,
     clock: Clock,
     members: Members,
@@ -101,6 +103,7 @@ impl LiveRouter {
         let router = Arc::new(Self {
             alias_counts: AliasCounts::new(&config.aliases),
             config,
+            switched: Mutex::default(),
             brain,
             clock: Clock::start(),
             members: Members::default(),
@@ -120,10 +123,20 @@ impl LiveRouter {
         Ok(router)
     }
 
-    /// The settings in use.
+    /// The settings that it was made with.
     #[must_use]
     pub fn config(&self) -> &RouterConfig {
         &self.config
+    }
+
+    /// The settings that it goes by now.
+    #[must_use]
+    pub fn config_in_force(&self) -> RouterConfig {
+        let mut config = self.config.clone();
+        if let Some(schedule) = &*self.switched.lock() {
+            config.schedule = schedule.clone();
+        }
+        config
     }
 
     /// The brain, to look at: turns that are taken on it directly are not carried out.
@@ -139,7 +152,11 @@ impl LiveRouter {
     /// [`RouterError::Brain`] for a profile that cannot be; the one in use stays then.
     pub fn switch_schedule(&self, schedule: ScheduleConfig) -> Result<(), RouterError> {
         self.check_open()?;
-        self.step(Input::Schedule(Box::new(schedule))).map(drop)
+        // Held meanwhile: of two who switch at once, the last one's is said to be in force.
+        let mut switched = self.switched.lock();
+        self.step(Input::Schedule(Box::new(schedule.clone())))?;
+        *switched = Some(schedule);
+        Ok(())
     }
 
     /// The time now.

@@ -16,7 +16,7 @@
 //! end.
 
 use super::state::State;
-use crate::fleet::{FirstTokens, Reservation};
+use crate::fleet::Reservation;
 use crate::schedule::Request;
 use crate::{EndpointId, ReservationId, Slot, Time};
 use std::cmp::Reverse;
@@ -103,9 +103,9 @@ impl State {
                 continue;
             };
             // A first token that was told of may have come at another time than thought, or be to come.
-            let likely = match self.fleet.config().first_tokens {
-                FirstTokens::Told => booked.first_token_at.unwrap_or(now) + decode,
-                FirstTokens::Guessed => it.likely,
+            let likely = match self.is_told_of_first_token(booked) {
+                true => booked.first_token_at.unwrap_or(now) + decode,
+                false => it.likely,
             };
             if likely > now {
                 self.ends.forget(it);

@@ -5,9 +5,14 @@
 //! like who has a long queue. With [`FirstTokens::Guessed`] a prefill counts as done when the latency
 //! model of its endpoint says so. Nothing is learned from a guess: of what a body says at the end, only
 //! how long the answer was.
+//!
+//! Others hear of most first tokens, and not of those of answers that come all at once: these say so with the
+//! [request](crate::schedule::Request::first_token_is_untold), and it alone is guessed. Where it may have one
+//! token only, nothing is: its end tells.
 
 use super::state::State;
-use crate::fleet::FirstTokens;
+use crate::fleet::{FirstTokens, Reservation};
+use crate::schedule::Request;
 use crate::{ReservationId, Time};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,11 +25,21 @@ pub(super) struct Guesses(BinaryHeap<Reverse<(Time, ReservationId)>>);
 /// No prefill takes longer, whatever a model says.
 const HOUR_MS: f64 = 3_600_000.0;
 
+/// Whether nobody will tell when the answer to a request began.
+pub(super) fn is_begun_untold(request: &Request) -> bool {
+    request.first_token_is_untold && request.max_output_tokens != Some(1)
+}
+
 impl State {
+    /// Whether a first token of this request that is heard of is one.
+    pub(super) fn is_told_of_first_token(&self, booked: &Reservation) -> bool {
+        self.fleet.config().first_tokens == FirstTokens::Told && !booked.first_token_is_untold
+    }
+
     /// A request was booked.
     pub(super) fn guess_first_token(&mut self, now: Time, id: ReservationId) {
-        if self.fleet.config().first_tokens == FirstTokens::Guessed
-            && let Some(booked) = self.fleet.reservation(id)
+        if let Some(booked) = self.fleet.reservation(id)
+            && !self.is_told_of_first_token(booked)
         {
             let predicted = booked.predicted.ttft_ms;
             let ttft_ms = predicted.unwrap_or_else(|| self.predictor.prefill_ms(booked));
@@ -133,6 +148,46 @@ mod tests {
         let later = late + Duration::from_millis(100);
         brain.step(later, Input::Finished(single, 1)).unwrap();
         assert_eq!(learned(later).0, 1);
+    }
+
+    #[test]
+    fn an_answer_that_is_said_to_come_all_at_once_is_guessed_alone_and_teaches_nothing() {
+        let (brain, _) = brain(FirstTokens::Told, Some("qwen3-32b_h100_tp2"));
+        let late = Time::ZERO + Duration::from_secs(500);
+        let whole = |max_output_tokens| Request {
+            prompt_tokens: 20_000,
+            max_output_tokens,
+            first_token_is_untold: true,
+            ..Request::default()
+        };
+        let book = |at: Time, request: &Request| match brain.decide(
+            at,
+            request,
+            &[],
+            &Matches::new(),
+            &[],
+        ) {
+            Action::Route(decision) => decision.reservation,
+            other => panic!("{other:?}"),
+        };
+        let first = book(Time::ZERO, &whole(None));
+        let single = book(Time::ZERO, &whole(Some(1)));
+        place(&brain, Time::ZERO, 10_000);
+        place(&brain, late, 1);
+        // Left are that of one token, whose end tells, the stream, and who looks.
+        assert_eq!(load(&brain, late), (30_001, 4));
+        let learned = || {
+            let latency = brain.endpoints(late)[0].latency.unwrap();
+            (latency.prefills_observed, latency.decodes_observed)
+        };
+        // Nor does one token more or less make its end a beginning.
+        let early = book(late, &whole(None));
+        for (id, tokens) in [(first, 100), (early, 1)] {
+            brain.step(late, Input::Finished(id, tokens)).unwrap();
+        }
+        assert_eq!((learned(), load(&brain, late)), ((0, 0), (30_001, 3)));
+        brain.step(late, Input::Finished(single, 1)).unwrap();
+        assert_eq!((learned(), load(&brain, late)), ((1, 0), (10_001, 2)));
     }
 
     #[test]

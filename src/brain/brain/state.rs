@@ -2,12 +2,12 @@
 
 use super::answers::IndexAnswers;
 use super::ends::Ends;
-use super::guesses::Guesses;
+use super::guesses::{Guesses, is_begun_untold};
 use super::pace::Pace;
 use super::waiting::{Routed, Waiting, session_of};
 use super::{Action, BrainConfig, BrainError, BrainStats, Input, LogEntry, LogSink, RejectReason};
 use crate::fleet::{
-    Booking, EndpointChange, EndpointSpec, FirstTokens, Fleet, FleetError, KvSource, MetricsSample,
+    Booking, EndpointChange, EndpointSpec, Fleet, FleetError, KvSource, MetricsSample,
 };
 use crate::flow::{FlowConfig, HeldBands, Holding, Sessions, Turns};
 use crate::index::{Matches, Source};
@@ -261,6 +261,7 @@ impl State {
             predicted: choice.predicted,
             objective_tpot_ms: request.slo.tpot_ms,
             expected_output_tokens: request.expected_output_tokens,
+            first_token_is_untold: is_begun_untold(request),
         };
         let reservation = self
             .fleet
@@ -344,7 +345,7 @@ impl State {
             self.predictor.answered(output_tokens);
         }
         // Nor does one of which nobody knows when it began.
-        if self.fleet.config().first_tokens == FirstTokens::Told {
+        if self.is_told_of_first_token(booked) {
             if output_tokens == 1 || (is_begun && output_tokens > 0) {
                 self.progress(now, reservation, output_tokens);
             }

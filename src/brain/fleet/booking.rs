@@ -81,7 +81,7 @@ impl Fleet {
     pub fn release(&mut self, now: Time, id: ReservationId) -> bool {
         let now = self.clamp(now);
         let Some(ended) = self.ledger.release(now, id) else { return false };
-        if ended.first_token_at.is_none() {
+        if ended.first_token_at.is_none() || ended.first_token_is_untold {
             self.others.gone(now, ended.endpoint.slot, &ended);
         }
         self.refresh_load(now, ended.endpoint.slot);

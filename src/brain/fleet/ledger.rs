@@ -29,6 +29,8 @@ pub struct Booking {
     pub objective_tpot_ms: Option<f64>,
     /// How long the client says its answer will be.
     pub expected_output_tokens: Option<u32>,
+    /// Nobody will tell of its first token.
+    pub first_token_is_untold: bool,
 }
 
 /// Load that is booked on an endpoint.
@@ -62,6 +64,9 @@ pub struct Reservation {
     /// How long the client says its answer will be.
     #[serde(default)]
     pub expected_output_tokens: Option<u32>,
+    /// Nobody will tell of its first token: when it came is a guess.
+    #[serde(default)]
+    pub first_token_is_untold: bool,
 }
 
 /// A request in flight, and what its endpoint did since its first token.
@@ -283,6 +288,7 @@ impl Ledger {
             predicted: booking.predicted,
             objective_tpot_ms: booking.objective_tpot_ms,
             expected_output_tokens: booking.expected_output_tokens,
+            first_token_is_untold: booking.first_token_is_untold,
         };
         entry.reservation = Some(reservation);
         self.live += 1;

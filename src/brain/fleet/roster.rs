@@ -32,6 +32,7 @@ static ROSTERS: AtomicU64 = AtomicU64::new(1);
 ///     predicted: Default::default(),
 ///     objective_tpot_ms: None,
 ///     expected_output_tokens: None,
+///     first_token_is_untold: false,
 /// };
 /// let reservation = fleet.book(Time::ZERO, a, &booking).unwrap();
 /// assert_eq!(fleet.columns().pending_prefill_tokens, [200.0]);

@@ -48,6 +48,9 @@ pub struct Request {
     /// Not these endpoints: they were tried. Unlike [`allowed`](Self::allowed) this leaves out nobody who
     /// joins meanwhile.
     pub excluded: Vec<EndpointId>,
+    /// Nobody will tell when its answer began, as of one that comes all at once at its end: it counts as
+    /// begun when the latency model says so.
+    pub first_token_is_untold: bool,
 }
 
 /// What is asked for: a request, and the keys of its prompt's full blocks.

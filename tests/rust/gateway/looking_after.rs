@@ -60,6 +60,19 @@ async fn an_operator_adds_cordons_and_removes_engines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_policy_that_is_shown_is_the_one_in_force() {
+    let mut config = base(&[]);
+    config.admin.listen = Some("127.0.0.1:0".into());
+    let front = start(config.clone(), None).await;
+    let admin = Caller::new(front.server.admin_addr().unwrap());
+    for policy in ["lmetric", "sglang"] {
+        config.router.schedule.profile = serde_json::from_value(json!(policy)).unwrap();
+        front.server.gateway().apply(config.clone()).unwrap();
+        assert_eq!(admin.get("/config").await.json()["schedule"]["profile"], policy);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn probes_that_ask_for_a_head_get_that_of_a_get() {
     let front = start(base(&[]), None).await;
     for (path, status) in [("/health", 200), ("/ready", 503), ("/metrics", 200)] {

@@ -16,6 +16,7 @@ mod hedging;
 mod hostile;
 mod keys;
 mod looking_after;
+mod mounted;
 mod passing_on;
 mod peers;
 mod stopping;

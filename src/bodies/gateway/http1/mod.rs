@@ -6,10 +6,12 @@
 //! parsed by `httparse`; what is ours is framing, which is small and strict (RFC 9112, 6 and 7).
 
 mod connection;
+mod decoded;
 mod framing;
 mod head;
 
 pub(super) use connection::Connection;
+pub use decoded::{DecodedAnswer, decode_answer};
 pub(super) use head::request_head;
 
 /// Why an exchange with an engine ended.

@@ -29,7 +29,7 @@ fn route(router: &Arc<LiveRouter>) -> Box<Decision> {
 }
 
 fn inflight(router: &LiveRouter) -> u32 {
-    router.documents()[0].inflight_requests
+    router.documents()[0].load.inflight_requests
 }
 
 /// Waits for another thread; the harness's time limit bounds it.

@@ -140,7 +140,7 @@ impl Others {
         row.prefill.take_if(|prefill| prefill.since <= it.booked_at)
     }
 
-    /// A request of ours ended without a token.
+    /// A request of ours ended, and nobody told of a token before.
     pub(super) fn gone(&mut self, now: Time, slot: Slot, it: &Reservation) {
         if let Some(row) = self.rows.get_mut(slot.index()) {
             row.is_past(now, it.prompt_tokens);

@@ -35,5 +35,6 @@ fn booking(ticket: u64, prompt_tokens: u32, uncached_tokens: u32) -> Booking {
         predicted: Default::default(),
         objective_tpot_ms: None,
         expected_output_tokens: None,
+        first_token_is_untold: false,
     }
 }

@@ -78,6 +78,7 @@ impl Drive<'_> {
             ),
             objective_tpot_ms: None,
             expected_output_tokens: None,
+            first_token_is_untold: false,
         };
         let endpoint = columns.id(SLOT).unwrap();
         let id = self.fleet.book(now, endpoint, &booking).unwrap();

@@ -36,6 +36,7 @@ fn booking(prompt_tokens: u32, uncached_tokens: u32) -> Booking {
         predicted: Predicted::default(),
         objective_tpot_ms: None,
         expected_output_tokens: None,
+        first_token_is_untold: false,
     }
 }
 

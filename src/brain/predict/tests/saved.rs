@@ -40,6 +40,7 @@ fn taught(fleet: &mut Fleet) -> Predictor {
             predicted,
             objective_tpot_ms: None,
             expected_output_tokens: None,
+            first_token_is_untold: false,
         };
         let booked = fleet.book(now, id, &booking).unwrap();
         let took_ms = profile.prefill_ms(new.into(), old.into()) * noise(&mut rng, 0.1);

@@ -133,6 +133,7 @@ fn waiting_or_decoding(waiting_tokens: u32, decoding: (usize, f64), queued_token
             predicted: Predicted::default(),
             objective_tpot_ms: Some(decoding.1),
             expected_output_tokens: Some(256),
+            first_token_is_untold: false,
         };
         let id = world.fleet.book(NOW, world.ids[1], &booking).unwrap();
         world.fleet.first_token(NOW, id).unwrap();

@@ -258,6 +258,7 @@ impl Simulation {
             predicted: choice.predicted,
             objective_tpot_ms: request.slo.tpot_ms,
             expected_output_tokens: None,
+            first_token_is_untold: false,
         };
         let reservation = self.fleet.book(time, choice.endpoint, &booking).unwrap();
         self.scheduler.committed(time, &request, &choice);

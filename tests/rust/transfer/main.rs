@@ -1,0 +1,5 @@
+//! One suite that every path must pass.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod basics;
+mod pair;

@@ -93,8 +93,8 @@ mod tests {
                         target.as_mut_ptr().add(shift),
                         bytes,
                         true,
-                    )
-                };
+                    );
+                }
                 order_streamed();
                 assert_eq!(target[shift..shift + bytes], source[shift * 3..shift * 3 + bytes]);
                 assert!(target[..shift].iter().chain(&target[shift + bytes..]).all(|&b| b == 0));

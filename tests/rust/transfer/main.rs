@@ -2,4 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod basics;
+mod complaints;
+mod fuzz;
 mod pair;
+mod processes;
+mod proxy;
+mod random;

@@ -64,10 +64,10 @@ impl Side {
 
     /// What belongs into a block, layer by layer.
     pub fn pattern(&self, layer: u64, block: u32, epoch: u64) -> Vec<u8> {
-        let seed = (epoch * 31 + u64::from(block) * 7 + layer * 3) as u8 ^ self.salt;
-        (0..self.layout.block_bytes)
-            .map(|i| (i as u8).wrapping_mul(13).wrapping_add(seed))
-            .collect()
+        let word = (u64::from(block) << 40 | layer << 32 | epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut bytes = (word ^ u64::from(self.salt)).to_le_bytes();
+        bytes[0] = self.salt;
+        bytes.repeat(self.layout.block_bytes as usize / 8)
     }
 
     pub fn fill(&self, block: u32) {
@@ -75,6 +75,14 @@ impl Side {
             let bytes = self.pattern(layer, block, self.epoch(block));
             self.put(self.offset(layer, block), &bytes);
         }
+    }
+
+    /// Whether a block holds what belongs to its epoch.
+    pub fn holds_its_own(&self, block: u32) -> bool {
+        (0..self.layers()).all(|layer| {
+            self.get(self.offset(layer, block), self.layout.block_bytes)
+                == self.pattern(layer, block, self.epoch(block))
+        })
     }
 
     pub fn put(&self, offset: u64, bytes: &[u8]) {

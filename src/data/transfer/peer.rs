@@ -2,7 +2,9 @@
 
 use super::agent::AgentConfig;
 use super::descriptor::Part;
+use super::owner::Owner;
 use super::path::{Path, PathKind};
+use super::rdma::{self, RdmaPath};
 use super::region::Registered;
 use super::shm::{copiers::Copiers, path::ShmPath};
 use super::tcp::{self, TcpPath};
@@ -27,10 +29,11 @@ pub struct Peer {
 impl Peer {
     pub(super) fn connect(
         config: &AgentConfig,
-        identity: &Arc<Identity>,
+        owner: &Owner,
         copiers: &Arc<Copiers>,
         address: SocketAddr,
     ) -> Result<Self, TransferError> {
+        let identity = &owner.identity;
         let name = address.to_string();
         let first = dial(tcp::connect(address, identity)?, identity, &name)?;
         let theirs = first.introduction.clone();
@@ -38,7 +41,7 @@ impl Peer {
         let mut peer = Self { name, incarnation: theirs.incarnation, paths, absent };
         peer.open(PathKind::CudaIpc, config, |_| Err("this build has no such path".into()));
         peer.open(PathKind::Shm, config, |name| shm_path(identity, copiers, &theirs, name));
-        peer.open(PathKind::Rdma, config, |_| Err("this build has no such path".into()));
+        peer.open(PathKind::Rdma, config, |name| rdma_path(owner, &theirs, address, name));
         peer.open(PathKind::Tcp, config, |_| {
             let streams = config.tcp_streams.max(1);
             Ok(Arc::new(TcpPath::new(first, address, identity.clone(), streams)))
@@ -150,5 +153,27 @@ fn shm_path(
         return Err("another agent answers on its Unix socket".into());
     }
     let path = ShmPath::open(dialed, identity.stall_timeout, copiers.clone());
+    Ok(Arc::new(path.map_err(|error| error.to_string())?))
+}
+
+fn rdma_path(
+    owner: &Owner,
+    theirs: &Introduction,
+    address: SocketAddr,
+    name: &str,
+) -> Result<Arc<dyn Path>, String> {
+    let Some(card) = &owner.card else {
+        return Err(rdma::absent().unwrap_or_else(|| "its device came too late".into()));
+    };
+    if !theirs.rdma {
+        return Err("the peer has no RDMA device".into());
+    }
+    let identity = &owner.identity;
+    let socket = tcp::connect(address, identity).map_err(|error| error.to_string())?;
+    let dialed = dial(socket, identity, name).map_err(|error| error.to_string())?;
+    if dialed.introduction.incarnation != theirs.incarnation {
+        return Err("the peer restarted".into());
+    }
+    let path = RdmaPath::open(card.clone(), dialed, identity);
     Ok(Arc::new(path.map_err(|error| error.to_string())?))
 }

@@ -11,6 +11,20 @@ use std::time::Duration;
 /// Long enough for a loaded machine; nothing waits for it unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The paths that this machine has: the suite runs on each. RDMA wants a device; LLMD_REQUIRE with
+/// `rdma` in it makes its absence a failure.
+pub fn paths() -> Vec<PathKind> {
+    let mut paths = vec![PathKind::Shm, PathKind::Tcp];
+    let required = std::env::var("LLMD_REQUIRE").unwrap_or_default();
+    let required = required.split(',').any(|kind| kind == "rdma");
+    match llmd_data::transfer::rdma::absent() {
+        // Under an emulated processor only what is special there.
+        None => paths = vec![PathKind::Rdma],
+        Some(why) => assert!(!required, "LLMD_REQUIRE names rdma, but: {why}"),
+    }
+    paths
+}
+
 pub fn config(path: PathKind) -> AgentConfig {
     AgentConfig {
         key: Some(b"a key".to_vec()),
@@ -64,10 +78,14 @@ impl Side {
 
     /// What belongs into a block, layer by layer.
     pub fn pattern(&self, layer: u64, block: u32, epoch: u64) -> Vec<u8> {
-        let word = (u64::from(block) << 40 | layer << 32 | epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut bytes = (word ^ u64::from(self.salt)).to_le_bytes();
-        bytes[0] = self.salt;
-        bytes.repeat(self.layout.block_bytes as usize / 8)
+        Self::pattern_of(self.salt, self.layout, layer, block, epoch)
+    }
+
+    pub fn pattern_of(salt: u8, layout: Layout, layer: u64, block: u32, epoch: u64) -> Vec<u8> {
+        let place = u64::from(block) << 40 | layer << 32 | epoch;
+        let mut bytes = place.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        bytes[0] = salt;
+        bytes.repeat(layout.block_bytes as usize / 8)
     }
 
     pub fn fill(&self, block: u32) {

@@ -12,8 +12,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Frames that each fault befell.
@@ -114,7 +114,9 @@ impl Shared {
                 return;
             }
             // A day: only the ends decide that a peer is silent.
-            [&client, &owner].map(|end| end.set_up(Duration::from_secs(86_400)).unwrap());
+            for end in [&client, &owner] {
+                end.set_up(Duration::from_secs(86_400)).unwrap();
+            }
             let (client, owner) = (Arc::new(client), Arc::new(owner));
             let seed = self.seed.fetch_add(2, Ordering::Relaxed);
             let (ours, client_too, owner_too) = (self.clone(), client.clone(), owner.clone());
@@ -208,4 +210,3 @@ impl Frame {
         Ok(())
     }
 }
-

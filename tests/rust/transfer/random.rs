@@ -2,7 +2,7 @@
 //! with owners that reuse blocks, posters that cancel, and peers that restart. Each ends right or
 //! says that it did not; nothing is written after an end; nothing leaks.
 
-use crate::pair::{PATIENCE, Side, config, until};
+use crate::pair::{PATIENCE, Side, config, paths, until};
 use crate::proxy::{Faults, Proxy};
 use llmd_brain::rng::Rng;
 use llmd_data::transfer::{
@@ -177,7 +177,8 @@ impl World {
         assert_eq!(done.path, self.path);
         for (&(near, far), &epoch) in pairs.iter().zip(&expected) {
             for layer in 0..LAYERS {
-                let (at_near, at_far) = (self.near.offset(layer, near), self.far.offset(layer, far));
+                let (at_near, at_far) =
+                    (self.near.offset(layer, near), self.far.offset(layer, far));
                 match op {
                     Op::Read => assert_eq!(
                         self.near.get(at_near, LAYOUT.block_bytes),
@@ -248,11 +249,6 @@ fn survives(path: PathKind) {
 }
 
 #[test]
-fn random_transfers_survive_faults_by_shm() {
-    survives(PathKind::Shm);
-}
-
-#[test]
-fn random_transfers_survive_faults_by_tcp() {
-    survives(PathKind::Tcp);
+fn random_transfers_survive_faults() {
+    paths().into_iter().for_each(survives);
 }

@@ -1,7 +1,7 @@
 """Ours, memcpy, raw TCP and NIXL in turns: ``compare.py BENCH_BINARY NIXL_PYTHON [ROUNDS]``.
 
-Each turn runs both programs on one shape, so that what else the machine does falls on all. Ratios are
-of medians within a turn; the figure is the median of the turns. Prints a line BENCH {json} last.
+Each turn runs both programs on one shape, so that what else the machine does falls on all. Ratios
+are of medians within a turn; the figure is the median of the turns. Prints a line BENCH {json} last.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def main() -> None:
         print(f"\n{name}: {descriptors} descriptors, {total / 1e6:.0f} MB")
         for way in found[0]:
             took = statistics.median(row[way] for row in found)
-            print(f"  {way:18} {total / took / 1e9:6.2f} GB/s {took / descriptors * 1e6:7.2f} us each")
+            print(
+                f"  {way:18} {total / took / 1e9:6.2f} GB/s {took / descriptors * 1e6:7.2f} us each"
+            )
         ratios = {
             "shm_vs_memcpy": ratio("memcpy", "shm_read"),
             "shm_threads_vs_memcpy": ratio("memcpy", "shm_read_threads"),

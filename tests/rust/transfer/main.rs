@@ -8,3 +8,4 @@ mod pair;
 mod processes;
 mod proxy;
 mod random;
+mod rdma;

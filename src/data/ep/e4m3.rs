@@ -1,0 +1,93 @@
+//! FP8 with four bits of exponent and three of mantissa, without infinities (OCP's E4M3,
+//! `float8_e4m3fn` of torch): +-448 is the largest number, 0x7f and 0xff are NaN.
+
+/// Below this, 2^-6, numbers are multiples of 2^-9.
+const NORMAL: u32 = 121 << 23;
+/// 2^14: added to a number below 2^-6, it leaves multiples of 2^-9 in the low bits.
+const SUBNORMAL: u32 = 141 << 23;
+/// 480, from where on everything is NaN. Between 464 and it rounding arrives at NaN by itself.
+const NOT_A_NUMBER: u32 = 1087 << 20;
+
+/// The nearest E4M3 number, ties to even, as torch converts: beyond 464 it is NaN, not 448.
+#[inline(always)]
+#[must_use]
+pub fn e4m3_from_f32(value: f32) -> u8 {
+    let sign = value.to_bits() & 0x8000_0000;
+    let bits = value.to_bits() ^ sign;
+    let subnormal = (f32::from_bits(bits) + f32::from_bits(SUBNORMAL)).to_bits();
+    let normal = bits.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + (bits >> 20 & 1)) >> 20;
+    let finite = if bits < NORMAL { subnormal.wrapping_sub(SUBNORMAL) } else { normal };
+    let magnitude = if bits >= NOT_A_NUMBER { 0x7f } else { finite };
+    (magnitude | sign >> 24) as u8
+}
+
+/// The number that a code stands for, exactly.
+#[inline(always)]
+#[must_use]
+pub fn f32_from_e4m3(code: u8) -> f32 {
+    let magnitude = u32::from(code & 0x7f);
+    let scaled = f32::from_bits(magnitude << 20) * f32::from_bits((127 + 120) << 23);
+    let bits = if magnitude == 0x7f { 0x7fc0_0000 } else { scaled.to_bits() };
+    f32::from_bits(bits | u32::from(code & 0x80) << 24)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every number of the format by its definition, and 480, where NaN is.
+    fn grid() -> Vec<f64> {
+        let number = |code: i32| {
+            let (exponent, mantissa) = (code >> 3, f64::from(code & 7));
+            if exponent == 0 {
+                mantissa * 2_f64.powi(-9)
+            } else {
+                (8.0 + mantissa) * 2_f64.powi(exponent - 10)
+            }
+        };
+        (0..0x80).map(number).collect()
+    }
+
+    /// The code of the nearest number by looking at its neighbours in exact arithmetic.
+    fn nearest(grid: &[f64], value: f32) -> u8 {
+        let size = f64::from(value.abs());
+        let above = grid.partition_point(|&number| number <= size).min(0x7f);
+        let below = above.saturating_sub(1);
+        let (down, up) = (size - grid[below], grid[above] - size);
+        let code = match down.total_cmp(&up) {
+            std::cmp::Ordering::Less => below,
+            std::cmp::Ordering::Greater => above,
+            std::cmp::Ordering::Equal => below + below % 2,
+        };
+        code as u8 | if value.is_sign_negative() { 0x80 } else { 0 }
+    }
+
+    #[test]
+    fn a_code_is_the_number_of_its_definition() {
+        for (code, &number) in grid().iter().enumerate().take(0x7f) {
+            let code = code as u8;
+            assert_eq!(f64::from(f32_from_e4m3(code)).to_bits(), number.to_bits());
+            assert_eq!(f64::from(f32_from_e4m3(code | 0x80)).to_bits(), (-number).to_bits());
+            assert_eq!(e4m3_from_f32(number as f32), code);
+        }
+        assert!(f32_from_e4m3(0x7f).is_nan() && f32_from_e4m3(0xff).is_nan());
+    }
+
+    #[test]
+    fn rounding_is_to_the_nearest_number_and_ties_to_even() {
+        let grid = grid();
+        let check = |bits: u32| {
+            let value = f32::from_bits(bits);
+            assert_eq!(e4m3_from_f32(value), nearest(&grid, value), "{value:e} ({bits:#010x})");
+        };
+        for pair in grid.windows(2) {
+            let middle = (pair[0].midpoint(pair[1]) as f32).to_bits();
+            for bits in middle.saturating_sub(3)..=middle + 3 {
+                check(bits);
+                check(bits | 0x8000_0000);
+            }
+        }
+        let step = if std::env::var_os("LLMD_HISTORIES").is_some() { 1 } else { 4_099 };
+        (0..0x7f80_0000).step_by(step).for_each(check);
+    }
+}

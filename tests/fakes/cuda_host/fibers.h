@@ -6,12 +6,14 @@
 // that a race of single accesses cannot be seen here.
 #pragma once
 
+#include <csetjmp>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -33,8 +35,12 @@ constexpr size_t STACK_BYTES = 64 << 10;
 
 enum class State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, ENDED };
 
+// Fibers begin by makecontext and switch by _longjmp: swapcontext asks the kernel for the signal
+// mask each time, which was most of the time of a test.
 struct Fiber {
-  ucontext_t context;
+  ucontext_t first;
+  jmp_buf resumed;
+  bool has_begun = false;
   dim3 index;
   unsigned linear;
   State state;
@@ -42,9 +48,9 @@ struct Fiber {
   std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
 };
 
-inline std::vector<Fiber> fibers;
+inline std::deque<Fiber> fibers;  // Which never move: they hold addresses of themselves.
 inline Fiber* running;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline dim3 block_index, block_dim, grid_dim;
 inline unsigned block_threads;
 inline void (*body)(void*);
@@ -53,13 +59,27 @@ inline std::mt19937_64 order_of_fibers;
 
 inline void wait(State at) {
   running->state = at;
-  swapcontext(&running->context, &scheduler);
+  if (_setjmp(running->resumed) == 0) _longjmp(scheduler, 1);
 }
 
+// A fiber lives for all blocks: one turn of the loop is one block's thread.
 inline void fiber_main() {
-  body(body_argument);
-  running->state = State::ENDED;
-  swapcontext(&running->context, &scheduler);
+  for (;;) {
+    body(body_argument);
+    wait(State::ENDED);
+  }
+}
+
+inline void resume(Fiber& fiber) {
+  running = &fiber;
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber.has_begun) _longjmp(fiber.resumed, 1);
+  fiber.has_begun = true;
+  getcontext(&fiber.first);
+  fiber.first.uc_stack.ss_sp = fiber.stack.get();
+  fiber.first.uc_stack.ss_size = STACK_BYTES;
+  makecontext(&fiber.first, fiber_main, 0);
+  setcontext(&fiber.first);
 }
 
 // Lets go of the barrier in `begin..end` if all that have not ended are at it.
@@ -84,20 +104,13 @@ inline bool run_block() {
     fiber.index = {at % block_dim.x, at / block_dim.x % block_dim.y,
                    at / (block_dim.x * block_dim.y)};
     fiber.state = State::READY;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = STACK_BYTES;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, fiber_main, 0);
   }
   std::vector<unsigned> order(block_threads);
   std::iota(order.begin(), order.end(), 0u);
   for (;;) {
     std::shuffle(order.begin(), order.end(), order_of_fibers);
     for (unsigned at : order) {
-      if (fibers[at].state != State::READY) continue;
-      running = &fibers[at];
-      swapcontext(&scheduler, &running->context);
+      if (fibers[at].state == State::READY) resume(fibers[at]);
     }
     bool has_ended = true;
     for (unsigned at = 0; at < block_threads; at++)
@@ -108,6 +121,7 @@ inline bool run_block() {
       released |= release(at, std::min(at + WARP, block_threads), State::AT_WARP_BARRIER);
     if (!released) {
       std::fprintf(stderr, "cuda_host: threads of one block wait at different barriers\n");
+      for (Fiber& fiber : fibers) fiber.has_begun = false;  // They are lost where they are.
       return false;
     }
   }
@@ -136,8 +150,8 @@ template <class T> T exchange(T value, unsigned source) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
   std::memcpy(&running->exchanged, &value, sizeof(T));
   wait(State::AT_WARP_BARRIER);
-  const unsigned of = running->linear / WARP * WARP + source;
-  const Fiber& other = source < WARP && of < block_threads ? fibers[of] : *running;
+  const unsigned lane = running->linear / WARP * WARP + source;
+  const Fiber& other = source < WARP && lane < block_threads ? fibers[lane] : *running;
   T received;
   std::memcpy(&received, &other.exchanged, sizeof(T));
   wait(State::AT_WARP_BARRIER);

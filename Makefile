@@ -227,6 +227,12 @@ bench-gateway:
 flame-gateway:
 	benches/gateway/flame.sh "$(GATEWAY_TOOL)" "$(LLMD_CACHE)"
 
+# The CPU's stages of expert parallelism beside torch's, in the engine's environment.
+.PHONY: bench-ep
+bench-ep: engines
+	cargo build -q --release -p llmd-data --example ep_c
+	$(INSTALLED_VLLM) benches/ep/bench.py target/release/examples/libep_c.so $(ARGS)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

@@ -1,5 +1,6 @@
 // Activations as FP8 with a scale for every 128 columns of a row, by DeepSeek-V3's rule: the scale
-// is the group's largest magnitude, at least 1e-4, over 448; codes are values times 448 over it.
+// is the group's largest magnitude, at least 1e-4, over 448; codes are values times its reciprocal
+// times 448, as torch has it.
 //
 // A warp takes a group, a lane four of its columns. Grid-stride over groups: any grid of whole
 // warps does. Division rounds as IEEE says, so that codes are the CPU's twin's to the bit.
@@ -30,7 +31,7 @@ __device__ __forceinline__ void quantise(const T* __restrict__ values, uint8_t* 
     }
     for (int distance = LANES / 2; distance > 0; distance /= 2)
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
-    const float factor = __fdiv_rn(448.0f, largest);
+    const float factor = __fmul_rn(__fdiv_rn(1.0f, largest), 448.0f);
     for (int at = 0; at < COLUMNS_A_LANE; at++)
       if (column + at < columns)
         codes[first + column + at] = e4m3_from_float(__fmul_rn(mine[at], factor));

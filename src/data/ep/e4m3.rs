@@ -5,10 +5,12 @@
 const NORMAL: u32 = 121 << 23;
 /// 2^14: added to a number below 2^-6, it leaves multiples of 2^-9 in the low bits.
 const SUBNORMAL: u32 = 141 << 23;
-/// 480, from where on everything is NaN. Between 464 and it rounding arrives at NaN by itself.
-const NOT_A_NUMBER: u32 = 1087 << 20;
+/// The code of 448.
+const LARGEST: u32 = 0x7e;
+const INFINITY: u32 = 0x7f80_0000;
 
-/// The nearest E4M3 number, ties to even, as torch converts: beyond 464 it is NaN, not 448.
+/// The nearest E4M3 number, ties to even; 448 for all that is larger, infinity too. So convert
+/// GPUs and torch 2.13, where older torch made NaN of what is beyond 464.
 #[inline(always)]
 #[must_use]
 pub fn e4m3_from_f32(value: f32) -> u8 {
@@ -16,8 +18,8 @@ pub fn e4m3_from_f32(value: f32) -> u8 {
     let bits = value.to_bits() ^ sign;
     let subnormal = (f32::from_bits(bits) + f32::from_bits(SUBNORMAL)).to_bits();
     let normal = bits.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + (bits >> 20 & 1)) >> 20;
-    let finite = if bits < NORMAL { subnormal.wrapping_sub(SUBNORMAL) } else { normal };
-    let magnitude = if bits >= NOT_A_NUMBER { 0x7f } else { finite };
+    let nearest = if bits < NORMAL { subnormal.wrapping_sub(SUBNORMAL) } else { normal };
+    let magnitude = if bits > INFINITY { 0x7f } else { nearest.min(LARGEST) };
     (magnitude | sign >> 24) as u8
 }
 
@@ -35,7 +37,7 @@ pub fn f32_from_e4m3(code: u8) -> f32 {
 mod tests {
     use super::*;
 
-    /// Every number of the format by its definition, and 480, where NaN is.
+    /// Every number of the format by its definition.
     fn grid() -> Vec<f64> {
         let number = |code: i32| {
             let (exponent, mantissa) = (code >> 3, f64::from(code & 7));
@@ -45,13 +47,13 @@ mod tests {
                 (8.0 + mantissa) * 2_f64.powi(exponent - 10)
             }
         };
-        (0..0x80).map(number).collect()
+        (0..0x7f).map(number).collect()
     }
 
     /// The code of the nearest number by looking at its neighbours in exact arithmetic.
     fn nearest(grid: &[f64], value: f32) -> u8 {
         let size = f64::from(value.abs());
-        let above = grid.partition_point(|&number| number <= size).min(0x7f);
+        let above = grid.partition_point(|&number| number <= size).min(0x7e);
         let below = above.saturating_sub(1);
         let (down, up) = (size - grid[below], grid[above] - size);
         let code = match down.total_cmp(&up) {
@@ -64,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_code_is_the_number_of_its_definition() {
-        for (code, &number) in grid().iter().enumerate().take(0x7f) {
+        for (code, &number) in grid().iter().enumerate() {
             let code = code as u8;
             assert_eq!(f64::from(f32_from_e4m3(code)).to_bits(), number.to_bits());
             assert_eq!(f64::from(f32_from_e4m3(code | 0x80)).to_bits(), (-number).to_bits());
@@ -88,6 +90,6 @@ mod tests {
             }
         }
         let step = if std::env::var_os("LLMD_HISTORIES").is_some() { 1 } else { 4_099 };
-        (0..0x7f80_0000).step_by(step).for_each(check);
+        (0..=0x7f80_0000).step_by(step).for_each(check);
     }
 }

@@ -86,7 +86,8 @@ fn quantise_rows<T: Element>(values: &[T], columns: usize, codes: &mut [u8], sca
 fn quantise_group<T: Element>(values: &[T], codes: &mut [u8]) -> f32 {
     let magnitude = values.iter().fold(0, |most, value| value.magnitude().max(most));
     let largest = T::from_magnitude(magnitude).max(LEAST_MAGNITUDE);
-    let factor = LARGEST / largest;
+    // Not 448 / largest: torch makes a reciprocal of such a quotient, and so of DeepEP's.
+    let factor = (1.0 / largest) * LARGEST;
     for (code, value) in codes.iter_mut().zip(values) {
         *code = e4m3_from_f32(value.widen() * factor);
     }

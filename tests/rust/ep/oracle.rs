@@ -66,7 +66,7 @@ pub fn quantise<T: Element>(values: &[T], columns: usize) -> (Vec<u8>, Vec<f32>)
             let largest = group.iter().fold(1e-4_f32, |most, value| most.max(value.widen().abs()));
             scales.push(largest / 448.0);
             codes
-                .extend(group.iter().map(|value| e4m3_from_f32(value.widen() * (448.0 / largest))));
+                .extend(group.iter().map(|value| e4m3_from_f32(value.widen() * (1.0 / largest * 448.0))));
         }
     }
     (codes, scales)

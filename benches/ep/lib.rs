@@ -7,8 +7,8 @@ use llmd_data::ep::{Element, EpError, Layout};
 use std::num::NonZeroUsize;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
-fn code(result: Result<(), EpError>) -> i32 {
-    if let Err(error) = &result {
+fn code(result: &Result<(), EpError>) -> i32 {
+    if let Err(error) = result {
         eprintln!("{error}");
     }
     i32::from(result.is_err())
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn ep_compute(
 ) -> i32 {
     // SAFETY: by the caller's word.
     let (layout, ids) = unsafe { (&mut *layout, from_raw_parts(ids, slots)) };
-    code(layout.compute(ids, top_k, experts))
+    code(&layout.compute(ids, top_k, experts))
 }
 
 /// Copies the row of each slot to `rows`.
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn ep_permute(
         let layout = &*layout;
         let tokens = from_raw_parts(tokens, layout.tokens() * columns);
         let rows = from_raw_parts_mut(rows, layout.rows() * columns);
-        code(llmd_data::ep::permute(layout, tokens, columns, rows, threads(thread_count)))
+        code(&llmd_data::ep::permute(layout, tokens, columns, rows, threads(thread_count)))
     }
 }
 
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn ep_combine(
         let rows = from_raw_parts(rows, layout.rows() * columns);
         let weights = from_raw_parts(weights, layout.tokens() * layout.top_k());
         let tokens = from_raw_parts_mut(tokens, layout.tokens() * columns);
-        code(llmd_data::ep::combine(layout, rows, weights, columns, tokens, threads(thread_count)))
+        code(&llmd_data::ep::combine(layout, rows, weights, columns, tokens, threads(thread_count)))
     }
 }
 
@@ -115,7 +115,7 @@ unsafe fn quantise<T: Element>(
         let values = from_raw_parts(values, rows * columns);
         let codes = from_raw_parts_mut(codes, rows * columns);
         let scales = from_raw_parts_mut(scales, rows * llmd_data::ep::scales_len(columns));
-        code(llmd_data::ep::quantise(values, columns, codes, scales, threads(thread_count)))
+        code(&llmd_data::ep::quantise(values, columns, codes, scales, threads(thread_count)))
     }
 }
 

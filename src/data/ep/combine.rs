@@ -1,12 +1,16 @@
 //! What the experts made of tokens, back to the tokens, summed by weight.
 
 use super::error::check_matrix;
+use super::streaming::prefetch;
 use super::vectors::vectorised;
 use super::{DROPPED, Element, EpError, Layout, threads};
 use std::num::NonZeroUsize;
 
 /// Columns that are summed at once: accumulators that fit in the registers of AVX2 and AVX-512.
 const LANES: usize = 64;
+
+/// NOTE(perf): a sixth of the time; half as far and twice as far gain less.
+const AHEAD_BYTES: usize = 1024;
 
 /// Sums the rows of each token's choices, each times its weight, into `tokens`.
 ///
@@ -75,6 +79,9 @@ fn weighted_sum<T: Element>(terms: &[(f32, &[T])], token: &mut [T]) {
         let mut sums = [0.0_f32; LANES];
         for &(weight, row) in terms {
             let Some(values) = row[number * LANES..].first_chunk::<LANES>() else { continue };
+            for line in (0..size_of_val(values)).step_by(64) {
+                prefetch(values, AHEAD_BYTES + line);
+            }
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum = value.widen().mul_add(weight, *sum);
             }

@@ -5,8 +5,10 @@
 const NORMAL: u32 = 121 << 23;
 /// 2^14: added to a number below 2^-6, it leaves multiples of 2^-9 in the low bits.
 const SUBNORMAL: u32 = 141 << 23;
-/// The code of 448.
+const SIGN: u32 = 0x8000_0000;
+/// The codes of 448 and of no number.
 const LARGEST: u32 = 0x7e;
+const NAN: u32 = 0x7f;
 const INFINITY: u32 = 0x7f80_0000;
 
 /// The nearest E4M3 number, ties to even; 448 for all that is larger, infinity too. So convert
@@ -14,13 +16,31 @@ const INFINITY: u32 = 0x7f80_0000;
 #[inline(always)]
 #[must_use]
 pub fn e4m3_from_f32(value: f32) -> u8 {
-    let sign = value.to_bits() & 0x8000_0000;
-    let bits = value.to_bits() ^ sign;
+    let magnitude = value.to_bits() & !SIGN;
+    let nearest = if magnitude > INFINITY { NAN } else { nearest(magnitude).min(LARGEST) };
+    (nearest | value.to_bits() >> 24 & 0x80) as u8
+}
+
+/// The code of a number from 0 to 464 exclusive, in the low seven bits; the rest means nothing.
+///
+/// Added to 2^20 times its power of two, or at least 2^14, a number leaves how many steps of the
+/// format it has in that power's low bits.
+///
+/// NOTE(perf): quantising is bound by instructions; this is nine where the other is fifteen.
+#[inline(always)]
+#[must_use]
+pub(super) fn e4m3_from_small(value: f32) -> u32 {
+    let power = (value.to_bits() & INFINITY).max(NORMAL);
+    let steps = (value + f32::from_bits(power + (20 << 23))).to_bits();
+    steps.wrapping_add(power >> 20).wrapping_add(56)
+}
+
+/// The code of the number nearest to one without a sign, or what would follow the last code.
+#[inline(always)]
+fn nearest(bits: u32) -> u32 {
     let subnormal = (f32::from_bits(bits) + f32::from_bits(SUBNORMAL)).to_bits();
     let normal = bits.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + (bits >> 20 & 1)) >> 20;
-    let nearest = if bits < NORMAL { subnormal.wrapping_sub(SUBNORMAL) } else { normal };
-    let magnitude = if bits > INFINITY { 0x7f } else { nearest.min(LARGEST) };
-    (magnitude | sign >> 24) as u8
+    if bits < NORMAL { subnormal.wrapping_sub(SUBNORMAL) } else { normal }
 }
 
 /// The number that a code stands for, exactly.
@@ -51,7 +71,7 @@ mod tests {
     }
 
     /// The code of the nearest number by looking at its neighbours in exact arithmetic.
-    fn nearest(grid: &[f64], value: f32) -> u8 {
+    fn nearest_of(grid: &[f64], value: f32) -> u8 {
         let size = f64::from(value.abs());
         let above = grid.partition_point(|&number| number <= size).min(0x7e);
         let below = above.saturating_sub(1);
@@ -80,7 +100,7 @@ mod tests {
         let grid = grid();
         let check = |bits: u32| {
             let value = f32::from_bits(bits);
-            assert_eq!(e4m3_from_f32(value), nearest(&grid, value), "{value:e} ({bits:#010x})");
+            assert_eq!(e4m3_from_f32(value), nearest_of(&grid, value), "{value:e} ({bits:#010x})");
         };
         for pair in grid.windows(2) {
             let middle = (pair[0].midpoint(pair[1]) as f32).to_bits();

@@ -3,9 +3,11 @@
 //! The rule is DeepSeek-V3's (its report, section 3.3, and DeepEP's tests): a group's scale is its
 //! largest magnitude, at least 1e-4, over 448; codes are the values times 448 over that magnitude.
 
+use super::e4m3::{e4m3_from_f32, f32_from_e4m3};
 use super::error::check_matrix;
+use super::streaming::prefetch;
 use super::vectors::vectorised;
-use super::{Element, EpError, e4m3_from_f32, f32_from_e4m3, threads};
+use super::{Element, EpError, threads};
 use std::num::NonZeroUsize;
 
 /// Columns that share a scale.
@@ -14,6 +16,9 @@ pub const GROUP: usize = 128;
 const LARGEST: f32 = 448.0;
 /// Groups of smaller numbers are scaled as if this was the largest: no division by zero.
 const LEAST_MAGNITUDE: f32 = 1e-4;
+
+/// NOTE(perf): a third of the time of large matrices; half as far and twice as far are the same.
+const AHEAD_BYTES: usize = 2048;
 
 /// How many scales rows of `columns` have: one for each group, of which the last may be shorter.
 #[must_use]
@@ -74,6 +79,11 @@ fn quantise_rows<T: Element>(values: &[T], columns: usize, codes: &mut [u8], sca
         let (groups, rest) = values.as_chunks::<GROUP>();
         let (code_groups, code_rest) = codes.as_chunks_mut::<GROUP>();
         for ((group, codes), scale) in groups.iter().zip(code_groups).zip(&mut *scales) {
+            for line in (0..size_of_val(group)).step_by(64) {
+                prefetch(group, AHEAD_BYTES + line);
+            }
+            prefetch(codes, AHEAD_BYTES / 2);
+            prefetch(codes, AHEAD_BYTES / 2 + 64);
             *scale = quantise_group(group, codes);
         }
         if let (Some(scale), false) = (scales.last_mut(), rest.is_empty()) {
@@ -84,12 +94,15 @@ fn quantise_rows<T: Element>(values: &[T], columns: usize, codes: &mut [u8], sca
 
 #[inline(always)]
 fn quantise_group<T: Element>(values: &[T], codes: &mut [u8]) -> f32 {
-    let magnitude = values.iter().fold(0, |most, value| value.magnitude().max(most));
-    let largest = T::from_magnitude(magnitude).max(LEAST_MAGNITUDE);
+    let largest = T::largest(values).max(LEAST_MAGNITUDE);
     // Not 448 / largest: torch makes a reciprocal of such a quotient, and so of DeepEP's.
     let factor = (1.0 / largest) * LARGEST;
-    for (code, value) in codes.iter_mut().zip(values) {
-        *code = e4m3_from_f32(value.widen() * factor);
+    if largest.is_finite() {
+        T::small_codes(values, factor, codes);
+    } else {
+        for (code, value) in codes.iter_mut().zip(values) {
+            *code = e4m3_from_f32(value.widen() * factor);
+        }
     }
     largest / LARGEST
 }

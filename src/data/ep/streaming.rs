@@ -8,6 +8,21 @@ use std::marker::PhantomData;
 /// before it is read, and a store that goes around them does not read its line from memory first.
 const STREAMED_BYTES: usize = 32 << 20;
 
+/// Asks for the line `ahead` bytes after a reference, which may be outside of anything: a hint never
+/// faults. Processors fetch ahead by themselves, but not past a page's end.
+#[inline(always)]
+pub(super) fn prefetch<T>(from: &T, ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let at = std::ptr::from_ref(from).cast::<i8>().wrapping_add(ahead);
+        // SAFETY: the machine has SSE, and a prefetch is no access.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, ahead);
+}
+
 /// Rows of bytes, each of which is written by one thread.
 pub(super) struct ScatteredRows<'a> {
     first: *mut u8,

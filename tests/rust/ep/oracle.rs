@@ -65,8 +65,9 @@ pub fn quantise<T: Element>(values: &[T], columns: usize) -> (Vec<u8>, Vec<f32>)
         for group in row.chunks(GROUP) {
             let largest = group.iter().fold(1e-4_f32, |most, value| most.max(value.widen().abs()));
             scales.push(largest / 448.0);
-            codes
-                .extend(group.iter().map(|value| e4m3_from_f32(value.widen() * (1.0 / largest * 448.0))));
+            codes.extend(
+                group.iter().map(|value| e4m3_from_f32(value.widen() * (1.0 / largest * 448.0))),
+            );
         }
     }
     (codes, scales)

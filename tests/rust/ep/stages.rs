@@ -90,7 +90,7 @@ fn check_step<T: Element + Default>(step: &Step) {
 
 fn cases() -> u32 {
     std::env::var("LLMD_HISTORIES")
-        .map_or(150, |histories| histories.parse::<u32>().unwrap().min(20_000))
+        .map_or(60, |histories| histories.parse::<u32>().unwrap().min(20_000))
 }
 
 proptest! {

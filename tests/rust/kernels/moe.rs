@@ -157,7 +157,7 @@ fn check_fp8<T: Element>(step: &Step, format: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn kernels_make_the_bytes_of_their_twins(step in steps()) {

@@ -3,7 +3,7 @@
 //! `tests/fakes/cuda_host` runs the kernels' own source with a fiber for each thread, in an order
 //! that each case draws anew. What it cannot show: races of single accesses, occupancy, speed.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod blocks;
 mod guarded;

@@ -1,1 +1,3 @@
 //! Memory that processes share, and copies of it.
+
+pub mod copying;

@@ -1,1 +1,44 @@
 //! Moving blocks of memory between processes and machines: one contract, several paths.
+//!
+//! An [`Agent`] is a process's end. It registers memory ([`Agent::register`]) and serves it to
+//! peers that know its key; connected to a peer ([`Agent::connect`]), it reads and writes the
+//! memory that the peer registered. A transfer is prepared from descriptors, posted whole or in
+//! parts, and polled; its completion says how many bytes went and by which path.
+//!
+//! What every path guarantees:
+//! - A block is named with its epoch, at both ends. An owner that gives a block other content
+//!   advances the epoch first ([`Region::advance`]); a transfer that names an old one fails. A
+//!   transfer that reports success moved the bytes of the epochs that it names.
+//! - Every transfer ends: done, failed, or cancelled. A silent peer is given up after
+//!   `stall_timeout`. After the end nothing touches the local memory.
+//! - The path is chosen by what both ends have, in the order of [`PathKind`], and reported. Who
+//!   requires one is refused where it cannot be had, with the reason.
+//! - Registered bytes go back to zero when regions are dropped, whatever happened to transfers.
+//!
+//! It does not decide which blocks move, and it does not say where content is.
+
+pub mod agent;
+pub mod descriptor;
+pub mod epochs;
+pub mod error;
+mod handle;
+pub mod memory;
+mod owner;
+pub mod path;
+pub mod peer;
+pub mod region;
+mod registry;
+pub mod shm;
+pub mod tcp;
+pub mod wire;
+pub mod work;
+
+pub use agent::{Agent, AgentConfig, Notification};
+pub use descriptor::{Descriptor, Op};
+pub use error::{End, TransferError};
+pub use handle::{Completion, Prepared, Progress, Transfer};
+pub use memory::{Memory, Place};
+pub use path::{Path, PathKind};
+pub use peer::Peer;
+pub use region::{Layout, Region, RemoteRegion};
+pub use shm::Segment;

@@ -1,0 +1,253 @@
+//! One connected peer, as the owner of regions sees it.
+
+use super::Owner;
+use crate::transfer::descriptor::Check;
+use crate::transfer::region::Registered;
+use crate::transfer::wire::auth;
+use crate::transfer::wire::dial::Identity;
+use crate::transfer::wire::frame::{Header, MAX_PAYLOAD_BYTES};
+use crate::transfer::wire::pieces::Pieces;
+use crate::transfer::wire::reply::{Reply, Verdict};
+use crate::transfer::wire::request::{Request, Span};
+use crate::transfer::wire::socket::{FrameReader, FrameWriter, Lost, Socket};
+use crate::transfer::{Notification, Op, Place};
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+pub(super) struct Connection {
+    owner: Arc<Owner>,
+    socket: Socket,
+    writer: Mutex<FrameWriter>,
+    attached: Mutex<HashSet<u64>>,
+    grants: Mutex<Grants>,
+}
+
+/// Blocks that a peer writes to by itself. They are let go when it says so, or when *it* ends the
+/// connection, which it does, or the kernel for it, only when none of its threads copies. That this
+/// side gave the connection up says nothing about the peer's threads.
+#[derive(Default)]
+struct Grants {
+    /// By the peer's number for the grant.
+    held: HashMap<u64, (Arc<Registered>, Vec<Check>)>,
+    closing: bool,
+}
+
+impl Connection {
+    pub fn new(owner: Arc<Owner>, socket: Socket) -> Self {
+        let (writer, attached, grants) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { owner, socket, writer, attached, grants }
+    }
+
+    /// Ends the connection; where the peer writes to granted blocks, as soon as it has stopped.
+    pub fn close(&self) {
+        let mut grants = self.grants.lock();
+        grants.closing = true;
+        if grants.held.is_empty() {
+            self.socket.shut_down();
+        } else {
+            self.socket.end_sending();
+        }
+    }
+
+    /// Tells the peer that a region is gone, if it mapped it.
+    pub fn detach(&self, region: u64) {
+        if self.attached.lock().remove(&region)
+            && self.reply(&Reply::Detached { region }, &[], None).is_err()
+        {
+            self.close();
+        }
+    }
+
+    /// Answers requests until the peer leaves.
+    pub fn serve(&self) {
+        if let Some(mut peer) = self.shake_hands() {
+            while self.serve_one(&mut peer).is_ok() {}
+        }
+        self.close();
+        if !self.grants.lock().held.is_empty() {
+            self.socket.await_end();
+        }
+        for (_, (region, checks)) in self.grants.lock().held.drain() {
+            region.epochs.release(&checks);
+        }
+    }
+
+    fn shake_hands(&self) -> Option<(FrameReader, u64)> {
+        self.socket.set_up(self.owner.identity.stall_timeout).ok()?;
+        if let Socket::Unix(stream) = &self.socket {
+            let peer = rustix::net::sockopt::socket_peercred(stream.as_fd()).ok()?;
+            // The abstract namespace has no permissions of its own.
+            if peer.uid != rustix::process::getuid() {
+                return None;
+            }
+        }
+        let mut reader = FrameReader::default();
+        let Identity { key, introduction, .. } = &*self.owner.identity;
+        let writer = &mut *self.writer.lock();
+        let peer = auth::accept(&self.socket, &mut reader, writer, key, introduction).ok()?;
+        Some((reader, peer))
+    }
+
+    fn serve_one(&self, (reader, peer): &mut (FrameReader, u64)) -> Result<(), Lost> {
+        let header = match reader.next(&self.socket) {
+            Err(Lost::Quiet) => return Ok(()),
+            other => other?,
+        };
+        let request = Request::decode(header.kind, reader.body())
+            .ok_or_else(|| Lost::Broken(format!("request {} without meaning", header.kind)))?;
+        match request {
+            Request::Move { op: Op::Read, id, region, checks, spans } => {
+                let verdict = self.send(id, region, &checks, &spans)?;
+                self.reply(&Reply::Verdict { id, verdict }, &[], None)
+            }
+            Request::Move { op: Op::Write, id, region, checks, spans } => {
+                let verdict = self.receive(reader, &header, region, &checks, &spans)?;
+                self.reply(&Reply::Verdict { id, verdict }, &[], None)
+            }
+            Request::Grant { id, region, checks } => {
+                let verdict = self.grant(id, region, checks);
+                self.reply(&Reply::Verdict { id, verdict }, &[], None)
+            }
+            Request::Release { id } => {
+                if let Some((region, checks)) = self.grants.lock().held.remove(&id) {
+                    region.epochs.release(&checks);
+                }
+                Ok(())
+            }
+            Request::Attach { region } => self.attach(region),
+            Request::Notify { op, tag, part, bytes } => self
+                .owner
+                .note(Notification { peer: *peer, op, tag, part, bytes })
+                .map_err(|error| Lost::Broken(error.to_string())),
+            Request::QueuePair { .. } => {
+                self.reply(&Reply::QueuePair { address: Vec::new() }, &[], None)
+            }
+            Request::RemoteKey { region } => {
+                self.reply(&Reply::RemoteKey { region, address: 0, key: None }, &[], None)
+            }
+        }
+    }
+
+    fn reply(
+        &self,
+        reply: &Reply,
+        files: &[BorrowedFd<'_>],
+        payload: Option<Pieces<'_>>,
+    ) -> Result<(), Lost> {
+        self.writer.lock().send(&self.socket, files, payload, |body| reply.encode(body))
+    }
+
+    /// Sends what a read asks for, and returns what is to be said about it.
+    fn send(
+        &self,
+        id: u64,
+        region: u64,
+        checks: &[Check],
+        spans: &[Span],
+    ) -> Result<Verdict, Lost> {
+        let Some(region) = self.owner.registry.get(region) else {
+            return Ok(Verdict::UnknownRegion);
+        };
+        let pieces = match pieces(&region, spans) {
+            Ok(pieces) => pieces,
+            Err(verdict) => return Ok(verdict),
+        };
+        if let Some(stale) = region.epochs.stale(checks) {
+            return Ok(stale_verdict(stale));
+        }
+        self.reply(&Reply::Data { id }, &[], Some(pieces))?;
+        // The kernel has copied the bytes; were they still those?
+        Ok(region.epochs.stale_since(checks).map_or(Verdict::Done, stale_verdict))
+    }
+
+    /// Takes what a write brings.
+    fn receive(
+        &self,
+        reader: &mut FrameReader,
+        header: &Header,
+        region: u64,
+        checks: &[Check],
+        spans: &[Span],
+    ) -> Result<Verdict, Lost> {
+        let Some(region) = self.owner.registry.get(region) else {
+            reader.discard(&self.socket, header.payload_bytes)?;
+            return Ok(Verdict::UnknownRegion);
+        };
+        let refused = match pieces(&region, spans) {
+            Err(verdict) => verdict,
+            Ok(pieces) if pieces.left_bytes() as u64 != header.payload_bytes => {
+                let bytes = header.payload_bytes;
+                return Err(Lost::Broken(format!("a write with {bytes} bytes for its spans")));
+            }
+            Ok(pieces) => match region.epochs.hold(checks) {
+                Err(stale) => stale_verdict(stale),
+                Ok(()) => {
+                    let received = reader.payload(&self.socket, pieces);
+                    region.epochs.release(checks);
+                    received?;
+                    // The region may have been closed under a held block.
+                    let stale = region.epochs.stale_since(checks);
+                    return Ok(stale.map_or(Verdict::Done, stale_verdict));
+                }
+            },
+        };
+        reader.discard(&self.socket, header.payload_bytes)?;
+        Ok(refused)
+    }
+
+    fn grant(&self, id: u64, region: u64, checks: Vec<Check>) -> Verdict {
+        let Some(region) = self.owner.registry.get(region) else {
+            return Verdict::UnknownRegion;
+        };
+        let mut grants = self.grants.lock();
+        if grants.closing || grants.held.contains_key(&id) {
+            return Verdict::Unreachable;
+        }
+        if let Err(stale) = region.epochs.hold(&checks) {
+            return stale_verdict(stale);
+        }
+        grants.held.insert(id, (region, checks));
+        Verdict::Done
+    }
+
+    fn attach(&self, id: u64) -> Result<(), Lost> {
+        // On the list before the look: whoever drops the region meanwhile tells this peer.
+        self.attached.lock().insert(id);
+        let not = |verdict| {
+            self.attached.lock().remove(&id);
+            self.reply(&Reply::NotAttached { region: id, verdict }, &[], None)
+        };
+        let Some(region) = self.owner.registry.get(id) else {
+            return not(Verdict::UnknownRegion);
+        };
+        let (Socket::Unix(_), Place::Shared(memory)) = (&self.socket, region.memory().place())
+        else {
+            return not(Verdict::Unreachable);
+        };
+        let (length, blocks) = (region.shape.length, region.shape.layout.blocks);
+        let files = [memory, region.epochs.segment().file()];
+        self.reply(&Reply::Attached { region: id, length, blocks }, &files, None)
+    }
+}
+
+fn stale_verdict(check: &Check) -> Verdict {
+    Verdict::Stale { slot: check.slot, expected: check.epoch }
+}
+
+/// The spans of a region, if they are in it and its bytes can go through a socket.
+fn pieces<'a>(region: &'a Registered, spans: &[Span]) -> Result<Pieces<'a>, Verdict> {
+    if let Place::Device { .. } = region.memory().place() {
+        return Err(Verdict::Unreachable);
+    }
+    let mut pieces = Pieces::default();
+    let mut bytes = 0;
+    for span in spans {
+        bytes += u64::from(span.bytes);
+        if !pieces.region(region, span.offset, u64::from(span.bytes)) || bytes > MAX_PAYLOAD_BYTES {
+            return Err(Verdict::OutOfRange);
+        }
+    }
+    Ok(pieces)
+}

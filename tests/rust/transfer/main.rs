@@ -1,0 +1,10 @@
+//! One suite that every path must pass.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod basics;
+mod complaints;
+mod fuzz;
+mod pair;
+mod processes;
+mod proxy;
+mod random;

@@ -1,8 +1,6 @@
 //! The library that `tests/fakes/build.sh` makes of the kernels, and launches of them.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::{LazyLock, Mutex};
 
 #[repr(C)]
@@ -23,12 +21,9 @@ struct Kernel {
 
 /// One launch runs at a time: blocks share what the library keeps of them.
 static LIBRARY: LazyLock<Mutex<libloading::Library>> = LazyLock::new(|| {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fakes");
-    let built = Command::new(root.join("tests/fakes/build.sh")).arg(&out).status().unwrap();
-    assert!(built.success(), "tests/fakes/build.sh: {built}");
+    let library = crate::built::fakes().join("libkernels_on_host.so");
     // SAFETY: the library's initialisers only fill its tables.
-    Mutex::new(unsafe { libloading::Library::new(out.join("libkernels_on_host.so")) }.unwrap())
+    Mutex::new(unsafe { libloading::Library::new(library) }.unwrap())
 });
 
 /// An argument of a kernel, as bytes that outlive the launch.

@@ -6,6 +6,8 @@
 #![allow(unsafe_code, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod blocks;
+#[path = "../../fakes/built.rs"]
+mod built;
 mod guarded;
 mod host;
 mod moe;

@@ -1,9 +1,9 @@
 //! What a transfer does when nothing goes wrong, and what it refuses.
 
+use crate::backing::PATHS;
 use crate::pair::{Pair, end, until};
-use llmd_data::transfer::{Layout, Op, PathKind, TransferError};
+use llmd_data::transfer::{Layout, Op, TransferError};
 
-const PATHS: [PathKind; 2] = [PathKind::Shm, PathKind::Tcp];
 const LAYOUT: Layout = Layout { block_bytes: 4096, blocks: 64 };
 
 fn permuted(blocks: u32) -> Vec<(u32, u32)> {
@@ -12,7 +12,7 @@ fn permuted(blocks: u32) -> Vec<(u32, u32)> {
 
 #[test]
 fn reads_and_writes_bring_the_bytes_that_they_name() {
-    for path in PATHS {
+    for &path in PATHS {
         for layers in [1, 3] {
             let pair = Pair::new(path, LAYOUT, layers);
             let blocks = permuted(64);
@@ -60,7 +60,7 @@ fn reads_and_writes_bring_the_bytes_that_they_name() {
 
 #[test]
 fn a_stale_epoch_fails_at_either_end() {
-    for path in PATHS {
+    for &path in PATHS {
         for op in [Op::Read, Op::Write] {
             let pair = Pair::new(path, LAYOUT, 1);
             let remote = pair.far.region.remote();

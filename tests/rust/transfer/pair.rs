@@ -1,11 +1,12 @@
 //! Two agents, a region each, and what their blocks should hold.
-#![allow(unsafe_code)]
 
+use crate::backing::{self, Backing, backing};
 use llmd_data::transfer::{
-    Agent, AgentConfig, Completion, Descriptor, Layout, PathKind, Peer, Progress, Region, Segment,
-    Transfer, TransferError,
+    Agent, AgentConfig, Completion, Descriptor, Layout, PathKind, Peer, Progress, Region, Transfer,
+    TransferError,
 };
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Long enough for a loaded machine; nothing waits for it unless it fails.
@@ -25,6 +26,7 @@ pub struct Side {
     pub agent: Agent,
     pub region: Region,
     pub layout: Layout,
+    memory: Arc<Backing>,
     salt: u8,
 }
 
@@ -32,8 +34,9 @@ impl Side {
     pub fn new(config: AgentConfig, layout: Layout, layers: u64, salt: u8) -> Self {
         let agent = Agent::new(config).unwrap();
         let bytes = layers * layout.block_bytes * u64::from(layout.blocks);
-        let region = agent.register(Segment::new(bytes as usize).unwrap(), layout).unwrap();
-        let side = Self { agent, region, layout, salt };
+        let memory = Arc::new(backing(bytes as usize));
+        let region = agent.register(memory.clone(), layout).unwrap();
+        let side = Self { agent, region, layout, memory, salt };
         (0..layout.blocks).for_each(|block| side.fill(block));
         side
     }
@@ -64,7 +67,8 @@ impl Side {
 
     /// What belongs into a block, layer by layer.
     pub fn pattern(&self, layer: u64, block: u32, epoch: u64) -> Vec<u8> {
-        let word = (u64::from(block) << 40 | layer << 32 | epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let word =
+            (u64::from(block) << 40 | layer << 32 | epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut bytes = (word ^ u64::from(self.salt)).to_le_bytes();
         bytes[0] = self.salt;
         bytes.repeat(self.layout.block_bytes as usize / 8)
@@ -86,24 +90,12 @@ impl Side {
     }
 
     pub fn put(&self, offset: u64, bytes: &[u8]) {
-        let memory = self.region.memory();
-        assert!(offset as usize + bytes.len() <= memory.length_bytes());
-        // SAFETY: within the segment, which lives as long as the region.
-        unsafe {
-            let to = memory.start().as_ptr().add(offset as usize);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-        }
+        backing::put(&self.memory, offset as usize, bytes);
     }
 
     pub fn get(&self, offset: u64, bytes: u64) -> Vec<u8> {
-        let memory = self.region.memory();
-        assert!((offset + bytes) as usize <= memory.length_bytes());
         let mut out = vec![0; bytes as usize];
-        // SAFETY: as above.
-        unsafe {
-            let from = memory.start().as_ptr().add(offset as usize);
-            std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len());
-        }
+        backing::get(&self.memory, offset as usize, &mut out);
         out
     }
 }

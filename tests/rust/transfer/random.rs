@@ -177,7 +177,8 @@ impl World {
         assert_eq!(done.path, self.path);
         for (&(near, far), &epoch) in pairs.iter().zip(&expected) {
             for layer in 0..LAYERS {
-                let (at_near, at_far) = (self.near.offset(layer, near), self.far.offset(layer, far));
+                let (at_near, at_far) =
+                    (self.near.offset(layer, near), self.far.offset(layer, far));
                 match op {
                     Op::Read => assert_eq!(
                         self.near.get(at_near, LAYOUT.block_bytes),
@@ -217,7 +218,7 @@ impl World {
     }
 }
 
-fn survives(path: PathKind) {
+pub fn survives(path: PathKind) {
     let seed = std::env::var("LLMD_SEED").ok().map_or(0x5eed, |text| text.parse().unwrap());
     let faults = Arc::<Faults>::default();
     let tallies = std::thread::scope(|scope| {
@@ -245,14 +246,4 @@ fn survives(path: PathKind) {
     assert!(faults.iter().all(|&frames| frames > 0), "{faults:?}");
     assert!(stale > 0 && lost > 0 && restarts > 0);
     assert!(done > transfers() / 3, "only {done} went through");
-}
-
-#[test]
-fn random_transfers_survive_faults_by_shm() {
-    survives(PathKind::Shm);
-}
-
-#[test]
-fn random_transfers_survive_faults_by_tcp() {
-    survives(PathKind::Tcp);
 }

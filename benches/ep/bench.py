@@ -33,9 +33,7 @@ class Stages:
         self.layout = ctypes.c_void_p(self.library.ep_layout())
 
     def call(self, name: str, *arguments: object) -> None:
-        sized = [
-            ctypes.c_size_t(value) if isinstance(value, int) else value for value in arguments
-        ]
+        sized = [ctypes.c_size_t(value) if isinstance(value, int) else value for value in arguments]
         assert getattr(self.library, name)(*sized) == 0, name
 
     def compute(self, ids: torch.Tensor, experts: int) -> None:

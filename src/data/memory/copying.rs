@@ -4,8 +4,21 @@
 //! leave the cache to whoever computes.
 #![allow(unsafe_code)]
 
+use std::sync::OnceLock;
+
 /// Shortest run that streaming stores are used for: below, the caller is likely to read the bytes.
 pub const MIN_STREAMED_RUN_BYTES: usize = 4 << 10;
+
+/// From how many bytes on a copy of many blocks goes past the caches: a quarter of the last-level
+/// cache. A fixed 8 MB lost 40 % on 34 MB that a cache of 260 MB kept.
+pub fn streamed_from_bytes() -> u64 {
+    static BYTES: OnceLock<u64> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let size = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size");
+        let kilobytes = size.ok().and_then(|size| size.trim().strip_suffix('K')?.parse().ok());
+        (kilobytes.unwrap_or(32 << 10) << 10) / 4
+    })
+}
 
 /// Copies `bytes` from `from` to `to`; with `streamed`, past the caches. Streamed bytes are ordered
 /// before later stores by [`order_streamed`] only.

@@ -3,6 +3,7 @@
 use super::owner::{Listener, Owner};
 use super::path::PathKind;
 use super::peer::Peer;
+use super::rdma::Device;
 use super::registry::Registry;
 use super::shm::copiers::{Copiers, CopyThreads};
 use super::wire::auth::Introduction;
@@ -86,16 +87,20 @@ impl Agent {
         let unix = std::os::unix::net::SocketAddr::from_abstract_name(&unix_name)
             .and_then(|name| UnixListener::bind_addr(&name))
             .map_err(|e| TransferError::os("listening for peers of this host", e))?;
+        let card = match config.paths.contains(&PathKind::Rdma) {
+            true => Device::open(),
+            false => Err(String::new()),
+        };
         let introduction = Introduction {
             incarnation: registry.incarnation,
             boot: boot(),
             unix_name,
-            rdma: false,
+            rdma: card.is_ok(),
         };
         let key = config.key.clone().unwrap_or_default();
         let stall_timeout = config.stall_timeout;
         let identity = Arc::new(Identity { key, introduction, stall_timeout });
-        let owner = Arc::new(Owner::new(registry, identity));
+        let owner = Arc::new(Owner::new(registry, identity, card.ok()));
         let listener = Listener::start(owner.clone(), tcp, unix)?;
         let copy_threads = Copiers::start(config.copy_threads)?;
         Ok(Self { config, owner, copy_threads, address, _listener: listener })
@@ -129,7 +134,7 @@ impl Agent {
 
     /// Connects to the agent that listens at `address`.
     pub fn connect(&self, address: SocketAddr) -> Result<Peer, TransferError> {
-        Peer::connect(&self.config, &self.owner.identity, self.copy_threads.copiers(), address)
+        Peer::connect(&self.config, &self.owner, self.copy_threads.copiers(), address)
     }
 
     /// The oldest notification that was not taken yet, if there is one.

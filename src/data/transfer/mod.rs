@@ -27,6 +27,7 @@ pub mod memory;
 mod owner;
 pub mod path;
 pub mod peer;
+pub mod rdma;
 pub mod region;
 mod registry;
 pub mod shm;

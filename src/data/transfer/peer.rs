@@ -3,7 +3,9 @@
 use super::agent::AgentConfig;
 use super::cuda_ipc::path::CudaIpcPath;
 use super::descriptor::Part;
+use super::owner::Owner;
 use super::path::{Path, PathKind};
+use super::rdma::{self, RdmaPath};
 use super::region::Registered;
 use super::shm::{copiers::Copiers, path::ShmPath};
 use super::tcp::{self, TcpPath};
@@ -28,10 +30,11 @@ pub struct Peer {
 impl Peer {
     pub(super) fn connect(
         config: &AgentConfig,
-        identity: &Arc<Identity>,
+        owner: &Owner,
         copiers: &Arc<Copiers>,
         address: SocketAddr,
     ) -> Result<Self, TransferError> {
+        let identity = &owner.identity;
         let name = address.to_string();
         let first = dial(tcp::connect(address, identity)?, identity, &name)?;
         let theirs = first.introduction.clone();
@@ -42,7 +45,7 @@ impl Peer {
             Ok(Arc::new(CudaIpcPath::open(dial, identity.stall_timeout)?))
         });
         peer.open(PathKind::Shm, config, |name| shm_path(identity, copiers, &theirs, name));
-        peer.open(PathKind::Rdma, config, |_| Err("this build has no such path".into()));
+        peer.open(PathKind::Rdma, config, |name| rdma_path(owner, &theirs, address, name));
         peer.open(PathKind::Tcp, config, |_| {
             let streams = config.tcp_streams.max(1);
             Ok(Arc::new(TcpPath::new(first, address, identity.clone(), streams)))
@@ -161,4 +164,26 @@ fn unix_socket(identity: &Identity, theirs: &Introduction, name: &str) -> Result
         return Err("another agent answers on its Unix socket".into());
     }
     Ok(dialed)
+}
+
+fn rdma_path(
+    owner: &Owner,
+    theirs: &Introduction,
+    address: SocketAddr,
+    name: &str,
+) -> Result<Arc<dyn Path>, String> {
+    let Some(card) = &owner.card else {
+        return Err(rdma::absent().unwrap_or_else(|| "its device came too late".into()));
+    };
+    if !theirs.rdma {
+        return Err("the peer has no RDMA device".into());
+    }
+    let identity = &owner.identity;
+    let socket = tcp::connect(address, identity).map_err(|error| error.to_string())?;
+    let dialed = dial(socket, identity, name).map_err(|error| error.to_string())?;
+    if dialed.introduction.incarnation != theirs.incarnation {
+        return Err("the peer restarted".into());
+    }
+    let path = RdmaPath::open(card.clone(), dialed, identity);
+    Ok(Arc::new(path.map_err(|error| error.to_string())?))
 }

@@ -82,8 +82,8 @@ pub fn heard() -> impl Iterator<Item = String> {
 #[test]
 fn plays_its_role() {
     match std::env::var(ROLE).as_deref() {
-        Ok("owner") => crate::processes::owner(),
-        Ok("reader") => crate::processes::reader(),
+        Ok("owner") => crate::peers::owner(),
+        Ok("reader") => crate::peers::reader(),
         Ok("prober") => crate::absent::prober(),
         Ok("trespasser") => crate::absent::trespasser(),
         Ok(other) => panic!("no role {other}"),

@@ -9,10 +9,14 @@ mod basics;
 #[path = "../../fakes/built.rs"]
 mod built;
 mod child;
+#[path = "../transfer/complaints.rs"]
+mod complaints;
 mod fake;
 mod memory;
 #[path = "../transfer/pair.rs"]
 mod pair;
+mod peers;
+#[path = "../transfer/processes.rs"]
 mod processes;
 #[path = "../transfer/proxy.rs"]
 mod proxy;

@@ -1,10 +1,21 @@
 //! The memory that the suite moves, and the paths that move it: segments of this host.
 #![allow(unsafe_code)]
 
-use crate::random::survives;
 use llmd_data::transfer::{Memory, PathKind, Segment};
 
-pub const PATHS: &[PathKind] = &[PathKind::Shm, PathKind::Tcp];
+/// The paths that this machine has: the suite runs on each. RDMA wants a device; LLMD_REQUIRE with
+/// `rdma` in it makes its absence a failure.
+pub fn paths() -> Vec<PathKind> {
+    let mut paths = vec![PathKind::Shm, PathKind::Tcp];
+    let required = std::env::var("LLMD_REQUIRE").unwrap_or_default();
+    let required = required.split(',').any(|kind| kind == "rdma");
+    match llmd_data::transfer::rdma::absent() {
+        // Under an emulated processor only what is special there.
+        None => paths = vec![PathKind::Rdma],
+        Some(why) => assert!(!required, "LLMD_REQUIRE names rdma, but: {why}"),
+    }
+    paths
+}
 
 /// What regions are made of.
 pub type Backing = Segment;
@@ -29,14 +40,4 @@ pub fn get(memory: &Backing, offset: usize, bytes: &mut [u8]) {
         let from = memory.start().as_ptr().add(offset);
         std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len());
     }
-}
-
-#[test]
-fn random_transfers_survive_faults_by_shm() {
-    survives(PathKind::Shm);
-}
-
-#[test]
-fn random_transfers_survive_faults_by_tcp() {
-    survives(PathKind::Tcp);
 }

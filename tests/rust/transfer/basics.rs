@@ -1,8 +1,7 @@
 //! What a transfer does when nothing goes wrong, and what it refuses.
 
-use crate::backing::PATHS;
-use crate::pair::{Pair, end, until};
-use llmd_data::transfer::{Layout, Op, TransferError};
+use crate::pair::{PATIENCE, Pair, end, paths, until};
+use llmd_data::transfer::{Layout, Notification, Op, Progress, TransferError};
 
 const LAYOUT: Layout = Layout { block_bytes: 4096, blocks: 64 };
 
@@ -12,7 +11,7 @@ fn permuted(blocks: u32) -> Vec<(u32, u32)> {
 
 #[test]
 fn reads_and_writes_bring_the_bytes_that_they_name() {
-    for &path in PATHS {
+    for path in paths() {
         for layers in [1, 3] {
             let pair = Pair::new(path, LAYOUT, layers);
             let blocks = permuted(64);
@@ -60,7 +59,7 @@ fn reads_and_writes_bring_the_bytes_that_they_name() {
 
 #[test]
 fn a_stale_epoch_fails_at_either_end() {
-    for &path in PATHS {
+    for path in paths() {
         for op in [Op::Read, Op::Write] {
             let pair = Pair::new(path, LAYOUT, 1);
             let remote = pair.far.region.remote();
@@ -82,6 +81,37 @@ fn a_stale_epoch_fails_at_either_end() {
                 "{failed}"
             );
             assert_eq!(pair.near.region.held_blocks(), 0);
+        }
+    }
+}
+
+#[test]
+fn layers_go_as_they_are_ready_and_each_is_told() {
+    for path in paths() {
+        for op in [Op::Read, Op::Write] {
+            let pair = Pair::new(path, LAYOUT, 4);
+            let descriptors = pair.descriptors(&permuted(64));
+            let layers: Vec<_> = descriptors.chunks(64).collect();
+            let remote = pair.far.region.remote();
+            let prepared =
+                pair.peer.prepare(op, &pair.near.region, &remote, &layers, None).unwrap();
+            let transfer = prepared.start(Some(0xfeed)).unwrap();
+            for layer in 0..4 {
+                assert_eq!(transfer.poll(), Ok(Progress::Pending { parts_done: layer }));
+                transfer.post_part(layer).unwrap();
+                transfer.wait_parts(layer, Some(PATIENCE)).unwrap();
+                let told = pair.far.agent.wait_notification(PATIENCE).unwrap();
+                let (peer, part) = (pair.near.agent.incarnation(), layer as u32);
+                assert_eq!(told, Notification { peer, op, tag: 0xfeed, part, bytes: 64 * 4096 });
+                // Where the other side is told of a write, it holds.
+                if op == Op::Write {
+                    let bytes = pair.far.get(pair.far.offset(layer as u64, 37), 4096);
+                    assert_eq!(bytes, pair.near.pattern(layer as u64, 1, 1), "{path}");
+                }
+            }
+            assert_eq!(end(&transfer).unwrap().bytes, 4 * 64 * 4096);
+            let twice = transfer.post_part(2).unwrap_err();
+            assert_eq!(twice, TransferError::NoSuchPart { part: 2, parts: 4 });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Two agents, a region each, and what their blocks should hold.
 
+pub use crate::backing::paths;
 use crate::backing::{self, Backing, backing};
 use llmd_data::transfer::{
     Agent, AgentConfig, Completion, Descriptor, Layout, PathKind, Peer, Progress, Region, Transfer,
@@ -67,11 +68,14 @@ impl Side {
 
     /// What belongs into a block, layer by layer.
     pub fn pattern(&self, layer: u64, block: u32, epoch: u64) -> Vec<u8> {
-        let word =
-            (u64::from(block) << 40 | layer << 32 | epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut bytes = (word ^ u64::from(self.salt)).to_le_bytes();
-        bytes[0] = self.salt;
-        bytes.repeat(self.layout.block_bytes as usize / 8)
+        Self::pattern_of(self.salt, self.layout, layer, block, epoch)
+    }
+
+    pub fn pattern_of(salt: u8, layout: Layout, layer: u64, block: u32, epoch: u64) -> Vec<u8> {
+        let place = u64::from(block) << 40 | layer << 32 | epoch;
+        let mut bytes = place.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        bytes[0] = salt;
+        bytes.repeat(layout.block_bytes as usize / 8)
     }
 
     pub fn fill(&self, block: u32) {

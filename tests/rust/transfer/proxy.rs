@@ -114,7 +114,9 @@ impl Shared {
                 return;
             }
             // A day: only the ends decide that a peer is silent.
-            [&client, &owner].map(|end| end.set_up(Duration::from_secs(86_400)).unwrap());
+            for end in [&client, &owner] {
+                end.set_up(Duration::from_secs(86_400)).unwrap();
+            }
             let (client, owner) = (Arc::new(client), Arc::new(owner));
             let seed = self.seed.fetch_add(2, Ordering::Relaxed);
             let (ours, client_too, owner_too) = (self.clone(), client.clone(), owner.clone());

@@ -2,7 +2,7 @@
 //! with owners that reuse blocks, posters that cancel, and peers that restart. Each ends right or
 //! says that it did not; nothing is written after an end; nothing leaks.
 
-use crate::pair::{PATIENCE, Side, config, until};
+use crate::pair::{PATIENCE, Side, config, paths, until};
 use crate::proxy::{Faults, Proxy};
 use llmd_brain::rng::Rng;
 use llmd_data::transfer::{
@@ -218,7 +218,7 @@ impl World {
     }
 }
 
-pub fn survives(path: PathKind) {
+fn survives(path: PathKind) {
     let seed = std::env::var("LLMD_SEED").ok().map_or(0x5eed, |text| text.parse().unwrap());
     let faults = Arc::<Faults>::default();
     let tallies = std::thread::scope(|scope| {
@@ -246,4 +246,9 @@ pub fn survives(path: PathKind) {
     assert!(faults.iter().all(|&frames| frames > 0), "{faults:?}");
     assert!(stale > 0 && lost > 0 && restarts > 0);
     assert!(done > transfers() / 3, "only {done} went through");
+}
+
+#[test]
+fn random_transfers_survive_faults() {
+    paths().into_iter().for_each(survives);
 }

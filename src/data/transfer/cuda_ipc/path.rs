@@ -11,7 +11,7 @@ use crate::transfer::shm::link::Link;
 use crate::transfer::wire::dial::Dialed;
 use crate::transfer::wire::request::Request;
 use crate::transfer::work::Work;
-use crate::transfer::{Op, Place, RemoteRegion, TransferError};
+use crate::transfer::{End, Op, Place, RemoteRegion, TransferError};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -86,11 +86,11 @@ impl CudaIpcPath {
         self.link.attach(remote)?;
         let device = Self::copying_device(local, remote)?;
         self.remote(remote, &device)?;
-        self.pin(local, &device)
+        Self::pin(local, &device)
     }
 
     /// Host memory is pinned, once, so that the device copies by itself.
-    fn pin(&self, local: &Registered, device: &Arc<Device>) -> Result<(), TransferError> {
+    fn pin(local: &Registered, device: &Arc<Device>) -> Result<(), TransferError> {
         if let Place::Device { .. } = local.memory().place() {
             return Ok(());
         }
@@ -125,11 +125,18 @@ impl Path for CudaIpcPath {
             _ => None,
         };
         let (hold, worker) = (work.hold(), self.worker.clone());
-        // Reads need a grant too: it keeps the owner from freeing memory under a device that copies.
-        self.link.grant(remote_region.id, &work.part(part).remote, move |grant| {
+        let checks = &work.part(part).remote;
+        if let Some(stale) = attached.epochs.stale(checks) {
+            let (region, slot, expected) = (remote_region.id, stale.slot, stale.epoch);
+            return Err(TransferError::Stale { end: End::Remote, region, slot, expected });
+        }
+        // A read holds no blocks, but has a grant too: it keeps the owner from freeing the memory
+        // under a device that copies.
+        let held = if work.op() == Op::Write { checks.as_slice() } else { &[] };
+        self.link.grant(remote_region.id, held, move |grant| {
             Box::new(move |granted| match granted {
                 Ok(()) => {
-                    worker.post(Job { hold, part, attached, remote, device, grant, local_ready })
+                    worker.post(Job { hold, part, attached, remote, device, grant, local_ready });
                 }
                 Err(error) => hold.work().fail(error),
             })

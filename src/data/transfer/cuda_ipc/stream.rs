@@ -80,7 +80,8 @@ impl Stream {
     /// # Safety
     ///
     /// Every range is mapped for this device, or is the host's, until the stream has done it, and
-    /// nobody else writes to where bytes come from or touches where they go.
+    /// no Rust reference to where bytes go lives meanwhile. Bytes that somebody else writes are
+    /// undefined, as anywhere.
     pub(super) unsafe fn copy(&self, copies: &[Copy]) -> Result<(), TransferError> {
         if copies.is_empty() {
             return Ok(());

@@ -7,6 +7,7 @@ use super::{Device, Event, Stream};
 use crate::transfer::shm::link::{Attached, Link};
 use crate::transfer::work::Use;
 use crate::transfer::{Memory, Op, TransferError};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -84,7 +85,7 @@ impl Copying {
                     asked.push_back((job, event));
                 }
                 Err(error) => match asked.pop_front() {
-                    Some((job, event)) => self.finish(job, event),
+                    Some((job, event)) => self.finish(&job, event),
                     None if error == TryRecvError::Disconnected => return,
                     None => {}
                 },
@@ -95,18 +96,17 @@ impl Copying {
     /// Asks a stream for a part's copies; the event is behind them.
     fn ask(&mut self, job: &Job) -> Result<Event, TransferError> {
         self.await_peer(job)?;
-        let ordinal = job.device.ordinal();
-        if !self.streams.contains_key(&ordinal) {
-            self.streams.insert(ordinal, Stream::new(&job.device)?);
-        }
-        let stream = &self.streams[&ordinal];
+        let stream = match self.streams.entry(job.device.ordinal()) {
+            Entry::Occupied(stream) => stream.into_mut(),
+            Entry::Vacant(none) => none.insert(Stream::new(&job.device)?),
+        };
         if let Some(local) = &job.local_ready {
             stream.wait_for(&local.ready)?;
         }
-        if let Remote::Device(remote) = &job.remote {
-            if let RemoteMemory::Own { .. } = **remote {
-                stream.wait_for(remote.ready())?;
-            }
+        if let Remote::Device(remote) = &job.remote
+            && let RemoteMemory::Own { .. } = **remote
+        {
+            stream.wait_for(remote.ready())?;
         }
         let event = Event::new(&job.device)?;
         let work = job.hold.work();
@@ -129,8 +129,8 @@ impl Copying {
         let copies: Vec<Copy> = runs.collect();
         // SAFETY: planning checked every run against both regions' lengths, which the local memory
         // has and to which opening and attaching held the remote one. The job keeps both until the
-        // event is over. The grant keeps the peer from giving the blocks other content, and the
-        // hold keeps this side from it.
+        // event is over. What is written to is held against other content at its end; what is read
+        // is compared with its epoch afterwards.
         let copied = unsafe { stream.copy(&copies) };
         // Some may be under way though the call failed: the event is waited for all the same.
         event.record(stream)?;
@@ -161,7 +161,7 @@ impl Copying {
         Ok(())
     }
 
-    fn finish(&self, job: Job, event: Result<Event, TransferError>) {
+    fn finish(&self, job: &Job, event: Result<Event, TransferError>) {
         let waited = event.and_then(|event| event.synchronize());
         if let Err(error) = waited {
             job.hold.work().fail(error);

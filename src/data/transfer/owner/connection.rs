@@ -2,6 +2,7 @@
 
 use super::Owner;
 use crate::transfer::descriptor::Check;
+use crate::transfer::rdma::{Responder, remote_key};
 use crate::transfer::region::Registered;
 use crate::transfer::wire::auth;
 use crate::transfer::wire::dial::Identity;
@@ -22,6 +23,8 @@ pub(super) struct Connection {
     writer: Mutex<FrameWriter>,
     attached: Mutex<HashSet<u64>>,
     grants: Mutex<Grants>,
+    /// The peer's queue pair, where it asked for one.
+    card: Mutex<Option<Responder>>,
 }
 
 /// Blocks that a peer writes to by itself. They are let go when it says so, or when *it* ends the
@@ -37,7 +40,7 @@ struct Grants {
 impl Connection {
     pub fn new(owner: Arc<Owner>, socket: Socket) -> Self {
         let (writer, attached, grants) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { owner, socket, writer, attached, grants }
+        Self { owner, socket, writer, attached, grants, card: Mutex::default() }
     }
 
     /// Ends the connection; where the peer writes to granted blocks, as soon as it has stopped.
@@ -65,8 +68,10 @@ impl Connection {
         if let Some(mut peer) = self.shake_hands() {
             while self.serve_one(&mut peer).is_ok() {}
         }
+        // Without its queue pair the peer's card writes nothing any more, whatever the peer does.
+        let had_card = self.card.lock().take().is_some();
         self.close();
-        if !self.grants.lock().held.is_empty() {
+        if !had_card && !self.grants.lock().held.is_empty() {
             self.socket.await_end();
         }
         for (_, (region, checks)) in self.grants.lock().held.drain() {
@@ -111,21 +116,42 @@ impl Connection {
                 self.reply(&Reply::Verdict { id, verdict }, &[], None)
             }
             Request::Release { id } => {
-                if let Some((region, checks)) = self.grants.lock().held.remove(&id) {
-                    region.epochs.release(&checks);
+                let granted = self.grants.lock().held.remove(&id);
+                let Some((region, checks)) = granted else { return Ok(()) };
+                let written = match &*self.card.lock() {
+                    Some(card) => card.await_written(id, self.owner.identity.stall_timeout),
+                    None => Ok(()),
+                };
+                if written.is_err() {
+                    // Its bytes may still come: the blocks go when the queue pair has.
+                    self.card.lock().take();
                 }
-                Ok(())
+                region.epochs.release(&checks);
+                written.map_err(|error| Lost::Broken(error.to_string()))
             }
             Request::Attach { region } => self.attach(region),
             Request::Notify { op, tag, part, bytes } => self
                 .owner
                 .note(Notification { peer: *peer, op, tag, part, bytes })
                 .map_err(|error| Lost::Broken(error.to_string())),
-            Request::QueuePair { .. } => {
-                self.reply(&Reply::QueuePair { address: Vec::new() }, &[], None)
+            Request::QueuePair { address } => {
+                let opened = self.owner.card.as_ref().map(|card| Responder::open(card, &address));
+                let address = match opened {
+                    Some(Ok((card, own))) => {
+                        *self.card.lock() = Some(card);
+                        own
+                    }
+                    _ => Vec::new(),
+                };
+                self.reply(&Reply::QueuePair { address }, &[], None)
             }
             Request::RemoteKey { region } => {
-                self.reply(&Reply::RemoteKey { region, address: 0, key: None }, &[], None)
+                let found = self.owner.registry.get(region);
+                let reached = self.owner.card.as_ref().zip(found);
+                let reached = reached.and_then(|(card, region)| remote_key(card, &region).ok());
+                let (address, key) = reached.unzip();
+                let address = address.unwrap_or(0);
+                self.reply(&Reply::RemoteKey { region, address, key }, &[], None)
             }
         }
     }

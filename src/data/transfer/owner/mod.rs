@@ -6,6 +6,7 @@
 mod connection;
 mod listener;
 
+use super::rdma::Device;
 use super::registry::Registry;
 use super::wire::dial::Identity;
 use super::{Notification, TransferError};
@@ -25,16 +26,22 @@ const MAX_NOTIFICATIONS: usize = 1 << 16;
 pub(super) struct Owner {
     pub registry: Arc<Registry>,
     pub identity: Arc<Identity>,
+    pub card: Option<Arc<Device>>,
     connections: Mutex<Vec<Arc<Connection>>>,
     notifications: Mutex<VecDeque<Notification>>,
     notified: Condvar,
 }
 
 impl Owner {
-    pub fn new(registry: Arc<Registry>, identity: Arc<Identity>) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        identity: Arc<Identity>,
+        card: Option<Arc<Device>>,
+    ) -> Self {
         Self {
             registry,
             identity,
+            card,
             connections: Mutex::default(),
             notifications: Mutex::default(),
             notified: Condvar::new(),

@@ -18,8 +18,6 @@ use std::thread::JoinHandle;
 const CLAIM_BYTES: u64 = 256 << 10;
 /// Up to here, the thread that posts copies: waking another takes longer.
 const INLINE_BYTES: u64 = 256 << 10;
-/// From here on, copies go past the caches.
-const STREAMED_BYTES: u64 = 8 << 20;
 
 /// A part that is being copied.
 pub(super) struct Job {
@@ -86,7 +84,7 @@ impl Job {
             return work.fail(TransferError::UnknownRegion { region: work.remote().id });
         };
         let remote = remote.start().as_ptr();
-        let streamed = part.bytes >= STREAMED_BYTES;
+        let streamed = part.bytes >= copying::streamed_from_bytes();
         let first = claim * self.batch;
         for run in part.runs.iter().skip(first).take(self.batch) {
             // SAFETY: planning checked the run against both regions' lengths, and the attached

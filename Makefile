@@ -4,6 +4,7 @@
 #   make demo [ENGINE=vllm] [ARGS=...]   the main job, on real HTTP and real KV events
 #   make check       inner loop: formatting, lints, unit and property tests
 #   make test        what CI runs: check, the model checker, real engines, the wheel, doctests, notebooks
+#   make kernels     the CUDA kernels and the fake driver alone; needs no GPU
 #   make soak        long fuzzing, long random histories, and the index under a race detector
 #   make bench-NAME  one bench; prints a line BENCH {json} last
 #   make wheel       the wheel that ships, into dist/
@@ -59,8 +60,18 @@ check: lint
 	cargo test -q --workspace
 	$(BIN)/pytest -q tests/python
 
-test: check model wheel-test engines
-	$(BIN)/pytest -q tests/faults tests/engines
+test: check model wheel-test engines nvcc
+	$(BIN)/pytest -q tests/kernels tests/faults tests/engines
+
+# NVIDIA's compiler, which needs no GPU.
+.PHONY: nvcc kernels
+nvcc: $(VENV)/.stamp
+	tests/setup/nvcc.sh "$(LLMD_CACHE)"
+
+# The CUDA sources: compiled for every architecture, and run on this CPU beside their twins.
+kernels: nvcc
+	cargo test -q -p llmd-data --test kernels --test cuda_ipc
+	$(BIN)/pytest -q tests/kernels
 
 # The index's readers and writers under a model checker, which tries their interleavings.
 .PHONY: model
@@ -234,6 +245,12 @@ TRANSFER_TOOL = $$(cargo bench -p llmd-data --bench transfer --no-run --message-
 bench-transfer:
 	nixl=$$(benches/rivals/nixl.sh "$(LLMD_CACHE)"); \
 	$(PYTHON) benches/transfer/compare.py "$(TRANSFER_TOOL)" "$$nixl/bin/python" $(ARGS)
+
+# The CPU's stages of expert parallelism beside torch's, in the engine's environment.
+.PHONY: bench-ep
+bench-ep: engines
+	cargo build -q --release -p llmd-data --example ep_c
+	$(INSTALLED_VLLM) benches/ep/bench.py target/release/examples/libep_c.so $(ARGS)
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

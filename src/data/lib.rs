@@ -11,3 +11,5 @@ pub mod memory;
 pub mod transfer;
 
 pub mod kv;
+
+pub mod ep;

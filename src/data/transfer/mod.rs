@@ -18,6 +18,7 @@
 //! It does not decide which blocks move, and it does not say where content is.
 
 pub mod agent;
+pub mod cuda_ipc;
 pub mod descriptor;
 pub mod epochs;
 pub mod error;

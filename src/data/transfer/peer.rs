@@ -1,6 +1,7 @@
 //! A peer that an agent is connected to, and which ways there are to it.
 
 use super::agent::AgentConfig;
+use super::cuda_ipc::path::CudaIpcPath;
 use super::descriptor::Part;
 use super::owner::Owner;
 use super::path::{Path, PathKind};
@@ -9,7 +10,7 @@ use super::region::Registered;
 use super::shm::{copiers::Copiers, path::ShmPath};
 use super::tcp::{self, TcpPath};
 use super::wire::auth::Introduction;
-use super::wire::dial::{Identity, dial};
+use super::wire::dial::{Dialed, Identity, dial};
 use super::wire::socket::Socket;
 use super::{Descriptor, Op, Prepared, Region, RemoteRegion, TransferError};
 use std::net::SocketAddr;
@@ -39,7 +40,10 @@ impl Peer {
         let theirs = first.introduction.clone();
         let (paths, absent) = (Vec::new(), Vec::new());
         let mut peer = Self { name, incarnation: theirs.incarnation, paths, absent };
-        peer.open(PathKind::CudaIpc, config, |_| Err("this build has no such path".into()));
+        peer.open(PathKind::CudaIpc, config, |name| {
+            let dial = || unix_socket(identity, &theirs, name);
+            Ok(Arc::new(CudaIpcPath::open(dial, identity.stall_timeout)?))
+        });
         peer.open(PathKind::Shm, config, |name| shm_path(identity, copiers, &theirs, name));
         peer.open(PathKind::Rdma, config, |name| rdma_path(owner, &theirs, address, name));
         peer.open(PathKind::Tcp, config, |_| {
@@ -142,6 +146,13 @@ fn shm_path(
     theirs: &Introduction,
     name: &str,
 ) -> Result<Arc<dyn Path>, String> {
+    let dialed = unix_socket(identity, theirs, name)?;
+    let path = ShmPath::open(dialed, identity.stall_timeout, copiers.clone());
+    Ok(Arc::new(path.map_err(|error| error.to_string())?))
+}
+
+/// A connection to a peer of this host, over which it hands files.
+fn unix_socket(identity: &Identity, theirs: &Introduction, name: &str) -> Result<Dialed, String> {
     if theirs.boot != identity.introduction.boot || theirs.boot.is_empty() {
         return Err("the peer runs on another host".into());
     }
@@ -152,8 +163,7 @@ fn shm_path(
     if dialed.introduction.incarnation != theirs.incarnation {
         return Err("another agent answers on its Unix socket".into());
     }
-    let path = ShmPath::open(dialed, identity.stall_timeout, copiers.clone());
-    Ok(Arc::new(path.map_err(|error| error.to_string())?))
+    Ok(dialed)
 }
 
 fn rdma_path(

@@ -1,29 +1,17 @@
 //! Two agents, a region each, and what their blocks should hold.
-#![allow(unsafe_code)]
 
+pub use crate::backing::paths;
+use crate::backing::{self, Backing, backing};
 use llmd_data::transfer::{
-    Agent, AgentConfig, Completion, Descriptor, Layout, PathKind, Peer, Progress, Region, Segment,
-    Transfer, TransferError,
+    Agent, AgentConfig, Completion, Descriptor, Layout, PathKind, Peer, Progress, Region, Transfer,
+    TransferError,
 };
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Long enough for a loaded machine; nothing waits for it unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The paths that this machine has: the suite runs on each. RDMA wants a device; LLMD_REQUIRE with
-/// `rdma` in it makes its absence a failure.
-pub fn paths() -> Vec<PathKind> {
-    let mut paths = vec![PathKind::Shm, PathKind::Tcp];
-    let required = std::env::var("LLMD_REQUIRE").unwrap_or_default();
-    let required = required.split(',').any(|kind| kind == "rdma");
-    match llmd_data::transfer::rdma::absent() {
-        // Under an emulated processor only what is special there.
-        None => paths = vec![PathKind::Rdma],
-        Some(why) => assert!(!required, "LLMD_REQUIRE names rdma, but: {why}"),
-    }
-    paths
-}
 
 pub fn config(path: PathKind) -> AgentConfig {
     AgentConfig {
@@ -39,6 +27,7 @@ pub struct Side {
     pub agent: Agent,
     pub region: Region,
     pub layout: Layout,
+    memory: Arc<Backing>,
     salt: u8,
 }
 
@@ -46,8 +35,9 @@ impl Side {
     pub fn new(config: AgentConfig, layout: Layout, layers: u64, salt: u8) -> Self {
         let agent = Agent::new(config).unwrap();
         let bytes = layers * layout.block_bytes * u64::from(layout.blocks);
-        let region = agent.register(Segment::new(bytes as usize).unwrap(), layout).unwrap();
-        let side = Self { agent, region, layout, salt };
+        let memory = Arc::new(backing(bytes as usize));
+        let region = agent.register(memory.clone(), layout).unwrap();
+        let side = Self { agent, region, layout, memory, salt };
         (0..layout.blocks).for_each(|block| side.fill(block));
         side
     }
@@ -104,24 +94,12 @@ impl Side {
     }
 
     pub fn put(&self, offset: u64, bytes: &[u8]) {
-        let memory = self.region.memory();
-        assert!(offset as usize + bytes.len() <= memory.length_bytes());
-        // SAFETY: within the segment, which lives as long as the region.
-        unsafe {
-            let to = memory.start().as_ptr().add(offset as usize);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-        }
+        backing::put(&self.memory, offset as usize, bytes);
     }
 
     pub fn get(&self, offset: u64, bytes: u64) -> Vec<u8> {
-        let memory = self.region.memory();
-        assert!((offset + bytes) as usize <= memory.length_bytes());
         let mut out = vec![0; bytes as usize];
-        // SAFETY: as above.
-        unsafe {
-            let from = memory.start().as_ptr().add(offset as usize);
-            std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len());
-        }
+        backing::get(&self.memory, offset as usize, &mut out);
         out
     }
 }

@@ -17,6 +17,7 @@ fn owner_process() {
     let path = match path.as_str() {
         "shm" => PathKind::Shm,
         "rdma" => PathKind::Rdma,
+        "cuda_ipc" => PathKind::CudaIpc,
         _ => PathKind::Tcp,
     };
     let side = Side::new(config(path), LAYOUT, LAYERS, SALT);

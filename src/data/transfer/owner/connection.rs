@@ -248,13 +248,15 @@ impl Connection {
         let Some(region) = self.owner.registry.get(id) else {
             return not(Verdict::UnknownRegion);
         };
-        let (Socket::Unix(_), Place::Shared(memory)) = (&self.socket, region.memory().place())
-        else {
-            return not(Verdict::Unreachable);
-        };
         let (length, blocks) = (region.shape.length, region.shape.layout.blocks);
-        let files = [memory, region.epochs.segment().file()];
-        self.reply(&Reply::Attached { region: id, length, blocks }, &files, None)
+        let reply = Reply::Attached { region: id, length, blocks };
+        let epochs = region.epochs.segment().file();
+        match (&self.socket, region.memory().place()) {
+            (Socket::Unix(_), Place::Shared(memory)) => self.reply(&reply, &[epochs, memory], None),
+            // The peer's path opens the memory by the handle in the region's descriptor.
+            (Socket::Unix(_), Place::Device { .. }) => self.reply(&reply, &[epochs], None),
+            _ => not(Verdict::Unreachable),
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use super::link::{Attached, Link};
 use crate::memory::copying;
 use crate::transfer::work::{Use, Work};
-use crate::transfer::{End, Memory, Op, TransferError};
+use crate::transfer::{Memory, Op, TransferError};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -80,7 +80,10 @@ impl Job {
         let work = self.hold.work();
         let part = work.part(self.part);
         let local = work.local().memory().start().as_ptr();
-        let remote = self.attached.memory.start().as_ptr();
+        let Some(remote) = &self.attached.memory else {
+            return work.fail(TransferError::UnknownRegion { region: work.remote().id });
+        };
+        let remote = remote.start().as_ptr();
         let streamed = part.bytes >= copying::streamed_from_bytes();
         let first = claim * self.batch;
         for run in part.runs.iter().skip(first).take(self.batch) {
@@ -106,20 +109,7 @@ impl Job {
     }
 
     fn finish(&self) {
-        let work = self.hold.work();
-        if let Some(grant) = self.grant {
-            self.link.release(grant);
-        }
-        let checks = &work.part(self.part).remote;
-        if let Some(lost) = self.link.lost() {
-            work.fail(lost);
-        } else if let Some(stale) = self.attached.epochs.stale_since(checks) {
-            let region = work.remote().id;
-            let (slot, expected) = (stale.slot, stale.epoch);
-            work.fail(TransferError::Stale { end: End::Remote, region, slot, expected });
-        } else if !work.stopping() {
-            work.part_done(self.part);
-        }
+        self.link.conclude(&self.hold, self.part, &self.attached, self.grant);
     }
 }
 

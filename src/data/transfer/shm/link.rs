@@ -8,7 +8,8 @@ use crate::transfer::wire::pieces::Pieces;
 use crate::transfer::wire::reply::{Reply, Verdict};
 use crate::transfer::wire::request::Request;
 use crate::transfer::wire::socket::{FrameReader, FrameWriter, Lost, Socket};
-use crate::transfer::{RemoteRegion, TransferError};
+use crate::transfer::work::Use;
+use crate::transfer::{End, RemoteRegion, TransferError};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,13 +18,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A peer's region, mapped here.
-pub(super) struct Attached {
-    pub memory: Segment,
+pub(in crate::transfer) struct Attached {
+    /// Its bytes; none of a device's memory, which its own path opens.
+    pub memory: Option<Segment>,
+    length: u64,
     pub epochs: Epochs,
 }
 
 /// What is done when the owner answers a request for a grant; run by the link's thread.
-pub(super) type OnGrant = Box<dyn FnOnce(Result<(), TransferError>) + Send>;
+pub(in crate::transfer) type OnGrant = Box<dyn FnOnce(Result<(), TransferError>) + Send>;
 
 enum Attachment {
     Asked,
@@ -31,7 +34,7 @@ enum Attachment {
     There(Arc<Attached>),
 }
 
-pub(super) struct Link {
+pub(in crate::transfer) struct Link {
     socket: Socket,
     writer: Mutex<FrameWriter>,
     peer: String,
@@ -87,6 +90,11 @@ impl Link {
         self.state.lock().lost.clone()
     }
 
+    /// What is said of a peer that was waited for too long.
+    pub fn stalled(&self) -> TransferError {
+        TransferError::Stalled { peer: self.peer.clone(), waited_ms: self.stall_ms() }
+    }
+
     fn stall_ms(&self) -> u64 {
         self.stall_timeout.as_millis() as u64
     }
@@ -122,7 +130,7 @@ impl Link {
             match state.attachments.get(&id) {
                 Some(Attachment::There(attached)) => {
                     let attached = attached.clone();
-                    let bytes = crate::transfer::Memory::length_bytes(&attached.memory) as u64;
+                    let bytes = attached.length;
                     let (shape, blocks) = (region.shape, attached.epochs.blocks());
                     if bytes == shape.length && blocks == shape.layout.blocks {
                         return Ok(attached);
@@ -140,8 +148,7 @@ impl Link {
             }
             if self.changed.wait_until(&mut state, deadline).timed_out() {
                 drop(state);
-                let peer = self.peer.clone();
-                let stalled = TransferError::Stalled { peer, waited_ms: self.stall_ms() };
+                let stalled = self.stalled();
                 self.lose(&stalled);
                 return Err(stalled);
             }
@@ -162,7 +169,7 @@ impl Link {
     pub fn attached_bytes(&self) -> u64 {
         let state = self.state.lock();
         let bytes = state.attachments.values().map(|attachment| match attachment {
-            Attachment::There(there) => crate::transfer::Memory::length_bytes(&there.memory) as u64,
+            Attachment::There(there) => there.length,
             _ => 0,
         });
         bytes.sum()
@@ -196,6 +203,23 @@ impl Link {
         state.writing -= 1;
         if state.writing == 0 && state.lost.is_some() {
             self.socket.shut_down();
+        }
+    }
+
+    /// A part was copied, or given up: lets the owner's blocks go and says how it went.
+    pub fn conclude(&self, hold: &Use, part: usize, attached: &Attached, grant: Option<u64>) {
+        let work = hold.work();
+        if let Some(grant) = grant {
+            self.release(grant);
+        }
+        if let Some(lost) = self.lost() {
+            work.fail(lost);
+        } else if let Some(stale) = attached.epochs.stale_since(&work.part(part).remote) {
+            let region = work.remote().id;
+            let (slot, expected) = (stale.slot, stale.epoch);
+            work.fail(TransferError::Stale { end: End::Remote, region, slot, expected });
+        } else if !work.stopping() {
+            work.part_done(part);
         }
     }
 
@@ -290,11 +314,11 @@ fn attach(
     blocks: u32,
 ) -> Result<Attached, TransferError> {
     let mut files = files.into_iter();
-    let (Some(memory), Some(epochs)) = (files.next(), files.next()) else {
+    let Some(epochs) = files.next() else {
         return Err(TransferError::os("attaching a segment", "its files are missing"));
     };
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let memory = Segment::attach(memory, length, true)?;
+    let bytes = usize::try_from(length).unwrap_or(usize::MAX);
+    let memory = files.next().map(|memory| Segment::attach(memory, bytes, true)).transpose()?;
     let words = Segment::attach(epochs, blocks as usize * 8, false)?;
-    Ok(Attached { memory, epochs: Epochs::attached(words, blocks) })
+    Ok(Attached { memory, length, epochs: Epochs::attached(words, blocks) })
 }

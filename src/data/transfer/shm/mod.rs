@@ -5,7 +5,7 @@
 //! owner to hold the blocks, which costs a message each way and part.
 
 pub mod copiers;
-mod link;
+pub(in crate::transfer) mod link;
 pub mod path;
 pub mod segment;
 

@@ -1,1 +1,9 @@
 //! Memory that processes share, and copies of it.
+
+mod byte_lock;
+mod robust_mutex;
+mod segment;
+
+pub use byte_lock::ByteLocks;
+pub use robust_mutex::{Entry, RobustMutex};
+pub use segment::{Segment, SegmentError};

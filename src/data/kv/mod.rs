@@ -13,10 +13,14 @@
 
 pub mod books;
 pub mod catalogue;
+pub mod disk;
 mod error;
 pub mod eviction;
 pub mod host;
 mod key;
+mod store;
 
+pub use books::Chain;
 pub use error::StoreError;
 pub use key::{BlockKey, KeySpace};
+pub use store::{Store, StoreConfig, StoreCounts};

@@ -2,8 +2,9 @@
 
 use super::{BLOCK, Place, Rng, bytes_of, deaths, keys, spawn, stepping};
 use llmd_data::kv::BlockKey;
+use llmd_data::kv::books::Chain;
 use llmd_data::kv::eviction::Algorithm;
-use llmd_data::kv::host::{Chain, HostTier};
+use llmd_data::kv::host::HostTier;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -42,7 +43,7 @@ fn inspect(tier: &HostTier) {
     }
     let fresh = keys(1000..1000 + SLOTS as u32);
     put(tier, &fresh);
-    assert!(tier.matched(&fresh) > 0);
+    assert!(tier.books().matched(&fresh) > 0);
     assert_eq!(tier.books().counters().read().corrupt, 0);
 }
 

@@ -7,6 +7,7 @@
 mod counters;
 mod layout;
 mod participants;
+mod turns;
 
 use super::StoreError;
 use super::catalogue::{Catalogue, Generation, Ticks};
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use counters::{Counters, Counts};
 pub use layout::Settings;
+pub use turns::{BLOCKS_A_HOLD, Chain, Found};
 
 /// Longest wait for the mutex. It is held for microseconds; a process that was stopped while
 /// holding it costs the others this much a call, and misses.
@@ -142,7 +144,8 @@ impl Guard<'_> {
         self.0.mapped.catalogue(self)
     }
 
-    fn rebuild(&mut self) {
+    /// Builds the books anew from their entries.
+    pub fn rebuild(&mut self) {
         let books = self.0;
         let algorithm = Algorithm::ALL[books.settings().algorithm as usize];
         let mut catalogue = self.catalogue();

@@ -1,10 +1,25 @@
 //! Building the books anew from the slots' entries, when whoever held the lock died with it.
 
-use super::{BlockKey, Catalogue, Generation, Slot, State};
+use super::{Block, BlockKey, Catalogue, Generation, Slot, State};
 use crate::kv::eviction::{Eviction, Node};
 use std::sync::atomic::Ordering;
 
 impl<E: Eviction> Catalogue<'_, E> {
+    /// Enters `block`, found where `slot` keeps its bytes, if nothing else is there. The books are
+    /// in order again after a [`rebuild`](Self::rebuild).
+    pub fn adopt(&mut self, slot: u32, block: Block) {
+        let generation = self.generation(slot);
+        if generation.state() != State::Free || block.key == BlockKey::NONE {
+            return;
+        }
+        let ready = generation.next(State::Ready);
+        let entry = &mut self.slots[slot as usize];
+        entry.block = block;
+        entry.check = Slot::check_of(&block, ready);
+        self.nodes[slot as usize].position = block.position;
+        self.set_generation(slot, ready);
+    }
+
     /// Makes index, chains, free slots and the policy's lists from the entries alone. `start` makes
     /// the policy as it is with nothing in its hands. Entries that do not agree with themselves,
     /// and those whose writer is not `alive`, become free. Whoever dies in here leaves it to the

@@ -10,8 +10,8 @@ mod bytes;
 #[cfg(test)]
 mod tests;
 
-use super::books::{Counters, Settings, SharedBooks, now_ms, now_ticks};
-use super::catalogue::{Block, Generation, Place, State, Ticket};
+use super::books::{BLOCKS_A_HOLD, Chain, Counters, Settings, SharedBooks};
+use super::catalogue::{Block, Generation, Ticket};
 use super::eviction::Algorithm;
 use super::{BlockKey, StoreError};
 use bytes::{copy_in, copy_out};
@@ -19,33 +19,9 @@ use std::path::Path;
 
 pub use bytes::checksum_of;
 
-/// Blocks looked up, reserved or committed in one hold of the mutex.
-const BLOCKS_A_HOLD: usize = 64;
-
 /// The arena, attached.
 pub struct HostTier {
     books: SharedBooks,
-}
-
-/// A chain of blocks, from one of a prompt's blocks on.
-#[derive(Debug, Clone, Copy)]
-pub struct Chain<'a> {
-    /// Keys of blocks that follow one another.
-    pub keys: &'a [BlockKey],
-    /// The key of the block before the first; `None`: it is a prompt's first.
-    pub parent: Option<BlockKey>,
-    /// Blocks before the first.
-    pub position: u32,
-}
-
-impl Chain<'_> {
-    /// The block before the one at `at`.
-    pub fn parent_of(&self, at: usize) -> BlockKey {
-        match at {
-            0 => self.parent.unwrap_or(BlockKey::NONE),
-            at => self.keys[at - 1],
-        }
-    }
 }
 
 /// Bytes of a block that has been given up, still in the slot that another is about to get.
@@ -86,22 +62,6 @@ impl HostTier {
         &self.books
     }
 
-    /// How many of `keys`, from the first, are there now.
-    #[must_use]
-    pub fn matched(&self, keys: &[BlockKey]) -> usize {
-        let mut matched = 0;
-        for some in keys.chunks(BLOCKS_A_HOLD) {
-            let Some(mut guard) = self.books.enter() else { break };
-            let books = guard.catalogue();
-            let found = some.iter().take_while(|&&key| books.find(key).is_some()).count();
-            matched += found;
-            if found < some.len() {
-                break;
-            }
-        }
-        matched
-    }
-
     /// Copies blocks out, each into its own of `pieces` (as many a block for each), and says which
     /// were there. The pieces of one that was not hold anything.
     pub fn get(&self, keys: &[BlockKey], pieces: &mut [&mut [u8]]) -> Vec<bool> {
@@ -109,7 +69,7 @@ impl HostTier {
         let mut there = vec![false; keys.len()];
         for (part, some) in keys.chunks(BLOCKS_A_HOLD).enumerate() {
             let first = part * BLOCKS_A_HOLD;
-            let found = self.look_up(some);
+            let found = self.books.look_up(some);
             for (at, found) in found.into_iter().enumerate() {
                 let Some((slot, generation, block)) = found else { continue };
                 let from = (first + at) * pieces_a_block;
@@ -121,18 +81,6 @@ impl HostTier {
         Counters::add(&self.books.counters().hits, hits);
         Counters::add(&self.books.counters().misses, keys.len() - hits);
         there
-    }
-
-    fn look_up(&self, keys: &[BlockKey]) -> Vec<Option<(u32, Generation, Block)>> {
-        let now = now_ticks();
-        let Some(mut guard) = self.books.enter() else { return vec![None; keys.len()] };
-        let mut books = guard.catalogue();
-        let found = |&key: &BlockKey| {
-            let slot = books.find(key)?;
-            books.touch(slot, now);
-            Some((slot, books.generation(slot), books.slots[slot as usize].block))
-        };
-        keys.iter().map(found).collect()
     }
 
     fn read(
@@ -156,10 +104,7 @@ impl HostTier {
             return false;
         }
         if checksum != block.checksum {
-            Counters::add(&counters.corrupt, 1);
-            if let Some(mut guard) = self.books.enter() {
-                guard.catalogue().forget(slot, generation);
-            }
+            self.books.forget_corrupt(slot, generation);
             return false;
         }
         true
@@ -189,7 +134,7 @@ impl HostTier {
         let mut stored = 0;
         for first in (0..chain.keys.len()).step_by(BLOCKS_A_HOLD) {
             let last = (first + BLOCKS_A_HOLD).min(chain.keys.len());
-            let (tickets, full) = self.reserve(&chain, first..last);
+            let (tickets, full) = self.books.reserve(&chain, first..last);
             let gone: Vec<Leaving<'_>> = tickets
                 .iter()
                 .filter_map(|(_, ticket)| {
@@ -212,7 +157,7 @@ impl HostTier {
                 (*ticket, block)
             });
             let filled: Vec<_> = filled.collect();
-            stored += self.commit(&filled);
+            stored += self.books.commit(&filled);
             if full {
                 // What comes after a block that is not there would be of no use.
                 Counters::add(&self.books.counters().refused, chain.keys.len() - last);
@@ -220,84 +165,5 @@ impl HostTier {
             }
         }
         Ok(stored)
-    }
-
-    /// Slots for the blocks of `chain` in `range`, with the place in the chain that each is for;
-    /// and whether there was no slot for some.
-    fn reserve(
-        &self,
-        chain: &Chain<'_>,
-        range: std::ops::Range<usize>,
-    ) -> (Vec<(usize, Ticket)>, bool) {
-        let counters = self.books.counters();
-        let (now, now_ms) = (now_ticks(), now_ms());
-        let alive = |owner| self.books.alive(owner);
-        let Some(mut guard) = self.books.enter() else { return (Vec::new(), true) };
-        let mut books = guard.catalogue();
-        let (mut tickets, mut present, mut reaped) = (Vec::new(), 0, false);
-        let mut at = range.start;
-        while at < range.end {
-            let (key, parent) = (chain.keys[at], chain.parent_of(at));
-            match books.reserve(key, parent, self.books.owner(), now, now_ms, alive) {
-                Place::Reserved(ticket) => tickets.push((at, ticket)),
-                Place::Present(_) | Place::Busy => present += 1,
-                // Slots of writers that died are found when they are needed.
-                Place::Full if books.head.writing_slots > tickets.len() as u32 && !reaped => {
-                    books.reap(alive);
-                    reaped = true;
-                    continue;
-                }
-                Place::Full => break,
-            }
-            at += 1;
-        }
-        Counters::add(&counters.present, present);
-        Counters::add(&counters.refused, range.end - at);
-        (tickets, at < range.end)
-    }
-
-    fn commit(&self, filled: &[(Ticket, Block)]) -> usize {
-        let now = now_ticks();
-        let Some(mut guard) = self.books.enter() else {
-            // Slots of a live writer that nobody will ever fill: given back when the mutex is to
-            // be had again, or with this process.
-            return 0;
-        };
-        let mut books = guard.catalogue();
-        let stored = filled.iter().filter(|(ticket, block)| books.commit(ticket, *block, now));
-        let stored = stored.count();
-        Counters::add(&self.books.counters().stored, stored);
-        stored
-    }
-
-    /// Keeps those of `keys` that are there for `lease_ms` more, and says until when (in the
-    /// node's milliseconds) and how many. A lease ends by itself: nobody has to give it back.
-    pub fn pin(&self, keys: &[BlockKey], lease_ms: u64) -> (u64, usize) {
-        let now = now_ms();
-        let until = now + lease_ms;
-        let Some(mut guard) = self.books.enter() else { return (until, 0) };
-        let mut books = guard.catalogue();
-        let pinned = keys
-            .iter()
-            .filter(|&&key| books.find(key).is_some_and(|slot| books.pin(slot, until, now)));
-        (until, pinned.count())
-    }
-
-    /// Ends the lease until `until` that [`Self::pin`] gave, where nobody took a longer one.
-    pub fn unpin(&self, keys: &[BlockKey], until: u64) {
-        let Some(mut guard) = self.books.enter() else { return };
-        let mut books = guard.catalogue();
-        for &key in keys {
-            if let Some(slot) = books.find(key) {
-                books.unpin(slot, until);
-            }
-        }
-    }
-
-    /// Blocks that are there.
-    #[must_use]
-    pub fn blocks(&self) -> usize {
-        let slots = 0..self.books.settings().slots as u32;
-        slots.filter(|&slot| self.books.generation(slot).state() == State::Ready).count()
     }
 }

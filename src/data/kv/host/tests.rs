@@ -65,7 +65,7 @@ fn every_attachment_sees_what_one_has_stored() {
 
     assert_eq!(put(&one, &chain, SLOT), 40);
     assert_eq!(put(&other, &chain, SLOT), 0, "there already");
-    assert_eq!(other.matched(&keys(0..60)), 40);
+    assert_eq!(other.books().matched(&keys(0..60)), 40);
     assert_eq!(get(&other, &chain, SLOT), vec![true; 40]);
     assert_eq!(get(&other, &keys(40..42), SLOT), vec![false; 2]);
     drop((one, other));
@@ -124,7 +124,7 @@ fn what_leaves_can_still_be_copied() {
     let mut expected = keys(5..8);
     expected.reverse();
     assert_eq!(left, expected);
-    assert_eq!(tier.matched(&keys(0..8)), 5);
+    assert_eq!(tier.books().matched(&keys(0..8)), 5);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn damaged_bytes_are_a_miss_and_then_gone() {
 
     assert_eq!(get(&tier, &keys(0..2), SLOT), [true, false]);
     assert_eq!(counts(&tier).corrupt, 1);
-    assert_eq!(tier.matched(&keys(0..2)), 1, "forgotten");
+    assert_eq!(tier.books().matched(&keys(0..2)), 1, "forgotten");
     assert_eq!(put(&tier, &keys(0..2), SLOT), 1);
     assert_eq!(get(&tier, &keys(0..2), SLOT), [true, true]);
 }

@@ -16,6 +16,7 @@ pub mod catalogue;
 pub mod disk;
 mod error;
 pub mod eviction;
+pub mod foreign;
 pub mod host;
 mod key;
 mod store;

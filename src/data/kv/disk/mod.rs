@@ -28,6 +28,7 @@ use files::Files;
 use memmap2::MmapMut;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 /// Longest memory for blocks on their way.
 const SCRATCH_BYTES: usize = 16 << 20;
@@ -37,6 +38,8 @@ pub struct DiskTier {
     books: SharedBooks,
     files: Files,
     batches: Batches,
+    /// Memory for blocks on their way, between calls: to map it anew would cost a fault a page.
+    scratch: Mutex<Option<MmapMut>>,
 }
 
 impl DiskTier {
@@ -56,7 +59,7 @@ impl DiskTier {
         let settings = Settings { slots, slot_bytes, memory_bytes: 0, algorithm };
         let books = SharedBooks::open(books, settings)?;
         let files = Files::open(folder, books.epoch(), slots, slot_bytes)?;
-        let tier = Self { books, files, batches: Batches::new() };
+        let tier = Self { books, files, batches: Batches::new(), scratch: Mutex::default() };
         if tier.books.filled().load(Ordering::Acquire) == 0 {
             tier.recover();
         }
@@ -100,7 +103,7 @@ impl DiskTier {
         let counters = self.books.counters();
         let mut hits = 0;
         let blocks_a_time = self.blocks_a_time();
-        let mut scratch = None;
+        let mut scratch = self.take_scratch();
         for (part, some) in keys.chunks(BLOCKS_A_HOLD).enumerate() {
             let found = self.books.look_up(some).into_iter().enumerate();
             let found: Vec<(usize, Found)> =
@@ -117,24 +120,23 @@ impl DiskTier {
                         bytes: &mut place[..self.files.rounded(block.length_bytes)],
                     })
                     .collect();
-                let read = self.batches.run(&self.files.blocks, Way::Read, &mut pieces);
-                for (((at, (slot, generation, block)), piece), read) in
-                    few.iter().zip(&pieces).zip(read)
-                {
-                    let bytes = &piece.bytes[..block.length_bytes as usize];
+                self.batches.run(&self.files.blocks, Way::Read, &mut pieces, |nth, read, bytes| {
+                    let (at, (slot, generation, block)) = few[nth];
+                    let bytes = &bytes[..block.length_bytes as usize];
                     if !read {
                         Counters::add(&counters.failed_io, 1);
-                    } else if self.books.generation(*slot) != *generation {
+                    } else if self.books.generation(slot) != generation {
                         Counters::add(&counters.overtaken, 1);
                     } else if checksum_of(bytes) != block.checksum {
-                        self.books.forget_corrupt(*slot, *generation);
+                        self.books.forget_corrupt(slot, generation);
                     } else {
                         hits += 1;
-                        each(*at, block, bytes);
+                        each(at, &block, bytes);
                     }
-                }
+                });
             }
         }
+        self.give_scratch_back(scratch);
         Counters::add(&counters.hits, hits);
         Counters::add(&counters.misses, keys.len() - hits);
     }
@@ -143,7 +145,7 @@ impl DiskTier {
     /// many it stored.
     pub fn put(&self, blocks: &[Block], mut copy: impl FnMut(usize, &mut [u8]) -> bool) -> usize {
         let mut stored = 0;
-        let mut scratch = None;
+        let mut scratch = self.take_scratch();
         for (part, some) in blocks.chunks(self.blocks_a_time()).enumerate() {
             let tickets = self.reserve(some);
             let Some(scratch) = self.scratch(&mut scratch, tickets.len()) else {
@@ -166,19 +168,20 @@ impl DiskTier {
                 pieces.push(Piece { offset: self.files.offset(ticket.slot), bytes });
                 taken.push((ticket, block));
             }
-            let written = self.batches.run(&self.files.blocks, Way::Write, &mut pieces);
             let mut filled = Vec::new();
-            for ((ticket, block), written) in taken.into_iter().zip(written) {
+            self.batches.run(&self.files.blocks, Way::Write, &mut pieces, |nth, written, _| {
+                let (ticket, block) = taken[nth];
                 if written && self.files.record(ticket.slot, ticket.generation, &block).is_ok() {
                     filled.push((ticket, block));
                 } else {
                     Counters::add(&self.books.counters().failed_io, 1);
                     given_back.push(ticket);
                 }
-            }
+            });
             self.books.abandon(&given_back);
             stored += self.books.commit(&filled);
         }
+        self.give_scratch_back(scratch);
         stored
     }
 
@@ -191,6 +194,14 @@ impl DiskTier {
 
     fn blocks_a_time(&self) -> usize {
         (SCRATCH_BYTES / self.files.slot_bytes).clamp(1, BLOCKS_A_HOLD)
+    }
+
+    fn take_scratch(&self) -> Option<MmapMut> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn give_scratch_back(&self, scratch: Option<MmapMut>) {
+        *self.scratch.lock().unwrap_or_else(PoisonError::into_inner) = scratch;
     }
 
     /// Memory for `blocks`, aligned as O_DIRECT wants it: mapped, so it begins at a page.

@@ -6,12 +6,13 @@ import doctest
 
 import llmd_sched
 import pytest
-from llmd_sched import _core, _remote, ray, sim
+from llmd_sched import _core, _remote, kv, ray, sim
 from stub import declarations
 
 DOCSTRINGS = {
     "llmd_sched": llmd_sched.__doc__,
     "attach": _remote.attach.__doc__,
+    "kv": kv.__doc__,
     "ray.Settings": ray.Settings.__doc__,
     "sim": sim.__doc__,
     **{f"sim.{name}": getattr(sim, name).__doc__ for name in sim.__all__ if name != "Workload"},

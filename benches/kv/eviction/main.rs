@@ -1,7 +1,7 @@
 //! Token hit ratios of the eviction algorithms on traces of sessions, beside Belady's.
 //!
-//! `cargo bench -p llmd-data --bench eviction -- [FOLDER WITH TRACES] [--all]`; the last line is
-//! `BENCH {json}`. Each trace is played through the store's own catalogue at several sizes. The
+//! `cargo bench -p llmd-data --bench eviction -- [FOLDER WITH TRACES] [--trace=NAME]
+//! [--share=0.01]`; the last line is `BENCH {json}`. Each trace is played through the store's own catalogue at several sizes. The
 //! ratio is of prompt tokens found to prompt tokens, of the longest prefix only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -90,12 +90,18 @@ fn play<E: Eviction>(
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let folder = arguments.iter().find(|it| !it.starts_with("--")).map(PathBuf::from);
-    let mut traces = vec![Trace::agents(4_000)];
+    let mut traces = vec![Trace::agents(1_000)];
     if let Some(folder) = folder {
         let names = SESSIONS.iter().chain(&["mooncake_conversation_dev"]);
         let files = names.map(|it| Path::new(&folder).join(format!("{it}.jsonl")));
         traces.extend(files.filter_map(|path| Trace::read(&path)));
     }
+    let option = |name: &str| arguments.iter().find_map(|it| it.strip_prefix(name));
+    if let Some(name) = option("--trace=") {
+        traces.retain(|trace| trace.name.contains(name));
+    }
+    let share = option("--share=").map(|share| share.parse().unwrap());
+    let shares = share.map_or(SHARES.to_vec(), |share| vec![share]);
     let mut results = serde_json::Map::new();
     let mut most = (f64::MIN, String::new());
     for trace in &traces {
@@ -107,7 +113,7 @@ fn main() {
             trace.blocks,
             trace.block_tokens
         );
-        for share in SHARES {
+        for &share in &shares {
             let slots = ((trace.blocks as f64 * share) as usize).max(16);
             let mut row = BTreeMap::new();
             for algorithm in Algorithm::ALL {

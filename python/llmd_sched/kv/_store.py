@@ -134,7 +134,9 @@ def _pieces(
     layers = list(arrays) if isinstance(arrays, list | tuple) else [arrays]
     wanted = np.arange(blocks) if rows is None else np.asarray(rows, dtype=np.int64)
     if wanted.shape != (blocks,):
-        raise ConfigError(f"rows has shape {wanted.shape}: give one row for each of {blocks} hashes")
+        raise ConfigError(
+            f"rows has shape {wanted.shape}: give one row for each of {blocks} hashes"
+        )
     starts, strides, lengths = [], [], []
     for layer in layers:
         start, count, stride, length = _rows(layer, write=write)

@@ -94,7 +94,7 @@ impl Layout {
             return config("slots", settings.slots, "between 1 and 2^30 blocks fit a tier");
         }
         let length = settings.slot_bytes;
-        if length == 0 || length % PAGE != 0 || length > u64::from(u32::MAX) {
+        if length == 0 || !length.is_multiple_of(PAGE) || length > u64::from(u32::MAX) {
             return config("slot_bytes", length, "use a multiple of 4096 below 4 GiB");
         }
         let slots = settings.slots as usize;
@@ -208,7 +208,7 @@ impl Mapped {
         // them, but reads and writes nothing of them.
         unsafe {
             Catalogue {
-                head: &mut *(&raw mut (*control).head),
+                head: &mut (*control).head,
                 buckets: slice::from_raw_parts_mut(
                     start.add(self.layout.buckets_at).cast(),
                     buckets,
@@ -216,7 +216,7 @@ impl Mapped {
                 slots: slice::from_raw_parts_mut(start.add(self.layout.slots_at).cast(), slots),
                 nodes: slice::from_raw_parts_mut(start.add(self.layout.nodes_at).cast(), slots),
                 generations: self.generations(),
-                policy: &mut *(&raw mut (*control).policy),
+                policy: &mut (*control).policy,
             }
         }
     }

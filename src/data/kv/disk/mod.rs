@@ -104,37 +104,35 @@ impl DiskTier {
         let mut hits = 0;
         let blocks_a_time = self.blocks_a_time();
         let mut scratch = self.take_scratch();
-        for (part, some) in keys.chunks(BLOCKS_A_HOLD).enumerate() {
-            let found = self.books.look_up(some).into_iter().enumerate();
-            let found: Vec<(usize, Found)> =
-                found.filter_map(|(at, it)| Some((part * BLOCKS_A_HOLD + at, it?))).collect();
-            for few in found.chunks(blocks_a_time) {
-                let Some(scratch) = self.scratch(&mut scratch, few.len()) else { break };
-                let slot_bytes = self.files.slot_bytes;
-                let places = scratch.chunks_mut(slot_bytes);
-                let mut pieces: Vec<Piece<'_>> = few
-                    .iter()
-                    .zip(places)
-                    .map(|((_, (slot, _, block)), place)| Piece {
-                        offset: self.files.offset(*slot),
-                        bytes: &mut place[..self.files.rounded(block.length_bytes)],
-                    })
-                    .collect();
-                self.batches.run(&self.files.blocks, Way::Read, &mut pieces, |nth, read, bytes| {
-                    let (at, (slot, generation, block)) = few[nth];
-                    let bytes = &bytes[..block.length_bytes as usize];
-                    if !read {
-                        Counters::add(&counters.failed_io, 1);
-                    } else if self.books.generation(slot) != generation {
-                        Counters::add(&counters.overtaken, 1);
-                    } else if checksum_of(bytes) != block.checksum {
-                        self.books.forget_corrupt(slot, generation);
-                    } else {
-                        hits += 1;
-                        each(at, &block, bytes);
-                    }
-                });
-            }
+        let found = keys.chunks(BLOCKS_A_HOLD).flat_map(|some| self.books.look_up(some));
+        let found: Vec<(usize, Found)> =
+            found.enumerate().filter_map(|(at, found)| Some((at, found?))).collect();
+        for few in found.chunks(blocks_a_time) {
+            let Some(scratch) = self.scratch(&mut scratch, few.len()) else { break };
+            let slot_bytes = self.files.slot_bytes;
+            let places = scratch.chunks_mut(slot_bytes);
+            let mut pieces: Vec<Piece<'_>> = few
+                .iter()
+                .zip(places)
+                .map(|((_, (slot, _, block)), place)| Piece {
+                    offset: self.files.offset(*slot),
+                    bytes: &mut place[..self.files.rounded(block.length_bytes)],
+                })
+                .collect();
+            self.batches.run(&self.files.blocks, Way::Read, &mut pieces, |nth, read, bytes| {
+                let (at, (slot, generation, block)) = few[nth];
+                let bytes = &bytes[..block.length_bytes as usize];
+                if !read {
+                    Counters::add(&counters.failed_io, 1);
+                } else if self.books.generation(slot) != generation {
+                    Counters::add(&counters.overtaken, 1);
+                } else if checksum_of(bytes) != block.checksum {
+                    self.books.forget_corrupt(slot, generation);
+                } else {
+                    hits += 1;
+                    each(at, &block, bytes);
+                }
+            });
         }
         self.give_scratch_back(scratch);
         Counters::add(&counters.hits, hits);
@@ -145,8 +143,9 @@ impl DiskTier {
     /// many it stored.
     pub fn put(&self, blocks: &[Block], mut copy: impl FnMut(usize, &mut [u8]) -> bool) -> usize {
         let mut stored = 0;
+        let at_once = self.blocks_a_time().min(BLOCKS_A_HOLD);
         let mut scratch = self.take_scratch();
-        for (part, some) in blocks.chunks(self.blocks_a_time()).enumerate() {
+        for (part, some) in blocks.chunks(at_once).enumerate() {
             let tickets = self.reserve(some);
             let Some(scratch) = self.scratch(&mut scratch, tickets.len()) else {
                 let tickets: Vec<_> = tickets.into_iter().map(|(_, ticket)| ticket).collect();
@@ -157,10 +156,7 @@ impl DiskTier {
             let (mut given_back, mut taken, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
             for ((at, ticket), place) in tickets.into_iter().zip(places) {
                 let block = some[at];
-                if !copy(
-                    part * self.blocks_a_time() + at,
-                    &mut place[..block.length_bytes as usize],
-                ) {
+                if !copy(part * at_once + at, &mut place[..block.length_bytes as usize]) {
                     given_back.push(ticket);
                     continue;
                 }
@@ -193,7 +189,7 @@ impl DiskTier {
     }
 
     fn blocks_a_time(&self) -> usize {
-        (SCRATCH_BYTES / self.files.slot_bytes).clamp(1, BLOCKS_A_HOLD)
+        (SCRATCH_BYTES / self.files.slot_bytes).clamp(1, 4 * BLOCKS_A_HOLD)
     }
 
     fn take_scratch(&self) -> Option<MmapMut> {

@@ -17,8 +17,11 @@ const GAPS: usize = 5;
 const CLASSES: usize = USES * GAPS;
 /// Ages are told apart by a quarter of their size.
 const AGES: usize = 88;
-/// Densities are computed anew after this many hits and evictions.
-const EVENTS_A_LESSON: u32 = 1 << 14;
+/// Densities are computed anew after this many hits and evictions, the first times after fewer. A
+/// prompt is a thousand events at once: lessons of 16 thousand each, with the same memory, forgot
+/// what most sessions were like before their next turn came, and lost to LRU by a point.
+const EVENTS_A_LESSON: u32 = 1 << 18;
+const EVENTS_OF_THE_FIRST: u32 = 256;
 /// What earlier lessons weigh beside a new one.
 const MEMORY: f32 = 0.9;
 
@@ -75,7 +78,8 @@ fn bucket_start(bucket: usize) -> f32 {
 impl Density {
     fn learn(&mut self) {
         self.events += 1;
-        if self.events < EVENTS_A_LESSON && self.lessons > 0 || self.events < 256 {
+        let doubled = EVENTS_OF_THE_FIRST << self.lessons.min(16);
+        if self.events < doubled.min(EVENTS_A_LESSON) {
             return;
         }
         self.events = 0;

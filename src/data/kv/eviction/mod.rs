@@ -47,7 +47,7 @@ pub struct Node {
     pub position: u32,
     /// What the policy noted at its last use.
     pub rank: f64,
-    /// The trace of a block that has gone (whatever block is in this slot now), plus one.
+    /// The trace of a block that has gone, whatever block is in this slot now.
     pub ghost: u32,
     /// Whatever tells blocks apart: bits of its key.
     pub fingerprint: u32,

@@ -20,14 +20,25 @@ pub struct S3Fifo {
     padding: u32,
 }
 
-/// Where a block's trace is kept: by its fingerprint, in whatever slot that names. A later trace
-/// in the same place ends an earlier one; the paper's own code does likewise.
-fn trace(nodes: &mut [Node], fingerprint: u32) -> &mut u32 {
-    let at = fingerprint as usize % nodes.len();
-    &mut nodes[at].ghost
+/// How finely the age of a trace is told: in this part of the tier's blocks that have left since.
+const TRACE_AGES: u32 = 64;
+
+/// Where a block's trace is kept, and what tells it from others there. A later trace in the same
+/// place ends an earlier one; the paper's own code does likewise.
+fn trace(nodes: &mut [Node], fingerprint: u32) -> (&mut u32, u32) {
+    let spread = u64::from(fingerprint).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let at = (spread >> 32) as usize % nodes.len();
+    // Never 0, which is no trace.
+    (&mut nodes[at].ghost, spread as u32 >> 16 | 1)
 }
 
 impl S3Fifo {
+    /// What a trace says of when its block left, in its upper half.
+    fn age(&self, nodes: &[Node]) -> u32 {
+        let unit = (nodes.len() as u32 / TRACE_AGES).max(1);
+        (self.departures / unit) & 0xFFFF
+    }
+
     fn leaves(&self) -> u32 {
         self.lists.length(SMALL) + self.lists.length(MAIN)
     }
@@ -51,10 +62,13 @@ impl S3Fifo {
 
 impl Eviction for S3Fifo {
     fn admit(&mut self, nodes: &mut [Node], slot: u32) {
-        let capacity = nodes.len() as u32;
-        let Node { fingerprint, .. } = nodes[slot as usize];
-        let left = std::mem::take(trace(nodes, fingerprint));
-        let known = left != 0 && self.departures.wrapping_sub(left) < capacity;
+        let now = self.age(nodes);
+        let (place, tag) = trace(nodes, nodes[slot as usize].fingerprint);
+        let known =
+            *place & 0xFFFF == tag && (now.wrapping_sub(*place >> 16) & 0xFFFF) < TRACE_AGES;
+        if known {
+            *place = 0;
+        }
         nodes[slot as usize].rank = 0.0;
         self.lists.push(nodes, if known { MAIN } else { SMALL }, slot);
     }
@@ -77,9 +91,10 @@ impl Eviction for S3Fifo {
     fn victim(&mut self, nodes: &mut [Node], _now: u32) -> Option<u32> {
         let small_first = self.lists.length(SMALL) > self.leaves() / 10;
         if small_first && let Some(slot) = self.give_up(nodes, SMALL) {
-            self.departures = self.departures.wrapping_add(1).max(1);
-            let Node { fingerprint, .. } = nodes[slot as usize];
-            *trace(nodes, fingerprint) = self.departures;
+            self.departures = self.departures.wrapping_add(1);
+            let now = self.age(nodes);
+            let (place, tag) = trace(nodes, nodes[slot as usize].fingerprint);
+            *place = now << 16 | tag;
             return Some(slot);
         }
         self.give_up(nodes, MAIN).or_else(|| self.give_up(nodes, SMALL))

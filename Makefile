@@ -252,6 +252,16 @@ bench-ep: engines
 	cargo build -q --release -p llmd-data --example ep_c
 	$(INSTALLED_VLLM) benches/ep/bench.py target/release/examples/libep_c.so $(ARGS)
 
+# The store of KV blocks: what a block costs, beside fio, and which blocks should go. Each bench
+# adds the keys of its own `BENCH` line to the last.
+.PHONY: bench-kv
+KV_BENCHES := store eviction
+bench-kv:
+	mkdir -p target/bench-kv
+	cargo bench -q -p llmd-data --bench kv_store -- target/bench-kv | tee target/bench-kv/store.txt
+	cargo bench -q -p llmd-data --bench eviction -- $(TRACES) | tee target/bench-kv/eviction.txt
+	$(PYTHON) benches/kv/merge.py $(KV_BENCHES:%=target/bench-kv/%.txt)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

@@ -40,6 +40,7 @@ mod given;
 mod headers;
 mod json;
 mod kv;
+mod kv_store;
 mod matches;
 mod mounted;
 mod options;
@@ -87,6 +88,8 @@ mod _core {
     use crate::headers::request_options;
     #[pymodule_export]
     use crate::kv::KvPosition;
+    #[pymodule_export]
+    use crate::kv_store::KvStore;
     #[pymodule_export]
     use crate::matches::Matches;
     #[pymodule_export]

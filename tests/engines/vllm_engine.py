@@ -73,6 +73,7 @@ class EngineConfig:
     replay_buffer_steps: int = 10_000
     lora: str | None = None  # the folder name of an adapter beside the models
     extra_arguments: tuple[str, ...] = ()
+    python_path: str | None = None  # what its processes import besides their own environment
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ class VllmEngine:
             "HF_HUB_OFFLINE": "1",
             "VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES": "1" if self.config.integer_hashes else "0",
         }
+        if self.config.python_path is not None:
+            environment["PYTHONPATH"] = self.config.python_path
         if self.config.python_hash_seed is not None:
             environment["PYTHONHASHSEED"] = self.config.python_hash_seed
         return environment

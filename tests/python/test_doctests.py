@@ -6,13 +6,14 @@ import doctest
 
 import llmd_sched
 import pytest
-from llmd_sched import _core, _remote, asgi, ray, sim
+from llmd_sched import _core, _remote, asgi, kv, ray, sim
 from stub import declarations
 
 DOCSTRINGS = {
     "llmd_sched": llmd_sched.__doc__,
     "asgi.app": asgi.app.__doc__,
     "attach": _remote.attach.__doc__,
+    "kv": kv.__doc__,
     "serve": llmd_sched.serve.__doc__,
     "ray.Settings": ray.Settings.__doc__,
     "sim": sim.__doc__,

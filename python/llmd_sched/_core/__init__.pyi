@@ -19,6 +19,7 @@ from llmd_sched._core._internal import errand_run as errand_run
 from llmd_sched._core._internal import explain_body as explain_body
 from llmd_sched._core._internal import request_options as request_options
 from llmd_sched._core._internal import run_cli as run_cli
+from llmd_sched._core._kv_store import KvStore as KvStore
 from llmd_sched._core._mounted import Exchange as Exchange
 from llmd_sched._core._mounted import Mailbox as Mailbox
 from llmd_sched._core._mounted import MountedGateway as MountedGateway

@@ -140,9 +140,10 @@ def _pieces(
     starts, strides, lengths = [], [], []
     for layer in layers:
         start, count, stride, length = _rows(layer, write=write)
-        if blocks and not (0 <= wanted.min() and wanted.max() < count):
+        if blocks and (wanted.min() < 0 or wanted.max() >= count):
             raise ConfigError(
-                f"rows go from {wanted.min()} to {wanted.max()}: the array has rows 0 to {count - 1}"
+                f"rows go from {wanted.min()} to {wanted.max()}: "
+                f"the array has rows 0 to {count - 1}"
             )
         starts.append(start)
         strides.append(stride)

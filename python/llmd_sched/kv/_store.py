@@ -137,6 +137,8 @@ def _pieces(
         raise ConfigError(
             f"rows has shape {wanted.shape}: give one row for each of {blocks} hashes"
         )
+    if write and len(np.unique(wanted)) < blocks:
+        raise ConfigError("rows has a row twice: give each block a row of its own")
     starts, strides, lengths = [], [], []
     for layer in layers:
         start, count, stride, length = _rows(layer, write=write)

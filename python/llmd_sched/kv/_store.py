@@ -137,12 +137,15 @@ def _pieces(
         raise ConfigError(
             f"rows has shape {wanted.shape}: give one row for each of {blocks} hashes"
         )
+    if write and len(np.unique(wanted)) < blocks:
+        raise ConfigError("rows has a row twice: give each block a row of its own")
     starts, strides, lengths = [], [], []
     for layer in layers:
         start, count, stride, length = _rows(layer, write=write)
-        if blocks and not (0 <= wanted.min() and wanted.max() < count):
+        if blocks and (wanted.min() < 0 or wanted.max() >= count):
             raise ConfigError(
-                f"rows go from {wanted.min()} to {wanted.max()}: the array has rows 0 to {count - 1}"
+                f"rows go from {wanted.min()} to {wanted.max()}: "
+                f"the array has rows 0 to {count - 1}"
             )
         starts.append(start)
         strides.append(stride)

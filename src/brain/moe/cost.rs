@@ -178,7 +178,7 @@ impl StepModel {
     /// Normal: every token once a node; the node that gets most decides.
     fn once_a_node(&self, map: &LayerMap, tokens: &[f64], sum: f64, shape: &Shape) -> (f64, f64) {
         let nodes = shape.living_nodes();
-        let kept = self.groups_on_nodes(map, shape);
+        let kept = groups_on_nodes(map, shape);
         let mut far = 0.0_f64;
         for &node in &nodes {
             let mut came = 0.0;
@@ -193,8 +193,10 @@ impl StepModel {
         let gpus = shape.living_gpus() as f64;
         let apart = gpus * self.hits(1.0 / gpus);
         let skew = map.balance(tokens, shape);
-        let near = self.tokens_per_gpu * apart * skew * (shape.gpus_per_node() as f64 - 1.0)
-            / shape.gpus_per_node() as f64;
+        // On one node DeepEP's kernel copies what stays on a GPU like the rest.
+        let each = shape.gpus_per_node() as f64;
+        let copied = if nodes.len() > 1 { (each - 1.0) / each } else { 1.0 };
+        let near = self.tokens_per_gpu * apart * skew * copied;
         let us = |way| self.fabric.normal_us(way, self.hidden, Incoming { near, far });
         (us(Direction::Dispatch), us(Direction::Combine))
     }
@@ -204,34 +206,26 @@ impl StepModel {
         1.0 - libm::pow((1.0 - share).max(0.0), f64::from(self.top_k))
     }
 
-    /// The same for a node with `held` of the router's groups, all as likely: the complement of
-    /// drawing them all from the others (hypergeometric).
+    /// The same for a node with `held` of the router's groups, all as likely: so many of them are among a
+    /// token's (hypergeometric), and one of its experts is in those.
     fn hits_groups(&self, held: usize, groups: usize) -> f64 {
-        let mut miss = 1.0;
-        for drawn in 0..(self.top_groups as usize).min(groups) {
-            let left = groups - drawn;
-            miss *= left.saturating_sub(held) as f64 / left as f64;
+        let drawn = (self.top_groups as usize).min(groups);
+        let mut hit = 0.0;
+        for chosen in 1..=held.min(drawn) {
+            let chance = choose(held, chosen) * choose(groups - held, drawn - chosen)
+                / choose(groups, drawn);
+            hit += chance * self.hits(chosen as f64 / drawn as f64);
         }
-        1.0 - miss
+        hit
     }
+}
 
-    /// Node -> router's groups there, if each group is on one node.
-    fn groups_on_nodes(&self, map: &LayerMap, shape: &Shape) -> Option<Vec<usize>> {
-        if shape.groups() < 2 {
-            return None;
-        }
-        let size = shape.experts() / shape.groups();
-        let mut home = vec![None; shape.groups()];
-        for (slot, &expert) in map.experts.iter().enumerate().filter(|(_, it)| **it != EMPTY) {
-            let node = shape.node_of(shape.gpu_of(slot));
-            if *home[expert as usize / size].get_or_insert(node) != node {
-                return None;
-            }
-        }
-        let mut held = vec![0; shape.nodes()];
-        home.into_iter().flatten().for_each(|node| held[node] += 1);
-        Some(held)
+/// The binomial coefficient.
+fn choose(n: usize, k: usize) -> f64 {
+    if k > n {
+        return 0.0;
     }
+    (0..k).fold(1.0, |product, at| product * (n - at) as f64 / (at + 1) as f64)
 }
 
 /// Share of a node's tokens' experts that are on another.
@@ -253,4 +247,22 @@ fn sent_share(
         sent += tokens[map.experts[slot] as usize] * share;
     }
     if sum > 0.0 { sent / sum } else { 0.0 }
+}
+
+/// Node -> router's groups there, if each group is on one node.
+fn groups_on_nodes(map: &LayerMap, shape: &Shape) -> Option<Vec<usize>> {
+    if shape.groups() < 2 {
+        return None;
+    }
+    let size = shape.experts() / shape.groups();
+    let mut home = vec![None; shape.groups()];
+    for (slot, &expert) in map.experts.iter().enumerate().filter(|(_, it)| **it != EMPTY) {
+        let node = shape.node_of(shape.gpu_of(slot));
+        if *home[expert as usize / size].get_or_insert(node) != node {
+            return None;
+        }
+    }
+    let mut held = vec![0; shape.nodes()];
+    home.into_iter().flatten().for_each(|node| held[node] += 1);
+    Some(held)
 }

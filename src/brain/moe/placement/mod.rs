@@ -101,6 +101,14 @@ pub fn place(
     Ok(load.iter().enumerate().map(place).collect())
 }
 
+/// A layer placed for balance alone, what stays on a GPU in its slot.
+pub(super) fn anew(tokens: &[f64], shape: &Shape, sharing: Sharing, old: &[u32]) -> LayerMap {
+    let config = PlaceConfig { sharing, ..PlaceConfig::default() };
+    let mut map = balanced(tokens, shape, &config);
+    keep::in_place(&mut map, old, shape);
+    map
+}
+
 pub(super) fn fits(load: &ExpertLoad, shape: &Shape) -> Result<(), MoeError> {
     let (found, expected) = (load.experts(), shape.experts());
     if found == expected {

@@ -22,11 +22,15 @@ pub struct RebalanceConfig {
     pub target: f64,
     /// How tokens divide among replicas. Where shares can be weighted, most of a drift needs no move.
     pub sharing: Sharing,
+    /// A layer that mending leaves further above what placing it anew would give, as a share of the
+    /// mean, is placed anew, whatever moves that takes: an engine's first map is in no order worth
+    /// keeping. `None` never does.
+    pub anew_gap: Option<f64>,
 }
 
 impl Default for RebalanceConfig {
     fn default() -> Self {
-        Self { max_moves_per_layer: 16, target: 1.01, sharing: Sharing::Equal }
+        Self { max_moves_per_layer: 16, target: 1.01, sharing: Sharing::Equal, anew_gap: None }
     }
 }
 
@@ -47,7 +51,18 @@ pub fn rebalance(
     within("target", config.target, 1.0..=1e3, "1 to 1000")?;
     super::placement::fits(load, shape)?;
     fits(old, load, shape)?;
-    Ok(load.iter().zip(old).map(|(tokens, old)| mend(tokens, shape, old, config)).collect())
+    within("anew_gap", config.anew_gap.unwrap_or(0.0), 0.0..=1e3, "0 to 1000")?;
+    let maps = load.iter().zip(old).map(|(tokens, old)| {
+        let mended = mend(tokens, shape, old, config);
+        let Some(gap) = config.anew_gap else { return mended };
+        let balance = mended.balance(tokens, shape);
+        if balance <= config.target {
+            return mended;
+        }
+        let anew = super::placement::anew(tokens, shape, config.sharing, old);
+        if balance > anew.balance(tokens, shape) + gap { anew } else { mended }
+    });
+    Ok(maps.collect())
 }
 
 /// Whether there is an old map of each layer, of as many slots and of experts that there are. Experts

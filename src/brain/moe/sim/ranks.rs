@@ -263,8 +263,7 @@ impl Chooser {
         match rule {
             RankRule::RoundRobin => {
                 self.turn += 1;
-                let rank = (self.turn - 1) % ranks.len();
-                rank
+                (self.turn - 1) % ranks.len()
             }
             RankRule::KvArgmin => (0..ranks.len()).fold(0, fewer),
             RankRule::KvPowerOfTwo => {

@@ -39,9 +39,9 @@ fn normal_bandwidths_are_deepep_s() {
         let nodes: f64 = ranks / 8.0;
         let chosen = nodes.min(4.0);
         // Nodes and GPUs that a token's 8 experts are on.
-        let on_nodes = chosen * (1.0 - (1.0 - 1.0 / chosen).powi(8));
+        let on_nodes = chosen * (1.0 - libm::pow(1.0 - 1.0 / chosen, 8.0));
         let gpus = chosen * 8.0;
-        let on_gpus = gpus * (1.0 - (1.0 - 1.0 / gpus).powi(8));
+        let on_gpus = gpus * (1.0 - libm::pow(1.0 - 1.0 / gpus, 8.0));
         let is_one_node = ranks <= 8.0;
         let incoming = Incoming {
             // DeepEP counts what a GPU sends itself on one node.

@@ -47,7 +47,7 @@ fn batches_lead_there_without_conflict() {
     assert!(tight * 10 <= plan.batches.len(), "{tight} rings of {}", plan.batches.len());
     // A GPU with nine slots to fill needs nine batches at least, and most slots hold last copies.
     assert!(plan.batches.len() <= 6 * 27, "{}", plan.batches.len());
-    assert_eq!(plan.bytes, plan.moves() as f64 * 44e6);
+    assert_eq!(plan.bytes as u64, plan.moves() as u64 * 44_000_000);
 }
 
 #[test]

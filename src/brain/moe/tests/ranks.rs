@@ -22,9 +22,10 @@ fn steps_are_shorter_than_under_any_rule_of_one_term() {
 fn what_was_sent_since_the_report_counts_until_a_report_has_it() {
     let mut scorer = RankScorer::new(2, RankCosts::default()).unwrap();
     let first = scorer.choose(5, chat(1_000.0), |_| 0.0);
-    assert_eq!(scorer.load(first).sequences, 1.0);
+    let sent = RankLoad { kv_tokens: 1_000.0, prefill_tokens: 1_000.0, sequences: 1.0 };
+    assert_eq!(scorer.load(first), sent);
     scorer.report(first, 4, RankLoad::default()).unwrap();
-    assert_eq!(scorer.load(first).kv_tokens, 1_000.0);
+    assert_eq!(scorer.load(first), sent);
     scorer.report(first, 5, RankLoad { kv_tokens: 7.0, ..RankLoad::default() }).unwrap();
     assert_eq!(scorer.load(first), RankLoad { kv_tokens: 7.0, ..RankLoad::default() });
     assert!(scorer.report(2, 0, RankLoad::default()).is_err());

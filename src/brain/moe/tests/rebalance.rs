@@ -12,7 +12,8 @@ fn after_drift(load: &ExpertLoad, sharing: Sharing, moves: usize) -> (f64, f64) 
     let shape = Shape::new(256, 288, 32, 4).unwrap();
     let old = slots(&place(load, &shape, &PlaceConfig::default(), None).unwrap());
     let new = drifted(load, 0.1, 7);
-    let config = RebalanceConfig { max_moves_per_layer: moves, target: 1.0, sharing };
+    let config =
+        RebalanceConfig { max_moves_per_layer: moves, target: 1.0, sharing, anew_gap: None };
     let maps = rebalance(&new, &shape, &old, &config).unwrap();
     (mean_balance(&maps, &new, &shape), moved(&old, &maps) as f64 / (288 * load.layers()) as f64)
 }
@@ -46,6 +47,19 @@ fn experts_of_a_dead_rank_come_back_elsewhere() {
     }
 }
 
+#[test]
+fn a_map_that_is_not_worth_mending_is_placed_anew() {
+    let shape = Shape::new(256, 288, 32, 4).unwrap();
+    let load = lognormal(8, 256, 0.7, 1);
+    let old = vec![in_order(&shape).experts; 8];
+    let config = RebalanceConfig { anew_gap: Some(0.05), ..RebalanceConfig::default() };
+    let maps = rebalance(&load, &shape, &old, &config).unwrap();
+    assert!(mean_balance(&maps, &load, &shape) <= 1.005);
+    // What is placed anew is worth keeping.
+    let again = rebalance(&drifted(&load, 0.05, 3), &shape, &slots(&maps), &config).unwrap();
+    assert!(moved(&slots(&maps), &again) <= 8 * 16);
+}
+
 proptest! {
     #[test]
     fn moves_stay_within_their_budget_and_never_harm(
@@ -58,7 +72,7 @@ proptest! {
         let load = lognormal(2, 40, 1.0, seed);
         let old = place(&load, &shape, &PlaceConfig::default(), None).unwrap();
         let new = drifted(&load, drift, seed ^ 1);
-        let config = RebalanceConfig { max_moves_per_layer: budget, target: 1.0, sharing };
+        let config = RebalanceConfig { max_moves_per_layer: budget, target: 1.0, sharing, anew_gap: None };
         let maps = rebalance(&new, &shape, &slots(&old), &config).unwrap();
         prop_assert!(moved(&slots(&old), &maps) <= budget * 2);
         for (layer, (old, map)) in old.iter().zip(&maps).enumerate() {

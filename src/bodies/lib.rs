@@ -24,4 +24,6 @@ pub mod gateway;
 
 pub mod stdio;
 
+pub mod expert_load;
+
 pub mod cli;

@@ -5,7 +5,7 @@
 //! sockets, timers and wakers, feed [`brain::Input`]s and carry out [`brain::Action`]s.
 //!
 //! The rooms, each of which imports only those listed above it:
-//! `ids`, `lanes`, `rng`, `time`, `aliases`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `scale`, `brain`, `engine`, `sim`.
+//! `ids`, `lanes`, `rng`, `time`, `aliases`, `prompt`, `index`, `fleet`, `predict`, `schedule`, `flow`, `scale`, `moe`, `brain`, `engine`, `sim`.
 
 pub mod ids;
 pub mod lanes;
@@ -27,6 +27,8 @@ pub mod schedule;
 pub mod flow;
 
 pub mod scale;
+
+pub mod moe;
 
 pub mod brain;
 

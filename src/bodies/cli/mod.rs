@@ -2,6 +2,7 @@
 //! command: its options, and what it does with them.
 
 mod engine;
+mod moe;
 mod policy;
 mod serve;
 mod sim;
@@ -28,6 +29,8 @@ enum Command {
     /// under `kv_events`, for each rank, `endpoint`, `replay_endpoint` and `topic`. SIGTERM or
     /// SIGINT ends it after what is in flight; a second one ends it at once.
     Engine(Box<engine::EngineArgs>),
+    /// Place the experts of a wide expert-parallel engine.
+    Moe(moe::MoeArgs),
     /// Drive the brain by lines of JSON at virtual time.
     ///
     /// In: `init` (n, block, kv_tokens, engine, slo_ttft_ms, slo_tpot_ms, hold), `stored` and
@@ -62,6 +65,7 @@ pub fn run(args: impl Iterator<Item = OsString>, cluster: Option<&dyn Cluster>) 
     log_to_stderr();
     let outcome = match cli.command {
         Command::Engine(args) => args.run(),
+        Command::Moe(args) => args.run(),
         Command::Policy(args) => args.run(),
         Command::Serve(args) => args.run(),
         Command::Sim(args) => args.run(cluster),

@@ -21,7 +21,7 @@ from llmd_sched._core import Exchange, Mailbox, MountedGateway
 from llmd_sched._errors import EngineError, RouterClosedError
 from llmd_sched._types import ConfigSource
 
-__all__ = ["GatewayApp", "app"]
+__all__ = ["GatewayApp", "MountedGateway", "app"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

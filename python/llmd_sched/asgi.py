@@ -146,6 +146,8 @@ class GatewayApp:
             if not hearing.done():
                 raise
         finally:
+            # Now, and not when the traceback is gone that holds it.
+            exchange.cancel()
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)
 

@@ -97,6 +97,7 @@ impl World {
             predicted: Default::default(),
             objective_tpot_ms: None,
             expected_output_tokens: None,
+            first_token_is_untold: false,
         };
         self.fleet.book(self.now, endpoint, &booking).ok()
     }

@@ -81,8 +81,8 @@ class _Signals:
             # None is one that Python did not set and cannot set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(self._wakeup_fd)
-        # What still drains may want to say so: its end is closed with it.
         self._come.close()
+        self._writes.close()
 
 
 @contextmanager
@@ -107,6 +107,7 @@ def _drain(gateway: Gateway, signals: _Signals) -> int:
 
     def drain() -> None:
         gateway.drain()
+        # Nobody listens any more after a second signal.
         with suppress(OSError):
             signals.say(_DRAINED)
 

@@ -21,7 +21,7 @@ from llmd_sched._core import Exchange, Mailbox, MountedGateway
 from llmd_sched._errors import EngineError, RouterClosedError
 from llmd_sched._types import ConfigSource
 
-__all__ = ["GatewayApp", "app"]
+__all__ = ["GatewayApp", "MountedGateway", "app"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -146,6 +146,8 @@ class GatewayApp:
             if not hearing.done():
                 raise
         finally:
+            # Now, and not when the traceback is gone that holds it.
+            exchange.cancel()
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)
 

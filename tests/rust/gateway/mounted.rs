@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 /// A gateway in front of engines, all of which have joined.
 async fn mounted(urls: &[String]) -> MountedGateway {
-    let mut config = GatewayConfig::default();
-    config.endpoints = urls.iter().map(EndpointConfig::new).collect();
+    let endpoints = urls.iter().map(EndpointConfig::new).collect();
+    let mut config = GatewayConfig { endpoints, ..Default::default() };
     config.health.interval_ms = 0;
     let started = tokio::task::spawn_blocking(|| MountedGateway::start(config, None));
     let mounted = started.await.unwrap().unwrap();
@@ -158,8 +158,8 @@ async fn what_a_server_lets_through_and_cannot_be_is_refused() {
         assert_eq!(answer.status, 400, "{method} {target} {name}");
     }
     gone(gateway).await;
-    let mut config = GatewayConfig::default();
-    config.tls = Some(serde_json::from_value(json!({"cert_file": "a", "key_file": "b"})).unwrap());
+    let tls = serde_json::from_value(json!({"cert_file": "a", "key_file": "b"})).unwrap();
+    let config = GatewayConfig { tls: Some(tls), ..Default::default() };
     let refused = MountedGateway::start(config, None).err();
     assert!(matches!(refused, Some(GatewayError::MountedTls)));
 }

@@ -82,6 +82,7 @@ impl OurFleet {
                     predicted: Default::default(),
                     objective_tpot_ms: None,
                     expected_output_tokens: None,
+                    first_token_is_untold: false,
                 };
                 let reservation = fleet.book(Time::ZERO, id, &booking).unwrap();
                 if request % 4 > 0 {

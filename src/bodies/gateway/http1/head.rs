@@ -90,6 +90,8 @@ fn framing(head: &mut Response<()>) -> Result<Framing, WireError> {
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
     {
+        // Of a body that is not there it may say anything, which need not be a length.
+        head.headers_mut().remove(CONTENT_LENGTH);
         return Ok(Framing::EMPTY);
     }
     let codings = head.headers().get_all(TRANSFER_ENCODING);
@@ -167,6 +169,7 @@ mod tests {
         );
         let none = answer("HTTP/1.1 204 No Content\r\ncontent-length: 7\r\n\r\n").unwrap().unwrap();
         assert_eq!(none.framing, Framing::EMPTY);
+        assert!(!none.head.headers().contains_key(CONTENT_LENGTH));
         let old = answer("HTTP/1.0 200 OK\r\ncontent-length: 7\r\n\r\n").unwrap().unwrap();
         assert!(!old.is_kept);
     }

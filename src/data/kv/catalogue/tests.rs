@@ -81,7 +81,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("LLMD_HISTORIES").ok().and_then(|it| it.parse().ok()).unwrap_or(96)
+        std::env::var("LLMD_HISTORIES").ok().and_then(|it| it.parse().ok()).unwrap_or(48)
     ))]
 
     /// Whatever happens, a key finds its own block or nothing; what is resident is what was stored

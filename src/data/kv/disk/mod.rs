@@ -18,8 +18,8 @@ pub mod record;
 #[cfg(test)]
 mod tests;
 
-use super::books::{BLOCKS_A_HOLD, Chain, Counters, Found, Settings, SharedBooks};
-use super::catalogue::{Block, Ticket};
+use super::books::{BLOCKS_A_HOLD, Counters, Found, Settings, SharedBooks};
+use super::catalogue::Block;
 use super::eviction::Algorithm;
 use super::host::checksum_of;
 use super::{BlockKey, StoreError};
@@ -146,7 +146,8 @@ impl DiskTier {
         let at_once = self.blocks_a_time().min(BLOCKS_A_HOLD);
         let mut scratch = self.take_scratch();
         for (part, some) in blocks.chunks(at_once).enumerate() {
-            let tickets = self.reserve(some);
+            let names: Vec<_> = some.iter().map(|block| (block.key, block.parent)).collect();
+            let (tickets, _) = self.books.reserve(&names);
             let Some(scratch) = self.scratch(&mut scratch, tickets.len()) else {
                 let tickets: Vec<_> = tickets.into_iter().map(|(_, ticket)| ticket).collect();
                 self.books.abandon(&tickets);
@@ -179,13 +180,6 @@ impl DiskTier {
         }
         self.give_scratch_back(scratch);
         stored
-    }
-
-    fn reserve(&self, blocks: &[Block]) -> Vec<(usize, Ticket)> {
-        let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
-        // Blocks that leave the tier above come in no order: each for itself.
-        let chain = Chain { keys: &keys, parent: None, position: 0 };
-        self.books.reserve(&chain, 0..keys.len()).0
     }
 
     fn blocks_a_time(&self) -> usize {

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::slice;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Requests that the kernel has at a time.
 const DEPTH: usize = 64;
@@ -40,7 +40,7 @@ pub enum Stage {
     Ended(bool),
 }
 
-/// A queue of requests to the kernel; used by one thread at a time.
+/// Queues of requests to the kernel, each used by one thread at a time.
 pub struct Batches {
     ring: Mutex<Option<(u32, IoUring)>>,
 }
@@ -54,6 +54,24 @@ impl Batches {
     /// Whether the kernel allows io_uring.
     pub fn uring() -> bool {
         IoUring::new(2).is_ok()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<(u32, IoUring)>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ring that was used last, or a new one where another thread has it. It is never held
+    /// locked: a process may be forked at any time.
+    fn take(&self) -> Option<IoUring> {
+        match self.held().take() {
+            Some((owner, ring)) if owner == std::process::id() => Some(ring),
+            // A forked child has its parent's ring, and must not use it.
+            Some((_, inherited)) => {
+                std::mem::forget(inherited);
+                IoUring::new(DEPTH as u32).ok()
+            }
+            None => IoUring::new(DEPTH as u32).ok(),
+        }
     }
 
     /// Reads or writes all of `requests` through `memory`, a buffer of `buffer_bytes` after another
@@ -71,19 +89,12 @@ impl Batches {
     ) {
         assert!(requests.iter().all(|it| it.bytes <= buffer_bytes && buffer_bytes <= memory.len()));
         // A single request gains nothing from a queue.
-        if requests.len() > 1 {
-            let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            // A forked child shares its parent's ring, and must not use it.
-            let pid = std::process::id();
-            if ring.as_ref().is_none_or(|(owner, _)| *owner != pid) {
-                if let Some(inherited) = ring.take() {
-                    std::mem::forget(inherited);
-                }
-                *ring = IoUring::new(DEPTH as u32).ok().map(|ring| (pid, ring));
-            }
-            if let Some((_, ring)) = ring.as_mut() {
-                return queued(ring, file, way, memory, buffer_bytes, requests, &mut step);
-            }
+        if requests.len() > 1
+            && let Some(mut ring) = self.take()
+        {
+            queued(&mut ring, file, way, memory, buffer_bytes, requests, &mut step);
+            *self.held() = Some((std::process::id(), ring));
+            return;
         }
         for (at, &Request { offset, bytes }) in requests.iter().enumerate() {
             let buffer = &mut memory[..bytes];

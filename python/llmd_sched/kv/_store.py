@@ -34,7 +34,7 @@ class Store:
     - ``block_bytes``: longest block, of all layers together.
     - ``host_bytes``: shared memory for blocks, reserved at once.
     - ``disk_bytes``, ``disk_folder``: what leaves memory goes there, and survives a restart of the
-      machine.
+      machine. A folder is one store's.
     - ``eviction``: ``"density"``, ``"lru"``, ``"s3fifo"`` or ``"gdsf"``.
     - ``fingerprint``: whatever makes equal tokens other bytes: model, revision, KV data type,
       layout, tensor-parallel rank and size.

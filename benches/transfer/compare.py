@@ -80,6 +80,7 @@ def main() -> None:
             "shm_vs_memcpy": ratio("memcpy_cpu", "shm_read_cpu"),
             "shm_threads_vs_memcpy": ratio("memcpy", "shm_read_threads"),
             "shm_vs_nixl": ratio("nixl_shm", "shm_read"),
+            "tcp_one_vs_raw": ratio("raw_tcp", "tcp_read_1"),
             "tcp_vs_raw": ratio("raw_tcp", "tcp_read_2"),
             "tcp_vs_nixl": ratio("nixl_tcp", "tcp_read_2"),
         }

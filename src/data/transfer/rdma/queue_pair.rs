@@ -1,14 +1,14 @@
 //! A reliable connection between two cards, and the queue of what it completed.
 #![allow(unsafe_code)]
 
+use super::address::Address;
 use super::device::Device;
 use super::sys::{
-    ACCESS_ALL, AddressHandle, Capacity, CompletionQueue, Gid, InitAttributes, OP_READ, OP_WRITE,
+    ACCESS_ALL, AddressHandle, Capacity, CompletionQueue, InitAttributes, OP_READ, OP_WRITE,
     OP_WRITE_WITH_IMMEDIATE, Piece, QP_RELIABLE, QpAttributes, QueuePair, RecvRequest, Route,
     SIGNALED, STATE_ERROR, STATE_INIT, STATE_READY_TO_RECEIVE, STATE_READY_TO_SEND, SendRequest,
     WorkCompletion, mask, poll_cq, post_recv, post_send,
 };
-use crate::transfer::wire::reader::Reader;
 use crate::transfer::{Op, TransferError};
 use parking_lot::Mutex;
 use std::ptr::null_mut;
@@ -23,38 +23,6 @@ const MAX_READS: u8 = 4;
 /// 4.096 us * 2^14, seven times, before a silent peer is an error: half a second.
 const TIMEOUT: u8 = 14;
 const RETRIES: u8 = 7;
-
-/// How to reach a queue pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Address {
-    number: u32,
-    first: u32,
-    mtu: u32,
-    lid: u16,
-    gid: Gid,
-}
-
-impl Address {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(30);
-        for number in [self.number, self.first, self.mtu] {
-            out.extend(number.to_le_bytes());
-        }
-        out.extend(self.lid.to_le_bytes());
-        out.extend(self.gid.0);
-        out
-    }
-
-    /// From foreign bytes.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader(bytes);
-        let (number, first, mtu) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        let lid = u16::from_le_bytes(reader.take()?);
-        let gid = Gid(reader.take()?);
-        reader.end()?;
-        Some(Self { number, first, mtu, lid, gid })
-    }
-}
 
 /// One request: a contiguous run.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@ use crate::transfer::descriptor::Check;
 use crate::transfer::wire::request::Request;
 use crate::transfer::{Op, TransferError};
 use std::sync::Arc;
+use std::time::Instant;
 
 impl Lane {
     /// The card's thread: spins while requests are with the card, and sleeps otherwise.
@@ -65,8 +66,10 @@ impl Lane {
     fn finish(&self, posted: &Arc<Posted>) {
         let work = posted.hold.work();
         if let Some(grant) = posted.grant {
-            if self.send(&Request::Release { id: grant }).is_ok() && !work.stopping() {
-                work.part_done(posted.part);
+            match self.send(&Request::Release { id: grant }) {
+                Ok(()) if work.stopping() => {}
+                Ok(()) => work.part_done(posted.part),
+                Err(error) => work.fail(error),
             }
             return;
         }
@@ -105,6 +108,7 @@ impl Lane {
     /// After a loss: waits until the card gives back what it has, so that nothing is written later.
     fn drain(&self, lost: &TransferError) {
         self.lose(lost);
+        let start = Instant::now();
         loop {
             {
                 let state = self.state.lock();
@@ -117,6 +121,12 @@ impl Lane {
                 Some(Completed { chain, last: true, .. }) => {
                     let given_back = self.state.lock().posted.remove(&chain);
                     drop(given_back);
+                }
+                _ if start.elapsed() > self.stall_timeout => {
+                    // It says nothing of them, or never took them: without the queue pair it has none.
+                    self.connection.give_up();
+                    let given_up = std::mem::take(&mut self.state.lock().posted);
+                    given_up.values().for_each(|(_, chain)| chain.work().fail(lost.clone()));
                 }
                 _ => std::thread::yield_now(),
             }

@@ -262,6 +262,10 @@ impl Link {
             Reply::Verdict { id, verdict } => {
                 let (region, then) = {
                     let mut state = self.state.lock();
+                    if state.lost.is_some() {
+                        // The owner may have its blocks back by now: nothing is written any more.
+                        return Err(Lost::Closed);
+                    }
                     let Some((_, region, then)) = state.grants.remove(&id) else {
                         return Err(Lost::Broken(format!(
                             "an answer to grant {id}, which is none"

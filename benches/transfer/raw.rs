@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-/// Pieces a call, which anchors found best.
+/// Pieces a call, which was the best number found.
 const PIECES: usize = 256;
 
 /// Sends every block, permuted, for each byte that comes. Returns its port.

@@ -15,6 +15,38 @@
 //!   requires one is refused where it cannot be had, with the reason.
 //! - Registered bytes go back to zero when regions are dropped, whatever happened to transfers.
 //!
+//! ```
+//! use llmd_data::transfer::{
+//!     Agent, AgentConfig, Descriptor, Layout, Op, PathKind, Progress, Segment, TransferError,
+//! };
+//!
+//! # fn main() -> Result<(), TransferError> {
+//! let layout = Layout { block_bytes: 4096, blocks: 16 };
+//! let owner = Agent::new(AgentConfig::default())?;
+//! let theirs = owner.register(Segment::new(16 * 4096)?, layout)?;
+//!
+//! let agent = Agent::new(AgentConfig::default())?;
+//! let ours = agent.register(Segment::new(16 * 4096)?, layout)?;
+//! let peer = agent.connect(owner.address())?;
+//! let block = Descriptor {
+//!     local_offset: 0,
+//!     remote_offset: 3 * 4096,
+//!     bytes: 4096,
+//!     local_epoch: 1,
+//!     remote_epoch: 1,
+//! };
+//! let read = peer.prepare(Op::Read, &ours, &theirs.remote(), &[&[block]], None)?;
+//! let Progress::Done(done) = read.post()?.wait(None)? else { unreachable!() };
+//! assert_eq!((done.bytes, done.path), (4096, PathKind::Shm));
+//!
+//! // The owner gives the block other content: who names the old epoch learns that.
+//! theirs.advance(3)?;
+//! let stale = read.post().and_then(|transfer| transfer.wait(None)).unwrap_err();
+//! assert!(matches!(stale, TransferError::Stale { slot: 3, expected: 1, .. }));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! It does not decide which blocks move, and it does not say where content is.
 
 pub mod agent;

@@ -91,6 +91,15 @@ fn no_path_is_taken_in_silence() {
     assert_eq!(near.get(0, 8), 7u64.to_le_bytes());
 }
 
+/// Tells another thread to end.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Wrong data with success, from block references that were reused (vLLM #52234).
 #[test]
 fn reused_blocks_never_pass_for_what_they_were() {
@@ -109,15 +118,20 @@ fn reused_blocks_never_pass_for_what_they_were() {
                     std::thread::yield_now();
                 }
             });
+            // Also where an assertion fails, or the owner would never end.
+            let _ends = Ends(over);
+            // A block's layers at the epoch that one look at it found.
+            let look = |near, far| {
+                let epoch = pair.far.epoch(far);
+                let mut descriptors = pair.descriptors(&[(near, far)]);
+                descriptors.iter_mut().for_each(|layer| layer.remote_epoch = epoch);
+                (descriptors, epoch)
+            };
             let (mut done, mut stale) = (0, 0);
             // As many as it takes to have seen both.
             while done < 20 || stale < 20 {
                 let far = (done + stale) % 4;
-                let descriptors = pair.descriptors(&[(0, far)]);
-                let epoch = descriptors[0].remote_epoch;
-                if descriptors.iter().any(|layer| layer.remote_epoch != epoch) {
-                    continue;
-                }
+                let (descriptors, epoch) = look(0, far);
                 let read = pair.peer.prepare(Op::Read, local, &remote, &[&descriptors], None);
                 match read.unwrap().post().and_then(|transfer| end(&transfer)) {
                     Ok(_) => {
@@ -140,8 +154,7 @@ fn reused_blocks_never_pass_for_what_they_were() {
                 }
                 // At low load the owner would leave this test no stale block.
                 if done >= 20 {
-                    let descriptors = pair.descriptors(&[(1, far)]);
-                    let told = pair.far.epoch(far);
+                    let (descriptors, told) = look(1, far);
                     until("the owner reuses the block", || pair.far.epoch(far) > told);
                     let late = pair.peer.prepare(Op::Read, local, &remote, &[&descriptors], None);
                     let late = late.unwrap().post().and_then(|transfer| end(&transfer));
@@ -149,7 +162,6 @@ fn reused_blocks_never_pass_for_what_they_were() {
                     stale += 1;
                 }
             }
-            over.store(true, Ordering::Release);
         });
     }
 }

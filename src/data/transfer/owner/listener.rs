@@ -12,9 +12,13 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Most connections at a time. A peer has a few.
 const MAX_CONNECTIONS: usize = 4096;
+
+/// A full table of files does not empty faster by trying.
+const AFTER_AN_ERROR: Duration = Duration::from_millis(10);
 
 /// The listening sockets and everybody's threads. Dropping it ends all of them.
 pub struct Listener {
@@ -57,7 +61,7 @@ impl Listener {
                 match next() {
                     Ok(socket) => serve(&owner, &closing, &serving, socket),
                     // Out of files, or a peer that was gone again: the others are still to be served.
-                    Err(_) => std::thread::yield_now(),
+                    Err(_) => std::thread::sleep(AFTER_AN_ERROR),
                 }
             }
         })?;

@@ -1,14 +1,13 @@
 //! One peer's queue pair and the TCP connection beside it: a thread each.
 
-use super::chain::{CHAIN_REQUESTS, Chain, Posted};
-use super::queue_pair::{Completed, Connection, MAX_REQUESTS};
+use super::chain::{CHAIN_REQUESTS, Chain};
+use super::queue_pair::{Connection, MAX_REQUESTS};
 use super::responder::RemoteKey;
-use crate::transfer::descriptor::Check;
 use crate::transfer::wire::dial::Dialed;
 use crate::transfer::wire::reply::Reply;
 use crate::transfer::wire::request::Request;
 use crate::transfer::wire::socket::{FrameReader, FrameWriter, Lost, Socket};
-use crate::transfer::{Op, RemoteRegion, TransferError};
+use crate::transfer::{RemoteRegion, TransferError};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,26 +17,26 @@ use std::time::{Duration, Instant};
 pub(super) type OnVerdict = Box<dyn FnOnce(Result<(), TransferError>) + Send>;
 
 pub(super) struct Lane {
-    connection: Connection,
-    socket: Socket,
+    pub(super) connection: Connection,
+    pub(super) socket: Socket,
     writer: Mutex<FrameWriter>,
     pub peer: String,
-    device: String,
-    stall_timeout: Duration,
-    state: Mutex<State>,
-    changed: Condvar,
+    pub(super) device: String,
+    pub(super) stall_timeout: Duration,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     next_id: u64,
     /// Regions' keys; none while asked for, `Err` where there is none.
     keys: HashMap<u64, Option<Result<RemoteKey, ()>>>,
     asked: HashMap<u64, (Instant, u64, OnVerdict)>,
     waiting: VecDeque<Chain>,
     /// With the card, and since when.
-    posted: HashMap<u64, (Instant, Chain)>,
-    lost: Option<TransferError>,
+    pub posted: HashMap<u64, (Instant, Chain)>,
+    pub lost: Option<TransferError>,
 }
 
 impl Lane {
@@ -73,11 +72,11 @@ impl Lane {
         self.state.lock().lost.clone()
     }
 
-    fn stall_ms(&self) -> u64 {
+    pub(super) fn stall_ms(&self) -> u64 {
         self.stall_timeout.as_millis() as u64
     }
 
-    fn send(&self, request: &Request) -> Result<(), TransferError> {
+    pub(super) fn send(&self, request: &Request) -> Result<(), TransferError> {
         let sent = self.writer.lock().send(&self.socket, &[], None, |body| request.encode(body));
         let sent = sent.map_err(|lost| lost.error(&self.peer, self.stall_ms()));
         if let Err(error) = &sent {
@@ -163,7 +162,7 @@ impl Lane {
 
     /// Returns chains of transfers that stop. They are to be dropped without the lock: with the last
     /// of a transfer goes the path, which takes it.
-    fn pump(&self, state: &mut State) -> Vec<Chain> {
+    pub(super) fn pump(&self, state: &mut State) -> Vec<Chain> {
         let mut stopped = Vec::new();
         while state.posted.len() < MAX_REQUESTS / CHAIN_REQUESTS {
             let Some(chain) = state.waiting.pop_front() else { break };
@@ -191,121 +190,6 @@ impl Lane {
             }
         }
         stopped
-    }
-
-    /// The card's thread: spins while requests are with the card, and sleeps otherwise.
-    fn poll(&self) {
-        loop {
-            {
-                let mut state = self.state.lock();
-                while state.posted.is_empty() && state.lost.is_none() {
-                    self.changed.wait(&mut state);
-                }
-                if let Some(lost) = state.lost.clone() {
-                    drop(state);
-                    return self.drain(&lost);
-                }
-            }
-            match self.connection.completed() {
-                Some(completed) => self.take_completion(completed),
-                None => {
-                    self.watch();
-                    std::thread::yield_now();
-                }
-            }
-        }
-    }
-
-    fn take_completion(&self, Completed { chain, last, status }: Completed) {
-        if status != 0 {
-            let what = format!("a request ended with status {status} ({})", meaning(status));
-            let error = TransferError::Device { device: self.device.clone(), what };
-            if let Some((_, chain)) = self.state.lock().posted.get(&chain) {
-                chain.work().fail(error.clone());
-            }
-            self.lose(&error);
-        }
-        if last {
-            let (done, _stopped) = {
-                let mut state = self.state.lock();
-                let done = state.posted.remove(&chain);
-                let stopped = match state.lost {
-                    None => self.pump(&mut state),
-                    Some(_) => Vec::new(),
-                };
-                (done, stopped)
-            };
-            if let Some((_, chain)) = done
-                && chain.completed()
-                && status == 0
-            {
-                self.finish(&chain.posted);
-            }
-        }
-    }
-
-    /// All bytes of a part went. A read asks whether the epochs still hold, which suffices: they
-    /// held when the descriptors were made, and never come back.
-    fn finish(&self, posted: &Arc<Posted>) {
-        let work = posted.hold.work();
-        if let Some(grant) = posted.grant {
-            if self.send(&Request::Release { id: grant }).is_ok() && !work.stopping() {
-                work.part_done(posted.part);
-            }
-            return;
-        }
-        if work.stopping() {
-            return;
-        }
-        let region = work.remote().id;
-        let checks: Vec<Check> = work.part(posted.part).remote.clone();
-        let kept = posted.clone();
-        let asked = self.ask(
-            region,
-            |id| Request::Move { op: Op::Read, id, region, checks, spans: Vec::new() },
-            |_| {
-                Box::new(move |verdict| match verdict {
-                    Ok(()) => kept.hold.work().part_done(kept.part),
-                    Err(error) => kept.hold.work().fail(error),
-                })
-            },
-        );
-        if let Err(error) = asked {
-            work.fail(error);
-        }
-    }
-
-    /// A card reports a silent peer by itself; a card that says nothing at all is given up.
-    fn watch(&self) {
-        let state = self.state.lock();
-        let limit = self.stall_timeout;
-        if state.posted.values().any(|(since, _)| since.elapsed() > limit) {
-            drop(state);
-            let (peer, waited_ms) = (self.peer.clone(), self.stall_ms());
-            self.lose(&TransferError::Stalled { peer, waited_ms });
-        }
-    }
-
-    /// After a loss: waits until the card gives back what it has, so that nothing is written later.
-    fn drain(&self, lost: &TransferError) {
-        self.lose(lost);
-        loop {
-            {
-                let state = self.state.lock();
-                if state.posted.is_empty() {
-                    break;
-                }
-                state.posted.values().for_each(|(_, chain)| chain.work().fail(lost.clone()));
-            }
-            match self.connection.completed() {
-                Some(Completed { chain, last: true, .. }) => {
-                    let given_back = self.state.lock().posted.remove(&chain);
-                    drop(given_back);
-                }
-                _ => std::thread::yield_now(),
-            }
-        }
-        self.socket.shut_down();
     }
 
     /// Gives the peer up. The card's thread ends what the card has.
@@ -369,19 +253,5 @@ impl Lane {
             }
             other => Err(Lost::Broken(format!("{other:?} beside a queue pair"))),
         }
-    }
-}
-
-/// Codes of `ibv_wc_status` that a peer causes.
-fn meaning(status: u32) -> &'static str {
-    match status {
-        4 => "local protection error",
-        5 => "flushed",
-        9 => "the peer's card refused the request",
-        10 => "the peer's memory is not registered any more",
-        11 => "the peer's card failed",
-        12 => "the peer does not answer",
-        13 => "the peer is not ready",
-        _ => "see ibv_wc_status",
     }
 }

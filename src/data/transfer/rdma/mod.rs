@@ -8,7 +8,9 @@
 //! This ran on soft-RoCE, the kernel's RDMA over Ethernet, in a virtual machine. It never ran on a
 //! card: what cards do differently is not known here.
 
+mod address;
 mod chain;
+mod completions;
 mod device;
 mod lane;
 mod path;

@@ -1,9 +1,10 @@
 //! The path: what is posted becomes chains of requests for the card.
 
+use super::address::Address;
 use super::chain::Chain;
 use super::device::Device;
 use super::lane::Lane;
-use super::queue_pair::{Address, Connection};
+use super::queue_pair::Connection;
 use super::responder::registration;
 use crate::transfer::path::{Path, PathKind};
 use crate::transfer::region::{Registered, RemotePlace};

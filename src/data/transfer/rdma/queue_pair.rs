@@ -1,14 +1,14 @@
 //! A reliable connection between two cards, and the queue of what it completed.
 #![allow(unsafe_code)]
 
+use super::address::Address;
 use super::device::Device;
 use super::sys::{
-    ACCESS_ALL, AddressHandle, Capacity, CompletionQueue, Gid, InitAttributes, OP_READ, OP_WRITE,
+    ACCESS_ALL, AddressHandle, Capacity, CompletionQueue, InitAttributes, OP_READ, OP_WRITE,
     OP_WRITE_WITH_IMMEDIATE, Piece, QP_RELIABLE, QpAttributes, QueuePair, RecvRequest, Route,
     SIGNALED, STATE_ERROR, STATE_INIT, STATE_READY_TO_RECEIVE, STATE_READY_TO_SEND, SendRequest,
     WorkCompletion, mask, poll_cq, post_recv, post_send,
 };
-use crate::transfer::wire::reader::Reader;
 use crate::transfer::{Op, TransferError};
 use parking_lot::Mutex;
 use std::ptr::null_mut;
@@ -23,38 +23,6 @@ const MAX_READS: u8 = 4;
 /// 4.096 us * 2^14, seven times, before a silent peer is an error: half a second.
 const TIMEOUT: u8 = 14;
 const RETRIES: u8 = 7;
-
-/// How to reach a queue pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Address {
-    number: u32,
-    first: u32,
-    mtu: u32,
-    lid: u16,
-    gid: Gid,
-}
-
-impl Address {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(30);
-        for number in [self.number, self.first, self.mtu] {
-            out.extend(number.to_le_bytes());
-        }
-        out.extend(self.lid.to_le_bytes());
-        out.extend(self.gid.0);
-        out
-    }
-
-    /// From foreign bytes.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader(bytes);
-        let (number, first, mtu) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        let lid = u16::from_le_bytes(reader.take()?);
-        let gid = Gid(reader.take()?);
-        reader.end()?;
-        Some(Self { number, first, mtu, lid, gid })
-    }
-}
 
 /// One request: a contiguous run.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +50,8 @@ pub(super) struct Connection {
     device: Arc<Device>,
     sent: *mut CompletionQueue,
     received: *mut CompletionQueue,
-    pair: *mut QueuePair,
+    /// Null once it is given up. Locked while it is used.
+    pair: Mutex<*mut QueuePair>,
     first: u32,
     /// Immediates that came and were not asked for yet.
     immediates: Mutex<Vec<u32>>,
@@ -99,7 +68,7 @@ impl Connection {
         let mut made = Self {
             sent: null_mut(),
             received: null_mut(),
-            pair: null_mut(),
+            pair: Mutex::new(null_mut()),
             device,
             first,
             immediates: Mutex::default(),
@@ -130,8 +99,9 @@ impl Connection {
             signal_all: 0,
         };
         // SAFETY: live queues of one context, in its domain.
-        made.pair = unsafe { (verbs.create_qp)(made.device.domain, &raw mut attributes) };
-        if made.pair.is_null() {
+        let pair = unsafe { (verbs.create_qp)(made.device.domain, &raw mut attributes) };
+        *made.pair.lock() = pair;
+        if pair.is_null() {
             return Err(made.device.failed("making a queue pair"));
         }
         let init = QpAttributes {
@@ -145,8 +115,12 @@ impl Connection {
     }
 
     fn modify(&self, mut attributes: QpAttributes, which: i32) -> Result<(), TransferError> {
+        let pair = self.pair.lock();
+        if pair.is_null() {
+            return Err(self.given_up());
+        }
         // SAFETY: a live queue pair.
-        let code = unsafe { (self.device.verbs.modify_qp)(self.pair, &raw mut attributes, which) };
+        let code = unsafe { (self.device.verbs.modify_qp)(*pair, &raw mut attributes, which) };
         if code == 0 {
             return Ok(());
         }
@@ -155,9 +129,25 @@ impl Connection {
         Err(TransferError::Device { device: self.device.name.clone(), what })
     }
 
+    fn given_up(&self) -> TransferError {
+        let what = "the queue pair is given up".into();
+        TransferError::Device { device: self.device.name.clone(), what }
+    }
+
+    /// Destroys the queue pair: the card neither reads nor writes for it any more.
+    pub fn give_up(&self) {
+        let mut pair = self.pair.lock();
+        if !pair.is_null() {
+            // SAFETY: live, and used by nobody while it is locked; null from here on.
+            unsafe { (self.device.verbs.destroy_qp)(*pair) };
+            *pair = null_mut();
+        }
+    }
+
     pub fn address(&self) -> Address {
-        // SAFETY: a live queue pair.
-        let number = unsafe { (*self.pair).number };
+        let pair = self.pair.lock();
+        // SAFETY: a live queue pair, if it is not null.
+        let number = if pair.is_null() { 0 } else { unsafe { (**pair).number } };
         let Device { mtu, lid, gid, .. } = *self.device;
         Address { number, first: self.first, mtu, lid, gid }
     }
@@ -268,9 +258,13 @@ impl Connection {
             // SAFETY: both within the vector, which is not moved until the call is over.
             unsafe { (*start.add(i - 1)).next = start.add(i) };
         }
+        let pair = self.pair.lock();
+        if pair.is_null() {
+            return Err(self.given_up());
+        }
         // SAFETY: the chain and its pieces live through the call, which copies them. The memory they
         // name is registered, and the caller keeps it until the last completion.
-        let code = unsafe { post_send(self.pair, start) };
+        let code = unsafe { post_send(*pair, start) };
         if code == 0 {
             return Ok(());
         }
@@ -289,11 +283,15 @@ impl Connection {
 
     /// Makes room for `count` more immediates.
     pub fn expect(&self, count: u32) -> Result<(), TransferError> {
+        let pair = self.pair.lock();
+        if pair.is_null() {
+            return Err(self.given_up());
+        }
         for _ in 0..count.min(MAX_IMMEDIATES) {
             let mut request =
                 RecvRequest { id: 0, next: null_mut(), pieces: null_mut(), piece_count: 0 };
             // SAFETY: a live pair; a request without memory.
-            if unsafe { post_recv(self.pair, &raw mut request) } != 0 {
+            if unsafe { post_recv(*pair, &raw mut request) } != 0 {
                 return Err(self.device.failed("making room for an immediate"));
             }
         }
@@ -327,13 +325,10 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.give_up();
         let verbs = &self.device.verbs;
-        // SAFETY: each is live or null, and the pair goes before its queues. After this the card
-        // neither reads nor writes for this connection.
+        // SAFETY: each is live or null, and the pair, which used them, is gone.
         unsafe {
-            if !self.pair.is_null() {
-                (verbs.destroy_qp)(self.pair);
-            }
             for queue in [self.sent, self.received] {
                 if !queue.is_null() {
                     (verbs.destroy_cq)(queue);

@@ -1,7 +1,8 @@
 //! The owner's side of a queue pair. Its card serves reads and writes without it.
 
+use super::address::Address;
 use super::device::{Device, Registration};
-use super::queue_pair::{Address, Connection};
+use super::queue_pair::Connection;
 use crate::transfer::path::PathKind;
 use crate::transfer::region::Registered;
 use crate::transfer::{RemoteRegion, TransferError};

@@ -104,7 +104,6 @@ enum Next {
 pub(super) struct Stream {
     lane: Arc<Lane>,
     socket: Arc<Socket>,
-    writer: Mutex<FrameWriter>,
     asked: Mutex<Asked>,
     /// The length of the list of what was asked; changed before `Lane::changed` is told.
     unanswered: AtomicUsize,
@@ -127,26 +126,25 @@ impl Stream {
             }
             queue.sockets.push(socket.clone());
         }
-        let (writer, asked) = (Mutex::new(writer), Mutex::default());
-        let unanswered = AtomicUsize::new(0);
-        let stream = Arc::new(Self { lane, socket, writer, asked, unanswered });
+        let (asked, unanswered) = (Mutex::default(), AtomicUsize::new(0));
+        let stream = Arc::new(Self { lane, socket, asked, unanswered });
         let (sends, takes) = (stream.clone(), stream.clone());
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             let builder = std::thread::Builder::new().name(name.into());
             builder.spawn(work).map_err(|e| TransferError::os("starting a thread", e))
         };
-        spawn("llmd-tcp-send", Box::new(move || sends.send()))?;
+        spawn("llmd-tcp-send", Box::new(move || sends.send(writer)))?;
         spawn("llmd-tcp-take", Box::new(move || takes.take(reader)))?;
         Ok(stream)
     }
 
     /// Takes chunks and sends their requests, until the peer is lost.
-    fn send(&self) {
+    fn send(&self, mut writer: FrameWriter) {
         while let Some(next) = self.next() {
             let sent = match next {
                 Next::Ask(chunk) if chunk.work().stopping() => Ok(()),
-                Next::Ask(chunk) => self.ask(chunk),
-                Next::Tell(note) => self.tell(&note),
+                Next::Ask(chunk) => self.ask(&mut writer, chunk),
+                Next::Tell(note) => self.tell(&mut writer, &note),
             };
             if let Err(error) = sent {
                 self.lane.lose(&error);
@@ -174,14 +172,14 @@ impl Stream {
         }
     }
 
-    fn tell(&self, note: &Request) -> Result<(), TransferError> {
-        let sent = self.writer.lock().send(&self.socket, &[], None, |body| note.encode(body));
+    fn tell(&self, writer: &mut FrameWriter, note: &Request) -> Result<(), TransferError> {
+        let sent = writer.send(&self.socket, &[], None, |body| note.encode(body));
         self.lane.queue.lock().telling -= 1;
         self.lane.changed.notify_all();
         sent.map_err(|lost| self.lane.error(lost))
     }
 
-    fn ask(&self, mut chunk: Chunk) -> Result<(), TransferError> {
+    fn ask(&self, writer: &mut FrameWriter, mut chunk: Chunk) -> Result<(), TransferError> {
         let (work, op) = (chunk.work().clone(), chunk.work().op());
         let region = work.remote().id;
         let spans: Vec<_> = chunk.spans().collect();
@@ -207,7 +205,7 @@ impl Stream {
         };
         let encode =
             |body: &mut Vec<u8>| put_move(body, op, id, region, &checks, spans.iter().copied());
-        let sent = self.writer.lock().send(&self.socket, &[], payload, encode);
+        let sent = writer.send(&self.socket, &[], payload, encode);
         sent.map_err(|lost| self.lane.error(lost))
     }
 

@@ -21,6 +21,8 @@ const CONTROL_BYTES: usize = 64;
 pub struct Pieces<'a> {
     list: Vec<libc::iovec>,
     at: usize,
+    /// Some of them may only be read.
+    read_only: bool,
     borrowed: PhantomData<&'a mut [u8]>,
 }
 
@@ -39,8 +41,9 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// Bytes to be sent. Not to be received into.
+    /// Bytes to be sent; nothing is received into a list that has some.
     pub fn send_from(&mut self, bytes: &'a [u8]) {
+        self.read_only = true;
         self.add(bytes.as_ptr().cast_mut(), bytes.len());
     }
 
@@ -64,6 +67,7 @@ impl<'a> Pieces<'a> {
 
     /// Puts `others` behind these.
     pub fn append(&mut self, mut others: Pieces<'a>) {
+        self.read_only |= others.read_only;
         self.list.extend(others.list.drain(others.at..));
     }
 
@@ -137,11 +141,14 @@ impl<'a> Pieces<'a> {
         socket: BorrowedFd<'_>,
         files: &mut Vec<OwnedFd>,
     ) -> std::io::Result<Moved> {
+        if self.read_only {
+            return Err(std::io::Error::other("receiving into bytes that are only lent"));
+        }
         let mut control = Control([MaybeUninit::zeroed(); CONTROL_BYTES]);
         let mut message = self.message();
         message.msg_control = control.0.as_mut_ptr().cast();
         message.msg_controllen = CONTROL_BYTES;
-        // SAFETY: pieces to be received into are exclusively borrowed slices or ranges of a region,
+        // SAFETY: all pieces are exclusively borrowed slices, as was just checked, or ranges of a region,
         // whose memory may be written at any time; both outlive `self`.
         let received = retry(|| unsafe {
             libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)

@@ -90,7 +90,7 @@ helgrind: $(VENV)/.stamp
 soak: develop
 	LLMD_SCHEDULES=200000 $(MAKE) --no-print-directory model
 	LLMD_HELGRIND_HISTORIES=5000 $(MAKE) --no-print-directory helgrind
-	LLMD_HISTORIES=1000000 LLMD_OPERATIONS=10000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
+	LLMD_HISTORIES=1000000 LLMD_OPERATIONS=10000000 LLMD_TRANSFERS=1000000 LLMD_FUZZ_SECONDS=600 cargo test --release --workspace -- --include-ignored
 	$(BIN)/pytest -q tests/python tests/faults
 	LLMD_SOAK_S=3600 $(BIN)/pytest -q tests/python/test_gateway_soak.py
 	$(MAKE) --no-print-directory ray-older
@@ -243,6 +243,14 @@ flame-gateway:
 bench-ep: engines
 	cargo build -q --release -p llmd-data --example ep_c
 	$(INSTALLED_VLLM) benches/ep/bench.py target/release/examples/libep_c.so $(ARGS)
+
+# Blocks from process to process, beside memcpy, a raw TCP loop and NIXL.
+TRANSFER_TOOL = $$(cargo bench -p llmd-data --bench transfer --no-run --message-format=json 2>/dev/null | \
+	$(PYTHON) -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
+.PHONY: bench-transfer
+bench-transfer:
+	nixl=$$(benches/rivals/nixl.sh "$(LLMD_CACHE)"); \
+	$(PYTHON) benches/transfer/compare.py "$(TRANSFER_TOOL)" "$$nixl/bin/python" $(ARGS)
 
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events

@@ -7,6 +7,7 @@
 
 mod raw;
 
+use cpu_time::ThreadTime;
 use llmd_data::transfer::{
     Agent, AgentConfig, Descriptor, Layout, Memory, Op, PathKind, Peer, Progress, Region,
     RemoteRegion, Segment,
@@ -177,9 +178,10 @@ fn main() {
     for round in 0..=rounds {
         let mut row = Vec::new();
         let mut time = |name: &str, work: &mut dyn FnMut()| {
-            let start = Instant::now();
+            let (start, cpu) = (Instant::now(), ThreadTime::now());
             work();
             row.push(format!("\"{name}\": {:.9}", start.elapsed().as_secs_f64()));
+            row.push(format!("\"{name}_cpu\": {:.9}", cpu.elapsed().as_secs_f64()));
         };
         time("memcpy", &mut || {
             for &(to, from) in &pairs {

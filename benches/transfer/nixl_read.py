@@ -1,6 +1,7 @@
-"""NIXL reads of another process's blocks, permuted: ``nixl_read.py LAYERS BLOCKS BLOCK_BYTES ROUNDS``.
+"""NIXL reads of another process's blocks, permuted.
 
-Prints a line of JSON a round, as the Rust bench beside it does. UCX_TLS says by which transports.
+``nixl_read.py LAYERS BLOCKS BLOCK_BYTES ROUNDS`` prints a line of JSON a round, as the Rust
+bench beside it does. UCX_TLS says by which transports.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ def main() -> None:
     near_list = agent.prep_xfer_dlist(
         "", blocks_of(agent, memory.ctypes.data, near_offsets, block_bytes)
     )
-    far_list = agent.prep_xfer_dlist(
-        far, blocks_of(agent, far_start, far_offsets, block_bytes)
-    )
+    far_list = agent.prep_xfer_dlist(far, blocks_of(agent, far_start, far_offsets, block_bytes))
     indices = np.arange(layers * blocks, dtype=np.int32)
     handle = agent.make_prepped_xfer("READ", near_list, indices, far_list, indices, b"")
     for round_ in range(rounds + 1):

@@ -9,6 +9,13 @@ command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
 command -v valgrind >/dev/null || missing+=(valgrind libc6-dbg)
 command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
+# The virtual machine with an RDMA device (tests/fakes/soft_rdma).
+command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
+[ -d /usr/share/doc/busybox-static ] || missing+=(busybox-static)
+command -v cpio >/dev/null || missing+=(cpio)
+[ -x /sbin/depmod ] || missing+=(kmod)
+[ -e /usr/lib/x86_64-linux-gnu/libibverbs ] || missing+=(ibverbs-providers)
+[ -x /usr/bin/rdma ] || [ -x /sbin/rdma ] || missing+=(iproute2)
 "${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 [ ${#missing[@]} -eq 0 ] && exit 0
 

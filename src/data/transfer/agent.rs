@@ -27,7 +27,7 @@ pub struct AgentConfig {
     /// How long a silent peer is waited for.
     pub stall_timeout: Duration,
     /// Threads that copy between segments, beside those that wait for transfers. With none, the
-    /// thread that posts copies.
+    /// thread that posts a read copies, and for a write the one that hears the owner's consent.
     pub copy_threads: usize,
     /// TCP connections to a peer.
     pub tcp_streams: usize,
@@ -87,20 +87,17 @@ impl Agent {
         let unix = std::os::unix::net::SocketAddr::from_abstract_name(&unix_name)
             .and_then(|name| UnixListener::bind_addr(&name))
             .map_err(|e| TransferError::os("listening for peers of this host", e))?;
-        let card = match config.paths.contains(&PathKind::Rdma) {
-            true => Device::open(),
-            false => Err(String::new()),
-        };
+        let card = config.paths.contains(&PathKind::Rdma).then(Device::open).and_then(Result::ok);
         let introduction = Introduction {
             incarnation: registry.incarnation,
             boot: boot(),
             unix_name,
-            rdma: card.is_ok(),
+            rdma: card.is_some(),
         };
         let key = config.key.clone().unwrap_or_default();
         let stall_timeout = config.stall_timeout;
         let identity = Arc::new(Identity { key, introduction, stall_timeout });
-        let owner = Arc::new(Owner::new(registry, identity, card.ok()));
+        let owner = Arc::new(Owner::new(registry, identity, card));
         let listener = Listener::start(owner.clone(), tcp, unix)?;
         let copy_threads = Copiers::start(config.copy_threads)?;
         Ok(Self { config, owner, copy_threads, address, _listener: listener })

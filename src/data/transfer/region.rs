@@ -162,6 +162,11 @@ impl Region {
         self.inner.epochs.held_blocks()
     }
 
+    /// How many devices the memory is registered with.
+    pub fn registrations(&self) -> usize {
+        self.inner.registrations.lock().len()
+    }
+
     /// The memory.
     pub fn memory(&self) -> &dyn Memory {
         self.inner.memory()

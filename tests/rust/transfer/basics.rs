@@ -1,7 +1,7 @@
 //! What a transfer does when nothing goes wrong, and what it refuses.
 
-use crate::pair::{PATIENCE, Pair, end, paths, until};
-use llmd_data::transfer::{Layout, Notification, Op, Progress, TransferError};
+use crate::pair::{PATIENCE, Pair, Side, config, end, paths, until};
+use llmd_data::transfer::{Agent, AgentConfig, Layout, Notification, Op, Progress, TransferError};
 
 const LAYOUT: Layout = Layout { block_bytes: 4096, blocks: 64 };
 
@@ -113,5 +113,40 @@ fn layers_go_as_they_are_ready_and_each_is_told() {
             let twice = transfer.post_part(2).unwrap_err();
             assert_eq!(twice, TransferError::NoSuchPart { part: 2, parts: 4 });
         }
+    }
+}
+
+#[test]
+fn who_does_not_know_the_key_gets_nothing() {
+    for path in paths() {
+        let far = Side::new(config(path), LAYOUT, 1, 1);
+        for key in [None, Some(b"another key".to_vec())] {
+            let near = Agent::new(AgentConfig { key, ..config(path) }).unwrap();
+            let refused = near.connect(far.address()).err().unwrap();
+            assert!(matches!(refused, TransferError::Unauthenticated { .. }), "{refused}");
+        }
+    }
+    let open = AgentConfig { listen: "0.0.0.0:0".parse().unwrap(), ..AgentConfig::default() };
+    assert!(matches!(Agent::new(open), Err(TransferError::KeyRequired { .. })));
+}
+
+/// More writes at once than a socket holds answers for.
+#[test]
+fn many_small_writes_at_once_do_not_wait_for_each_other() {
+    const BLOCKS: Layout = Layout { block_bytes: 64, blocks: 2000 };
+    for path in paths() {
+        let pair = Pair::new(path, BLOCKS, 1);
+        let descriptors =
+            pair.descriptors(&(0..2000).map(|block| (block, block)).collect::<Vec<_>>());
+        let parts: Vec<_> = descriptors.chunks(1).collect();
+        let remote = pair.far.region.remote();
+        let prepared =
+            pair.peer.prepare(Op::Write, &pair.near.region, &remote, &parts, None).unwrap();
+        let transfer = prepared.start(Some(1)).unwrap();
+        (0..2000).for_each(|part| transfer.post_part(part).unwrap());
+        assert_eq!(end(&transfer).unwrap().bytes, 2000 * 64);
+        let told = || pair.far.agent.wait_notification(PATIENCE).unwrap().part;
+        assert_eq!((0..2000).map(|_| u64::from(told())).sum::<u64>(), 1999 * 1000);
+        until("the blocks are let go", || pair.far.region.held_blocks() == 0);
     }
 }

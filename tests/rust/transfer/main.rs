@@ -9,3 +9,4 @@ mod pair;
 mod processes;
 mod proxy;
 mod random;
+mod rdma;

@@ -15,8 +15,14 @@ use std::time::{Duration, Instant};
 const LAYOUT: Layout = Layout { block_bytes: 2048, blocks: 24 };
 const LAYERS: u64 = 3;
 const WORKERS: u64 = 4;
-/// Lost frames are noticed after so long; the machine may be loaded, which fails more transfers.
-const STALL: Duration = Duration::from_millis(60);
+/// Lost frames are noticed after so long; the machine may be loaded, which fails more transfers, or
+/// emulated, as the one with an RDMA device is.
+fn stall(path: PathKind) -> Duration {
+    Duration::from_millis(if path == PathKind::Rdma { 1000 } else { 60 })
+}
+
+/// Enough for every kind of fault and of end to have happened.
+const MANY: u64 = 5000;
 
 fn transfers() -> u64 {
     let asked = std::env::var("LLMD_TRANSFERS").ok().map(|text| text.parse().unwrap());
@@ -24,7 +30,7 @@ fn transfers() -> u64 {
 }
 
 fn fault_config(path: PathKind) -> AgentConfig {
-    AgentConfig { stall_timeout: STALL, ..config(path) }
+    AgentConfig { stall_timeout: stall(path), ..config(path) }
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -107,7 +113,7 @@ impl World {
                 let start = Instant::now();
                 while self.far.advance(far).is_err() {
                     assert!(start.elapsed() < PATIENCE, "{}: {far} stays held", self.path);
-                    if start.elapsed() > STALL * 2 {
+                    if start.elapsed() > stall(self.path) * 2 {
                         self.peer = None;
                     }
                     std::thread::yield_now();
@@ -243,8 +249,10 @@ fn survives(path: PathKind) {
     );
     assert_eq!(done + stale + cancelled + lost, transfers() / WORKERS * WORKERS);
     // Each kind of fault and each kind of end happened, and most transfers went through.
-    assert!(faults.iter().all(|&frames| frames > 0), "{faults:?}");
-    assert!(stale > 0 && lost > 0 && restarts > 0);
+    if transfers() >= MANY {
+        assert!(faults.iter().all(|&frames| frames > 0), "{faults:?}");
+        assert!(stale > 0 && lost > 0 && restarts > 0);
+    }
     assert!(done > transfers() / 3, "only {done} went through");
 }
 

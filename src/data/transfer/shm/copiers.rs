@@ -151,7 +151,14 @@ impl Copiers {
         if self.threads == 0 || small {
             return job.run();
         }
-        self.queue.lock().jobs.push_back(Arc::new(job));
+        let mut queue = self.queue.lock();
+        if queue.closing {
+            // The agent is gone, and its threads with it; its peers may stay.
+            drop(queue);
+            return job.run();
+        }
+        queue.jobs.push_back(Arc::new(job));
+        drop(queue);
         self.posted.notify_one();
     }
 

@@ -11,11 +11,15 @@ use crate::transfer::wire::socket::{FrameReader, FrameWriter, Lost, Socket};
 use crate::transfer::work::Use;
 use crate::transfer::{End, RemoteRegion, TransferError};
 use parking_lot::{Condvar, Mutex};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// Grants that wait for an answer. Their answers must fit into the socket while this side's thread is
+/// about to send, or both sides would wait for each other to read.
+const MAX_ASKED: usize = 64;
 
 /// A peer's region, mapped here.
 pub(in crate::transfer) struct Attached {
@@ -48,6 +52,8 @@ pub(in crate::transfer) struct Link {
 struct State {
     attachments: HashMap<u64, Attachment>,
     grants: HashMap<u64, (Instant, u64, OnGrant)>,
+    /// Grants that are to be asked for when others were answered.
+    queued: VecDeque<(u64, u64, Vec<Check>, OnGrant)>,
     /// Grants under which a thread may write to the peer's memory now.
     writing: usize,
     lost: Option<TransferError>,
@@ -188,11 +194,28 @@ impl Link {
             if let Some(lost) = &state.lost {
                 return Err(lost.clone());
             }
-            state.grants.insert(id, (Instant::now(), region, then(id)));
+            state.queued.push_back((id, region, checks.to_vec(), then(id)));
         }
-        // An error has lost the link, which has told `then`.
-        let _ = self.send(&Request::Grant { id, region, checks: checks.to_vec() });
+        self.ask_for_grants();
         Ok(())
+    }
+
+    fn ask_for_grants(&self) {
+        loop {
+            let request = {
+                let mut state = self.state.lock();
+                if state.grants.len() >= MAX_ASKED || state.lost.is_some() {
+                    return;
+                }
+                let Some((id, region, checks, then)) = state.queued.pop_front() else { return };
+                state.grants.insert(id, (Instant::now(), region, then));
+                Request::Grant { id, region, checks }
+            };
+            // An error has lost the link, which has told everybody.
+            if self.send(&request).is_err() {
+                return;
+            }
+        }
     }
 
     /// Says that nothing is written under a grant any more.
@@ -272,6 +295,7 @@ impl Link {
                     (region, then)
                 };
                 then(verdict.error(region, &self.peer).map_or(Ok(()), Err));
+                self.ask_for_grants();
                 Ok(())
             }
             other => Err(Lost::Broken(format!("{other:?} on a Unix socket"))),
@@ -296,13 +320,14 @@ impl Link {
     fn lose(&self, error: &TransferError) {
         self.state.lock().lost.get_or_insert_with(|| error.clone());
         self.close();
-        let grants = {
+        let (grants, queued) = {
             let mut state = self.state.lock();
             state.attachments.clear();
             self.changed.notify_all();
-            std::mem::take(&mut state.grants)
+            (std::mem::take(&mut state.grants), std::mem::take(&mut state.queued))
         };
-        for (_, _, then) in grants.into_values() {
+        let asked = grants.into_values().map(|(_, _, then)| then);
+        for then in asked.chain(queued.into_iter().map(|(_, _, _, then)| then)) {
             then(Err(error.clone()));
         }
     }

@@ -65,15 +65,15 @@ impl Introduction {
     }
 }
 
-fn proof(key: &[u8], role: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
-    // HMAC takes keys of any length.
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| unreachable!());
+fn proof(key: &[u8], role: &[u8], parts: &[&[u8]]) -> Result<Hmac<Sha256>, TransferError> {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key).map_err(|e| TransferError::os("taking the key", e))?;
     mac.update(role);
     for part in parts {
         mac.update(&(part.len() as u64).to_le_bytes());
         mac.update(part);
     }
-    mac
+    Ok(mac)
 }
 
 /// The side that was connected to. Returns the peer's incarnation.
@@ -94,12 +94,12 @@ pub fn accept(
         return Err(TransferError::Protocol { peer: peer(), what: "a short answer".into() });
     };
     let said = incarnation.to_le_bytes();
-    if proof(key, b"llmd asks", &[&nonce, &theirs, &said]).verify_slice(&answer).is_err() {
+    if proof(key, b"llmd asks", &[&nonce, &theirs, &said])?.verify_slice(&answer).is_err() {
         return Err(TransferError::Unauthenticated { peer: peer() });
     }
     let mut introduction = Vec::new();
     own.encode(&mut introduction);
-    let welcome = proof(key, b"llmd serves", &[&theirs, &nonce, &introduction]);
+    let welcome = proof(key, b"llmd serves", &[&theirs, &nonce, &introduction])?;
     send(socket, writer, WELCOME, &[&welcome.finalize().into_bytes(), &introduction])?;
     Ok(incarnation)
 }
@@ -118,7 +118,7 @@ pub fn connect(
     let theirs: [u8; 32] = Reader(&body).take().ok_or_else(|| short("a short challenge"))?;
     let nonce: [u8; 32] = random()?;
     let said = incarnation.to_le_bytes();
-    let answer = proof(key, b"llmd asks", &[&theirs, &nonce, &said]).finalize().into_bytes();
+    let answer = proof(key, b"llmd asks", &[&theirs, &nonce, &said])?.finalize().into_bytes();
     send(socket, writer, ANSWER, &[&nonce, &said, &answer])?;
     // Who does not like the answer closes.
     let body = receive(socket, reader, WELCOME).map_err(|error| match error {
@@ -127,7 +127,8 @@ pub fn connect(
     })?;
     let (welcome, introduction) =
         body.split_first_chunk::<32>().ok_or_else(|| short("a short welcome"))?;
-    if proof(key, b"llmd serves", &[&nonce, &theirs, introduction]).verify_slice(welcome).is_err() {
+    if proof(key, b"llmd serves", &[&nonce, &theirs, introduction])?.verify_slice(welcome).is_err()
+    {
         return Err(TransferError::Unauthenticated { peer: peer.into() });
     }
     Introduction::decode(introduction).ok_or_else(|| short("an introduction without meaning"))

@@ -107,7 +107,11 @@ CUDA_API cuEventRecord(void* handle, void* on) {
   if (!stream) return INVALID_HANDLE;
   const uint64_t generation = __atomic_add_fetch(&counts->recorded, 1, __ATOMIC_ACQ_REL);
   stream->queue.push_back([=] {
-    __atomic_store_n(&counts->done, generation, __ATOMIC_RELEASE);
+    // Streams that record one event end in any order: what is over stays over.
+    uint64_t done = load(counts->done);
+    while (done < generation && !__atomic_compare_exchange_n(&counts->done, &done, generation, false,
+                                                             __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    }
     return true;
   });
   return SUCCESS;

@@ -80,7 +80,7 @@ pub fn owner() {
             }
             "drop" => {
                 drop(region.take());
-                say(&agent.registered_bytes().to_string());
+                say("dropped");
             }
             "registered" => say(&agent.registered_bytes().to_string()),
             "content" => {
@@ -208,7 +208,9 @@ fn a_dropped_region_is_given_back_by_both_ends() {
     let mut owned = Owned::new(config());
     let (_, region) = device_region(&owned.agent, 0);
     end(&owned.start(Op::Read, &region)).unwrap();
-    assert_eq!(owned.process.ask("drop"), "0");
+    assert_eq!(owned.process.ask("drop"), "dropped");
+    // The read's grant keeps it until its end was heard of.
+    until("registered bytes go to zero", || owned.process.ask("registered") == "0");
     until("the owner's memory is let go", || owned.peer.attached_bytes() == 0);
     let failed =
         owned.peer.prepare(Op::Read, &region, &owned.remote, &[&permuted()], None).err().unwrap();

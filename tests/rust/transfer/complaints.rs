@@ -8,7 +8,7 @@ use llmd_data::transfer::{
 };
 use std::net::TcpListener;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Memory of this process alone.
@@ -104,17 +104,28 @@ impl Drop for Ends<'_> {
 #[test]
 fn reused_blocks_never_pass_for_what_they_were() {
     const LAYOUT: Layout = Layout { block_bytes: 8192, blocks: 4 };
+    const ENOUGH: usize = usize::MAX / 2;
     for path in paths() {
         let pair = Pair::new(path, LAYOUT, 2);
         let (local, remote) = (&pair.near.region, pair.far.region.remote());
         let over = AtomicBool::new(false);
+        // Reads that ended; as many as there can be once enough went through.
+        let ended = AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            let (far, over) = (&pair.far, &over);
+            let (far, over, ended) = (&pair.far, &over, &ended);
             scope.spawn(move || {
                 let mut block = 0;
                 while !over.load(Ordering::Acquire) {
                     far.advance(block % 4).unwrap();
                     block += 1;
+                    // A path that takes longer than the owner would never get a block through.
+                    let quiet_until = ended.load(Ordering::Acquire).saturating_add(3);
+                    while block % 4 == 0
+                        && ended.load(Ordering::Acquire) < quiet_until.min(ENOUGH)
+                        && !over.load(Ordering::Acquire)
+                    {
+                        std::thread::yield_now();
+                    }
                     std::thread::yield_now();
                 }
             });
@@ -152,8 +163,10 @@ fn reused_blocks_never_pass_for_what_they_were() {
                     Err(TransferError::Stale { .. }) => stale += 1,
                     Err(other) => panic!("{other}"),
                 }
+                ended.fetch_add(1, Ordering::AcqRel);
                 // At low load the owner would leave this test no stale block.
                 if done >= 20 {
+                    ended.store(ENOUGH, Ordering::Release);
                     let (descriptors, told) = look(1, far);
                     until("the owner reuses the block", || pair.far.epoch(far) > told);
                     let late = pair.peer.prepare(Op::Read, local, &remote, &[&descriptors], None);

@@ -113,7 +113,7 @@ fn disk(folder: &Path) -> Option<(f64, f64)> {
         fios.push(fio);
         let start = Instant::now();
         let mut bytes = 0;
-        for keys in order.chunks(CHAIN) {
+        for keys in order.chunks(4 * CHAIN) {
             tier.get(keys, |_, _, block| bytes += block.len());
         }
         ours.push(bytes as f64 / start.elapsed().as_secs_f64() / 1e9);
@@ -137,7 +137,7 @@ fn fio(file: &Path) -> Option<f64> {
             "--name=read",
             "--rw=randread",
             "--direct=1",
-            "--iodepth=32",
+            "--iodepth=64",
             "--output-format=json",
         ])
         .arg(format!("--filename={}", file.display()))

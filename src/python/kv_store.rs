@@ -52,7 +52,7 @@ impl KvStore {
 #[pymethods]
 impl KvStore {
     #[new]
-    #[pyo3(signature = (name, *, block_bytes, host_bytes, disk_bytes=0, disk_folder=None, eviction="density", fingerprint=b"", salt=b""))]
+    #[pyo3(signature = (name, *, block_bytes, host_bytes, disk_bytes=0, disk_folder=None, eviction="density", fingerprint=None, salt=None))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords")]
     fn new(
         py: Python<'_>,
@@ -62,8 +62,8 @@ impl KvStore {
         disk_bytes: u64,
         disk_folder: Option<PathBuf>,
         eviction: &str,
-        fingerprint: &[u8],
-        salt: &[u8],
+        fingerprint: Option<&[u8]>,
+        salt: Option<&[u8]>,
     ) -> PyResult<Self> {
         let Some(eviction) = Algorithm::named(eviction) else {
             let names = Algorithm::ALL.map(Algorithm::name).join(", ");
@@ -77,7 +77,8 @@ impl KvStore {
         let config = StoreConfig { block_bytes, host_bytes, disk_bytes, disk_folder, eviction };
         let path = place(name)?;
         let store = py.detach(|| Store::open(&path, &config)).map_err(refused)?;
-        Ok(Self { store, space: KeySpace::new(fingerprint, salt) })
+        let space = KeySpace::new(fingerprint.unwrap_or_default(), salt.unwrap_or_default());
+        Ok(Self { store, space })
     }
 
     #[doc = stub_doc!("KvStore.matched")]

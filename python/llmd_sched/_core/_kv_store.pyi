@@ -25,8 +25,8 @@ class KvStore:
         disk_bytes: int = 0,
         disk_folder: str | PathLike[str] | None = None,
         eviction: str = "density",
-        fingerprint: bytes = b"",
-        salt: bytes = b"",
+        fingerprint: bytes | None = None,
+        salt: bytes | None = None,
     ) -> KvStore: ...
     def matched(self, hashes: Sequence[bytes]) -> int:
         """How many of these blocks, from the first, are there now."""

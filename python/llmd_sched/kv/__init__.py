@@ -21,6 +21,7 @@ No daemon: whoever opens a store first makes it, and it outlives its processes. 
 killed at any time. See ``docs/kv-store.md``.
 """
 
+from llmd_sched._core import KvStore
 from llmd_sched.kv._store import Lease, Store
 
-__all__ = ["Lease", "Store"]
+__all__ = ["KvStore", "Lease", "Store"]

@@ -34,7 +34,7 @@ class Store:
     - ``block_bytes``: longest block, of all layers together.
     - ``host_bytes``: shared memory for blocks, reserved at once.
     - ``disk_bytes``, ``disk_folder``: what leaves memory goes there, and survives a restart of the
-      machine.
+      machine. A folder is one store's.
     - ``eviction``: ``"density"``, ``"lru"``, ``"s3fifo"`` or ``"gdsf"``.
     - ``fingerprint``: whatever makes equal tokens other bytes: model, revision, KV data type,
       layout, tensor-parallel rank and size.
@@ -137,12 +137,15 @@ def _pieces(
         raise ConfigError(
             f"rows has shape {wanted.shape}: give one row for each of {blocks} hashes"
         )
+    if write and len(np.unique(wanted)) < blocks:
+        raise ConfigError("rows has a row twice: give each block a row of its own")
     starts, strides, lengths = [], [], []
     for layer in layers:
         start, count, stride, length = _rows(layer, write=write)
-        if blocks and not (0 <= wanted.min() and wanted.max() < count):
+        if blocks and (wanted.min() < 0 or wanted.max() >= count):
             raise ConfigError(
-                f"rows go from {wanted.min()} to {wanted.max()}: the array has rows 0 to {count - 1}"
+                f"rows go from {wanted.min()} to {wanted.max()}: "
+                f"the array has rows 0 to {count - 1}"
             )
         starts.append(start)
         strides.append(stride)

@@ -1,6 +1,6 @@
 //! The tiers as one store.
 
-use super::books::{Chain, Counts};
+use super::books::{Chain, Counts, pieces_a_block};
 use super::disk::DiskTier;
 use super::eviction::Algorithm;
 use super::host::{HostTier, Leaving};
@@ -92,7 +92,7 @@ impl Store {
         if let Some(disk) = self.disk.as_ref().filter(|_| there.contains(&false)) {
             let missing: Vec<usize> = (0..there.len()).filter(|&at| !there[at]).collect();
             let keys: Vec<BlockKey> = missing.iter().map(|&at| chain.keys[at]).collect();
-            let pieces_a_block = pieces.len() / chain.keys.len();
+            let pieces_a_block = pieces_a_block(chain.keys.len(), pieces.len());
             disk.get(&keys, |place, _, mut bytes| {
                 let at = missing[place];
                 let pieces = &mut pieces[at * pieces_a_block..(at + 1) * pieces_a_block];
@@ -117,7 +117,7 @@ impl Store {
 
     /// Brings blocks that the disk had back into memory: `run` are places in `chain`.
     fn promote(&self, chain: &Chain<'_>, run: &[usize], there: &[bool], pieces: &[&[u8]]) {
-        let pieces_a_block = pieces.len() / chain.keys.len();
+        let pieces_a_block = pieces_a_block(chain.keys.len(), pieces.len());
         let (first, found) = (run[0], run.iter().take_while(|&&at| there[at]).count());
         if found == 0 {
             return;

@@ -55,7 +55,6 @@ pub struct Segment {
     map: MmapRaw,
     file: File,
     path: PathBuf,
-    huge_pages: bool,
 }
 
 impl Segment {
@@ -111,9 +110,10 @@ impl Segment {
             return Err(SegmentError::Size { path: path.into(), theirs, ours: bytes });
         }
         let map = MmapOptions::new().len(bytes).map_raw(&file).map_err(failed("map"))?;
-        // Where the system's settings allow them (/sys/kernel/mm/transparent_hugepage).
-        let huge_pages = map.advise(Advice::HugePage).is_ok();
-        Ok(Self { map, file, path: path.into(), huge_pages })
+        // Huge pages where the system's settings allow them: shmem_enabled in
+        // /sys/kernel/mm/transparent_hugepage.
+        let _ = map.advise(Advice::HugePage);
+        Ok(Self { map, file, path: path.into() })
     }
 
     /// Its first byte. The memory stays mapped as long as the segment lives; other processes may
@@ -127,12 +127,6 @@ impl Segment {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.map.len()
-    }
-
-    /// Whether the kernel took the advice to use huge pages; whether it has any, it does not say.
-    #[must_use]
-    pub const fn huge_pages(&self) -> bool {
-        self.huge_pages
     }
 
     /// Its file.

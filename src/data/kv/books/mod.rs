@@ -15,13 +15,14 @@ use super::eviction::{Algorithm, Policy};
 use crate::memory::{Entry, Segment};
 use layout::{Layout, Mapped};
 use participants::Participant;
+use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use counters::{Counters, Counts};
 pub use layout::Settings;
-pub use turns::{BLOCKS_A_HOLD, Chain, Found};
+pub use turns::{BLOCKS_A_HOLD, Chain, Found, pieces_a_block};
 
 /// Longest wait for the mutex. It is held for microseconds; a process that was stopped while
 /// holding it costs the others this much a call, and misses.
@@ -80,7 +81,7 @@ impl SharedBooks {
             self.counters().busy.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        let mut guard = Guard(self);
+        let mut guard = Guard(self, PhantomData);
         if entry == Entry::Bereft || self.mapped.broken() {
             guard.rebuild();
             self.mapped.set_broken(false);
@@ -135,8 +136,8 @@ impl SharedBooks {
     }
 }
 
-/// The mutex, taken.
-pub struct Guard<'a>(&'a SharedBooks);
+/// The mutex, taken. It stays with the thread that took it, as the mutex demands.
+pub struct Guard<'a>(&'a SharedBooks, PhantomData<*const ()>);
 
 impl Guard<'_> {
     /// The books.

@@ -3,7 +3,6 @@
 use super::{Counters, SharedBooks, now_ms, now_ticks};
 use crate::kv::BlockKey;
 use crate::kv::catalogue::{Block, Generation, Place, State, Ticket};
-use std::ops::Range;
 
 /// Blocks looked up, reserved or committed in one hold of the mutex.
 pub const BLOCKS_A_HOLD: usize = 64;
@@ -30,6 +29,16 @@ impl Chain<'_> {
             at => self.keys[at - 1],
         }
     }
+}
+
+/// How many of `pieces` each of `keys` has.
+///
+/// # Panics
+/// If they are not as many for each.
+pub fn pieces_a_block(keys: usize, pieces: usize) -> usize {
+    let each = pieces / keys.max(1);
+    assert_eq!(each * keys, pieces, "{pieces} pieces are not as many for each of {keys} blocks");
+    each
 }
 
 impl SharedBooks {
@@ -85,18 +94,17 @@ impl SharedBooks {
         }
     }
 
-    /// Slots for the blocks of `chain` in `range`, with the place in the chain that each is for;
-    /// and whether there was no slot for some.
-    pub fn reserve(&self, chain: &Chain<'_>, range: Range<usize>) -> (Vec<(usize, Ticket)>, bool) {
+    /// Slots for blocks, each given with the block before it: with the place in `blocks` that each
+    /// is for, and whether there was no slot for one, and so none for those after it.
+    pub fn reserve(&self, blocks: &[(BlockKey, BlockKey)]) -> (Vec<(usize, Ticket)>, bool) {
         let counters = self.counters();
         let (now, now_ms) = (now_ticks(), now_ms());
         let alive = |owner| self.alive(owner);
         let Some(mut guard) = self.enter() else { return (Vec::new(), true) };
         let mut books = guard.catalogue();
         let (mut tickets, mut present, mut reaped) = (Vec::new(), 0, false);
-        let mut at = range.start;
-        while at < range.end {
-            let (key, parent) = (chain.keys[at], chain.parent_of(at));
+        let mut at = 0;
+        while let Some(&(key, parent)) = blocks.get(at) {
             match books.reserve(key, parent, self.owner(), now, now_ms, alive) {
                 Place::Reserved(ticket) => tickets.push((at, ticket)),
                 Place::Present(_) | Place::Busy => present += 1,
@@ -111,8 +119,8 @@ impl SharedBooks {
             at += 1;
         }
         Counters::add(&counters.present, present);
-        Counters::add(&counters.refused, range.end - at);
-        (tickets, at < range.end)
+        Counters::add(&counters.refused, blocks.len() - at);
+        (tickets, at < blocks.len())
     }
 
     /// Lets everybody see blocks whose bytes are in their slots now, and says how many.

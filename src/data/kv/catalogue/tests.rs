@@ -79,9 +79,15 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
     prop::collection::vec(turn, 1..150)
 }
 
+/// How many histories are played; they are long, so a part of what others play.
+fn histories() -> u32 {
+    let wanted = std::env::var("LLMD_HISTORIES").ok().and_then(|it| it.parse::<u32>().ok());
+    wanted.map_or(48, |wanted| (wanted / 100).max(48))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("LLMD_HISTORIES").ok().and_then(|it| it.parse().ok()).unwrap_or(96)
+        histories()
     ))]
 
     /// Whatever happens, a key finds its own block or nothing; what is resident is what was stored

@@ -7,17 +7,19 @@ use io_uring::{IoUring, opcode, types};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, PoisonError};
+use std::slice;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Requests that the kernel has at a time. Doubling it gained nothing with blocks of 64 KiB and up.
-const DEPTH: u32 = 32;
+/// Requests that the kernel has at a time.
+const DEPTH: usize = 64;
 
-/// Where in the file, and the memory to read into or to write from.
-pub struct Piece<'a> {
+/// Where in the file, and how much.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
     /// First byte in the file.
     pub offset: u64,
-    /// The memory.
-    pub bytes: &'a mut [u8],
+    /// How many.
+    pub bytes: usize,
 }
 
 /// Which way bytes go.
@@ -29,7 +31,16 @@ pub enum Way {
     Write,
 }
 
-/// A queue of requests to the kernel; used by one thread at a time.
+/// Where a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It is about to be made with this memory. False: let it be.
+    Next,
+    /// It has ended, all of it done or not.
+    Ended(bool),
+}
+
+/// Queues of requests to the kernel, each used by one thread at a time.
 pub struct Batches {
     ring: Mutex<Option<(u32, IoUring)>>,
 }
@@ -45,36 +56,55 @@ impl Batches {
         IoUring::new(2).is_ok()
     }
 
-    /// Reads or writes all of `pieces`, and tells `each` of every one, by its place, whether all of
-    /// it was: while the others are under way, so that what `each` does costs no time of the disk.
+    fn held(&self) -> MutexGuard<'_, Option<(u32, IoUring)>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ring that was used last, or a new one where another thread has it. It is never held
+    /// locked: a process may be forked at any time.
+    fn take(&self) -> Option<IoUring> {
+        match self.held().take() {
+            Some((owner, ring)) if owner == std::process::id() => Some(ring),
+            // A forked child has its parent's ring, and must not use it.
+            Some((_, inherited)) => {
+                std::mem::forget(inherited);
+                IoUring::new(DEPTH as u32).ok()
+            }
+            None => IoUring::new(DEPTH as u32).ok(),
+        }
+    }
+
+    /// Reads or writes all of `requests` through `memory`, a buffer of `buffer_bytes` after another
+    /// (no request is longer). `step` is called with each request's place before it is made and
+    /// when it has ended: while others are under way, so that what it does costs no time of the
+    /// disk, and the queue never runs empty between one batch and the next.
     pub fn run(
         &self,
         file: &File,
         way: Way,
-        pieces: &mut [Piece<'_>],
-        mut each: impl FnMut(usize, bool, &mut [u8]),
+        memory: &mut [u8],
+        buffer_bytes: usize,
+        requests: &[Request],
+        mut step: impl FnMut(usize, Stage, &mut [u8]) -> bool,
     ) {
+        assert!(requests.iter().all(|it| it.bytes <= buffer_bytes && buffer_bytes <= memory.len()));
         // A single request gains nothing from a queue.
-        if pieces.len() > 1 {
-            let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            // A forked child shares its parent's ring, and must not use it.
-            let pid = std::process::id();
-            if ring.as_ref().is_none_or(|(owner, _)| *owner != pid) {
-                if let Some(inherited) = ring.take() {
-                    std::mem::forget(inherited);
-                }
-                *ring = IoUring::new(DEPTH).ok().map(|ring| (pid, ring));
-            }
-            if let Some((_, ring)) = ring.as_mut() {
-                return queued(ring, file, way, pieces, &mut each);
-            }
+        if requests.len() > 1
+            && let Some(mut ring) = self.take()
+        {
+            queued(&mut ring, file, way, memory, buffer_bytes, requests, &mut step);
+            *self.held() = Some((std::process::id(), ring));
+            return;
         }
-        for (at, piece) in pieces.iter_mut().enumerate() {
-            let done = match way {
-                Way::Read => file.read_exact_at(piece.bytes, piece.offset).is_ok(),
-                Way::Write => file.write_all_at(piece.bytes, piece.offset).is_ok(),
-            };
-            each(at, done, piece.bytes);
+        for (at, &Request { offset, bytes }) in requests.iter().enumerate() {
+            let buffer = &mut memory[..bytes];
+            if step(at, Stage::Next, buffer) {
+                let done = match way {
+                    Way::Read => file.read_exact_at(buffer, offset).is_ok(),
+                    Way::Write => file.write_all_at(buffer, offset).is_ok(),
+                };
+                step(at, Stage::Ended(done), buffer);
+            }
         }
     }
 }
@@ -83,64 +113,79 @@ fn queued(
     ring: &mut IoUring,
     file: &File,
     way: Way,
-    pieces: &mut [Piece<'_>],
-    each: &mut impl FnMut(usize, bool, &mut [u8]),
+    memory: &mut [u8],
+    buffer_bytes: usize,
+    requests: &[Request],
+    step: &mut impl FnMut(usize, Stage, &mut [u8]) -> bool,
 ) {
     let file = types::Fd(file.as_raw_fd());
-    let mut ended: Vec<(usize, i32)> = Vec::with_capacity(DEPTH as usize);
+    let buffers = (memory.len() / buffer_bytes).min(2 * DEPTH);
+    let memory = memory.as_mut_ptr();
+    // SAFETY (of its uses): buffer `nth` is inside the memory, which is borrowed mutably for the
+    // whole function and used through this pointer alone; a buffer is either free, under way or
+    // ended, and only one that is not under way is made a slice of.
+    let start = |nth: usize| memory.wrapping_add(nth * buffer_bytes);
+    let mut free: Vec<usize> = (0..buffers).collect();
+    let mut ended: Vec<(u64, i32)> = Vec::with_capacity(DEPTH);
     let mut queue = Queue { ring, under_way: 0 };
     let mut next = 0;
-    while next < pieces.len() || queue.under_way > 0 {
-        while next < pieces.len() && queue.under_way < DEPTH {
-            let Piece { offset, bytes } = &mut pieces[next];
-            let (start, length) = (bytes.as_mut_ptr(), bytes.len() as u32);
-            let entry = match way {
-                Way::Read => opcode::Read::new(file, start, length).offset(*offset).build(),
-                Way::Write => opcode::Write::new(file, start, length).offset(*offset).build(),
-            };
-            // SAFETY: the file and the memory outlive the request: `pieces` is borrowed mutably
-            // until this function ends, which is when `queue` has seen the end of each request,
-            // also if `each` panics. Nothing else touches the memory before its request has
-            // ended. `start` and `length` are those of one slice.
-            let pushed = unsafe { queue.ring.submission().push(&entry.user_data(next as u64)) };
-            if pushed.is_err() {
-                break;
-            }
+    while next < requests.len() || queue.under_way > 0 || !ended.is_empty() {
+        while next < requests.len() && queue.under_way < DEPTH {
+            let Some(nth) = free.pop() else { break };
+            let Request { offset, bytes } = requests[next];
+            // SAFETY: a free buffer, see `start`.
+            let buffer = unsafe { slice::from_raw_parts_mut(start(nth), bytes) };
+            let at = next;
             next += 1;
+            if !step(at, Stage::Next, buffer) {
+                free.push(nth);
+                continue;
+            }
+            let (place, length) = (start(nth), bytes as u32);
+            let entry = match way {
+                Way::Read => opcode::Read::new(file, place, length).offset(offset).build(),
+                Way::Write => opcode::Write::new(file, place, length).offset(offset).build(),
+            };
+            let entry = entry.user_data((at as u64) << 32 | nth as u64);
+            // SAFETY: the file and the memory outlive the request: this function ends when `queue`
+            // has seen the end of each, also if `step` panics. The buffer is not touched before.
+            if unsafe { queue.ring.submission().push(&entry) }.is_err() {
+                // No room, which there is for as many as may be under way.
+                ended.push((entry.get_user_data(), -libc::EBUSY));
+                continue;
+            }
             queue.under_way += 1;
         }
-        // What the last round brought is looked at while these are on their way.
-        let wait = usize::from(ended.is_empty());
-        // Interrupted or short of memory for the moment: what was not taken stays in the queue.
+        // What the last round brought is looked at while these are on their way. Interrupted or
+        // short of memory for the moment: what was not taken stays in the queue.
+        let wait = usize::from(ended.is_empty() && queue.under_way > 0);
         let _ = queue.ring.submit_and_wait(wait);
-        for (at, result) in ended.drain(..) {
-            let bytes = &mut *pieces[at].bytes;
-            let whole = usize::try_from(result) == Ok(bytes.len());
-            each(at, whole, bytes);
+        for (which, result) in ended.drain(..) {
+            let (at, nth) = ((which >> 32) as usize, which as u32 as usize);
+            let bytes = requests[at].bytes;
+            // SAFETY: a buffer whose request has ended, see `start`.
+            let buffer = unsafe { slice::from_raw_parts_mut(start(nth), bytes) };
+            step(at, Stage::Ended(usize::try_from(result) == Ok(bytes)), buffer);
+            free.push(nth);
         }
         for it in queue.ring.completion() {
-            ended.push((it.user_data() as usize, it.result()));
+            ended.push((it.user_data(), it.result()));
             queue.under_way -= 1;
         }
-    }
-    for (at, result) in ended {
-        let bytes = &mut *pieces[at].bytes;
-        let whole = usize::try_from(result) == Ok(bytes.len());
-        each(at, whole, bytes);
     }
 }
 
 /// Requests under way. It does not end before they do: the kernel ends each.
 struct Queue<'a> {
     ring: &'a mut IoUring,
-    under_way: u32,
+    under_way: usize,
 }
 
 impl Drop for Queue<'_> {
     fn drop(&mut self) {
         while self.under_way > 0 {
             let _ = self.ring.submit_and_wait(1);
-            self.under_way -= self.ring.completion().count() as u32;
+            self.under_way -= self.ring.completion().count();
         }
     }
 }

@@ -18,20 +18,22 @@ pub mod record;
 #[cfg(test)]
 mod tests;
 
-use super::books::{BLOCKS_A_HOLD, Chain, Counters, Found, Settings, SharedBooks};
-use super::catalogue::{Block, Ticket};
+use super::books::{BLOCKS_A_HOLD, Counters, Found, Settings, SharedBooks};
+use super::catalogue::Block;
 use super::eviction::Algorithm;
 use super::host::checksum_of;
 use super::{BlockKey, StoreError};
-use batch::{Batches, Piece, Way};
+use batch::{Batches, Request, Stage, Way};
 use files::Files;
 use memmap2::MmapMut;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-/// Longest memory for blocks on their way.
-const SCRATCH_BYTES: usize = 16 << 20;
+/// Memory for blocks on their way, where it is enough for two at least.
+const SCRATCH_BYTES: usize = 32 << 20;
+/// As many blocks on their way or looked at as are of use.
+const MOST_BUFFERS: usize = 128;
 
 /// The tier, attached.
 pub struct DiskTier {
@@ -101,40 +103,28 @@ impl DiskTier {
     /// Reads blocks, and gives each that is there, by its place in `keys`, to `each`.
     pub fn get(&self, keys: &[BlockKey], mut each: impl FnMut(usize, &Block, &[u8])) {
         let counters = self.books.counters();
-        let mut hits = 0;
-        let blocks_a_time = self.blocks_a_time();
-        let mut scratch = self.take_scratch();
         let found = keys.chunks(BLOCKS_A_HOLD).flat_map(|some| self.books.look_up(some));
         let found: Vec<(usize, Found)> =
             found.enumerate().filter_map(|(at, found)| Some((at, found?))).collect();
-        for few in found.chunks(blocks_a_time) {
-            let Some(scratch) = self.scratch(&mut scratch, few.len()) else { break };
-            let slot_bytes = self.files.slot_bytes;
-            let places = scratch.chunks_mut(slot_bytes);
-            let mut pieces: Vec<Piece<'_>> = few
-                .iter()
-                .zip(places)
-                .map(|((_, (slot, _, block)), place)| Piece {
-                    offset: self.files.offset(*slot),
-                    bytes: &mut place[..self.files.rounded(block.length_bytes)],
-                })
-                .collect();
-            self.batches.run(&self.files.blocks, Way::Read, &mut pieces, |nth, read, bytes| {
-                let (at, (slot, generation, block)) = few[nth];
-                let bytes = &bytes[..block.length_bytes as usize];
-                if !read {
-                    Counters::add(&counters.failed_io, 1);
-                } else if self.books.generation(slot) != generation {
-                    Counters::add(&counters.overtaken, 1);
-                } else if checksum_of(bytes) != block.checksum {
-                    self.books.forget_corrupt(slot, generation);
-                } else {
-                    hits += 1;
-                    each(at, &block, bytes);
-                }
-            });
-        }
-        self.give_scratch_back(scratch);
+        let request = |(_, (slot, _, block)): &(usize, Found)| self.request(*slot, block);
+        let requests: Vec<Request> = found.iter().map(request).collect();
+        let mut hits = 0;
+        self.run(Way::Read, &requests, |nth, stage, bytes| {
+            let Stage::Ended(read) = stage else { return true };
+            let (at, (slot, generation, block)) = found[nth];
+            let bytes = &bytes[..block.length_bytes as usize];
+            if !read {
+                Counters::add(&counters.failed_io, 1);
+            } else if self.books.generation(slot) != generation {
+                Counters::add(&counters.overtaken, 1);
+            } else if checksum_of(bytes) != block.checksum {
+                self.books.forget_corrupt(slot, generation);
+            } else {
+                hits += 1;
+                each(at, &block, bytes);
+            }
+            true
+        });
         Counters::add(&counters.hits, hits);
         Counters::add(&counters.misses, keys.len() - hits);
     }
@@ -143,68 +133,64 @@ impl DiskTier {
     /// many it stored.
     pub fn put(&self, blocks: &[Block], mut copy: impl FnMut(usize, &mut [u8]) -> bool) -> usize {
         let mut stored = 0;
-        let at_once = self.blocks_a_time().min(BLOCKS_A_HOLD);
-        let mut scratch = self.take_scratch();
-        for (part, some) in blocks.chunks(at_once).enumerate() {
-            let tickets = self.reserve(some);
-            let Some(scratch) = self.scratch(&mut scratch, tickets.len()) else {
-                let tickets: Vec<_> = tickets.into_iter().map(|(_, ticket)| ticket).collect();
-                self.books.abandon(&tickets);
-                break;
-            };
-            let places = scratch.chunks_mut(self.files.slot_bytes);
-            let (mut given_back, mut taken, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
-            for ((at, ticket), place) in tickets.into_iter().zip(places) {
-                let block = some[at];
-                if !copy(part * at_once + at, &mut place[..block.length_bytes as usize]) {
-                    given_back.push(ticket);
-                    continue;
-                }
-                let bytes = &mut place[..self.files.rounded(block.length_bytes)];
-                pieces.push(Piece { offset: self.files.offset(ticket.slot), bytes });
-                taken.push((ticket, block));
-            }
+        for (part, some) in blocks.chunks(BLOCKS_A_HOLD).enumerate() {
+            let names: Vec<_> = some.iter().map(|block| (block.key, block.parent)).collect();
+            let (tickets, _) = self.books.reserve(&names);
+            let requests: Vec<Request> =
+                tickets.iter().map(|(at, ticket)| self.request(ticket.slot, &some[*at])).collect();
             let mut filled = Vec::new();
-            self.batches.run(&self.files.blocks, Way::Write, &mut pieces, |nth, written, _| {
-                let (ticket, block) = taken[nth];
-                if written && self.files.record(ticket.slot, ticket.generation, &block).is_ok() {
-                    filled.push((ticket, block));
-                } else {
-                    Counters::add(&self.books.counters().failed_io, 1);
-                    given_back.push(ticket);
+            self.run(Way::Write, &requests, |nth, stage, bytes| {
+                let (at, ticket) = tickets[nth];
+                let block = some[at];
+                match stage {
+                    Stage::Next => {
+                        let bytes = &mut bytes[..block.length_bytes as usize];
+                        return copy(part * BLOCKS_A_HOLD + at, bytes);
+                    }
+                    Stage::Ended(true)
+                        if self.files.record(ticket.slot, ticket.generation, &block).is_ok() =>
+                    {
+                        filled.push((ticket, block));
+                    }
+                    Stage::Ended(_) => Counters::add(&self.books.counters().failed_io, 1),
                 }
+                true
             });
-            self.books.abandon(&given_back);
             stored += self.books.commit(&filled);
+            // Of what was not written, whatever the reason; what was committed is not the ticket's.
+            let tickets: Vec<_> = tickets.into_iter().map(|(_, ticket)| ticket).collect();
+            if filled.len() < tickets.len() {
+                self.books.abandon(&tickets);
+            }
         }
-        self.give_scratch_back(scratch);
         stored
     }
 
-    fn reserve(&self, blocks: &[Block]) -> Vec<(usize, Ticket)> {
-        let keys: Vec<BlockKey> = blocks.iter().map(|block| block.key).collect();
-        // Blocks that leave the tier above come in no order: each for itself.
-        let chain = Chain { keys: &keys, parent: None, position: 0 };
-        self.books.reserve(&chain, 0..keys.len()).0
+    fn request(&self, slot: u32, block: &Block) -> Request {
+        Request { offset: self.files.offset(slot), bytes: self.files.rounded(block.length_bytes) }
     }
 
-    fn blocks_a_time(&self) -> usize {
-        (SCRATCH_BYTES / self.files.slot_bytes).clamp(1, 4 * BLOCKS_A_HOLD)
-    }
-
-    fn take_scratch(&self) -> Option<MmapMut> {
-        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn give_scratch_back(&self, scratch: Option<MmapMut>) {
-        *self.scratch.lock().unwrap_or_else(PoisonError::into_inner) = scratch;
-    }
-
-    /// Memory for `blocks`, aligned as O_DIRECT wants it: mapped, so it begins at a page.
-    fn scratch<'a>(&self, held: &'a mut Option<MmapMut>, blocks: usize) -> Option<&'a mut [u8]> {
-        if held.is_none() {
-            *held = MmapMut::map_anon(self.blocks_a_time() * self.files.slot_bytes).ok();
+    /// Runs `requests` through scratch memory; where there is none, each fails.
+    fn run(
+        &self,
+        way: Way,
+        requests: &[Request],
+        step: impl FnMut(usize, Stage, &mut [u8]) -> bool,
+    ) {
+        if requests.is_empty() {
+            return;
         }
-        held.as_mut().map(|all| &mut all[..blocks * self.files.slot_bytes])
+        let slot_bytes = self.files.slot_bytes;
+        let held = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffers = (SCRATCH_BYTES / slot_bytes).clamp(2, MOST_BUFFERS);
+        let taken = held().take();
+        // Mapped, so it begins at a page, as O_DIRECT wants it.
+        let Some(mut memory) = taken.or_else(|| MmapMut::map_anon(buffers * slot_bytes).ok())
+        else {
+            Counters::add(&self.books.counters().failed_io, requests.len());
+            return;
+        };
+        self.batches.run(&self.files.blocks, way, &mut memory, slot_bytes, requests, step);
+        *held() = Some(memory);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kv::catalogue::Generation;
-use crate::kv::{KeySpace, Store, StoreConfig};
+use crate::kv::{Chain, KeySpace, Store, StoreConfig};
 use crate::memory::Segment;
 use proptest::prelude::*;
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ mod bytes;
 #[cfg(test)]
 mod tests;
 
-use super::books::{BLOCKS_A_HOLD, Chain, Counters, Settings, SharedBooks};
+use super::books::{BLOCKS_A_HOLD, Chain, Counters, Settings, SharedBooks, pieces_a_block};
 use super::catalogue::{Block, Generation, Ticket};
 use super::eviction::Algorithm;
 use super::{BlockKey, StoreError};
@@ -65,7 +65,7 @@ impl HostTier {
     /// Copies blocks out, each into its own of `pieces` (as many a block for each), and says which
     /// were there. The pieces of one that was not hold anything.
     pub fn get(&self, keys: &[BlockKey], pieces: &mut [&mut [u8]]) -> Vec<bool> {
-        let pieces_a_block = pieces.len() / keys.len().max(1);
+        let pieces_a_block = pieces_a_block(keys.len(), pieces.len());
         let mut there = vec![false; keys.len()];
         for (part, some) in keys.chunks(BLOCKS_A_HOLD).enumerate() {
             let first = part * BLOCKS_A_HOLD;
@@ -122,7 +122,7 @@ impl HostTier {
         pieces: &[&[u8]],
         mut leaving: impl FnMut(&[Leaving<'_>]),
     ) -> Result<usize, StoreError> {
-        let pieces_a_block = pieces.len() / chain.keys.len().max(1);
+        let pieces_a_block = pieces_a_block(chain.keys.len(), pieces.len());
         let blocks: Vec<&[&[u8]]> = pieces.chunks(pieces_a_block.max(1)).collect();
         let slot_bytes = self.books.settings().slot_bytes as usize;
         for block in &blocks {
@@ -134,7 +134,10 @@ impl HostTier {
         let mut stored = 0;
         for first in (0..chain.keys.len()).step_by(BLOCKS_A_HOLD) {
             let last = (first + BLOCKS_A_HOLD).min(chain.keys.len());
-            let (tickets, full) = self.books.reserve(&chain, first..last);
+            let names: Vec<_> =
+                (first..last).map(|at| (chain.keys[at], chain.parent_of(at))).collect();
+            let (mut tickets, full) = self.books.reserve(&names);
+            tickets.iter_mut().for_each(|(at, _)| *at += first);
             let gone: Vec<Leaving<'_>> = tickets
                 .iter()
                 .filter_map(|(_, ticket)| {

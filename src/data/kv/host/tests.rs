@@ -186,3 +186,19 @@ fn threads_and_attachments_at_once_see_no_foreign_byte() {
     drop(guard);
     assert!(counts(&tiers[0]).corrupt == 0 && counts(&tiers[0]).hits > 0);
 }
+
+#[test]
+fn a_file_without_a_name_is_shared_by_its_descriptor() {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let file = rustix::fs::memfd_create("llmd-test", flags).unwrap();
+    let path = Segment::path_of(&file);
+    let one = HostTier::open(&path, 16, SLOT as u64, Algorithm::Lru).unwrap();
+    let other = HostTier::open(&path, 16, SLOT as u64, Algorithm::Lru).unwrap();
+
+    assert_eq!(put(&one, &keys(0..5), SLOT), 5);
+    assert_eq!(get(&other, &keys(0..5), SLOT), [true; 5]);
+    assert!(other.books().alive(one.books().owner()));
+    let owner = one.books().owner();
+    drop(one);
+    assert!(!other.books().alive(owner));
+}

@@ -227,6 +227,12 @@ bench-gateway:
 flame-gateway:
 	benches/gateway/flame.sh "$(GATEWAY_TOOL)" "$(LLMD_CACHE)"
 
+# Placement of experts beside vLLM's own, in its environment.
+.PHONY: bench-moe
+bench-moe: develop
+	environment=$$(tests/engines/install_vllm.sh "$(LLMD_CACHE)"); \
+	PYTHONPATH=python "$$environment/bin/python" benches/moe.py $(ARGS)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

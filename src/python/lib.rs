@@ -41,6 +41,7 @@ mod headers;
 mod json;
 mod kv;
 mod matches;
+mod moe;
 mod options;
 mod ordered;
 mod peers;
@@ -88,6 +89,11 @@ mod _core {
     use crate::kv::KvPosition;
     #[pymodule_export]
     use crate::matches::Matches;
+    #[pymodule_export]
+    use crate::moe::{
+        BalanceWatch, ExpertMap, RankScorer, advise_experts, noise_floor, place_experts,
+        plan_migration, read_expert_load, rebalance_experts, simulate_expert_steps, simulate_ranks,
+    };
     #[pymodule_export]
     use crate::prompt::{block_keys, text_block_keys, vllm_block_hashes};
     #[pymodule_export]

@@ -6,12 +6,13 @@ import doctest
 
 import llmd_sched
 import pytest
-from llmd_sched import _core, _remote, ray, sim
+from llmd_sched import _core, _remote, moe, ray, sim
 from stub import declarations
 
 DOCSTRINGS = {
     "llmd_sched": llmd_sched.__doc__,
     "attach": _remote.attach.__doc__,
+    "moe": moe.__doc__,
     "ray.Settings": ray.Settings.__doc__,
     "sim": sim.__doc__,
     **{f"sim.{name}": getattr(sim, name).__doc__ for name in sim.__all__ if name != "Workload"},
@@ -35,4 +36,5 @@ def test_example(example: doctest.DocTest) -> None:
 def test_the_main_classes_have_examples() -> None:
     shown = {test.name for test in EXAMPLES}
     assert {"llmd_sched", "Router", "Router.route", "Decision", "Explanation"} <= shown
+    assert {"moe", "ExpertMap", "place_experts", "advise_experts", "RankScorer"} <= shown
     assert {"sim", "sim.run", "sim.sweep", "sim.World", "sim.Table", "Workload"} <= shown

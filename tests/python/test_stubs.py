@@ -6,6 +6,7 @@ import ast
 import inspect
 
 import llmd_sched
+import llmd_sched.moe
 import llmd_sched.sim
 import pytest
 from llmd_sched import _core
@@ -95,6 +96,7 @@ def test_nothing_is_there_that_is_not_declared() -> None:
 def test_every_public_class_and_function_is_exported() -> None:
     internal = {"explain_body", "run_cli", "errand_run", "simulate", "capacity_requests_per_s"}
     public = {it.name for it in DECLARED if it.owner is None and not it.name.startswith("_")}
-    assert public - internal <= {*llmd_sched.__all__, *llmd_sched.sim.__all__}
-    for module in (llmd_sched, llmd_sched.sim):
+    modules = (llmd_sched, llmd_sched.moe, llmd_sched.sim)
+    assert public - internal <= {name for module in modules for name in module.__all__}
+    for module in modules:
         assert all(hasattr(module, name) for name in module.__all__)

@@ -5,6 +5,7 @@
 - :class:`RankRouter`: picks the data-parallel rank of each request of an ``AsyncLLM``.
 - :class:`StatLogger`: tells routers how the engine is, step by step; vLLM finds it by itself where
   the wheel is installed, and it does nothing until somebody follows.
+- :mod:`llmd_sched.vllm.eplb`: places experts where ``LLMD_EPLB`` asks for it.
 - :class:`SignalFeed`: takes in, in a router's process, what a :class:`StatLogger` publishes.
 
 Written for vLLM 0.32; parts of it are not vLLM's public interface, and another version that lacks

@@ -262,6 +262,12 @@ bench-kv:
 	cargo bench -q -p llmd-data --bench eviction -- $(TRACES) | tee target/bench-kv/eviction.txt
 	$(PYTHON) benches/kv/merge.py $(KV_BENCHES:%=target/bench-kv/%.txt)
 
+# Placement of experts beside vLLM's own, in its environment.
+.PHONY: bench-moe
+bench-moe: develop
+	environment=$$(tests/engines/install_vllm.sh "$(LLMD_CACHE)"); \
+	PYTHONPATH=python "$$environment/bin/python" benches/moe.py $(ARGS)
+
 bench-events:
 	cargo bench -q -p llmd-bodies --bench events
 

@@ -42,6 +42,7 @@ mod json;
 mod kv;
 mod kv_store;
 mod matches;
+mod moe;
 mod mounted;
 mod options;
 mod ordered;
@@ -92,6 +93,11 @@ mod _core {
     use crate::kv_store::KvStore;
     #[pymodule_export]
     use crate::matches::Matches;
+    #[pymodule_export]
+    use crate::moe::{
+        BalanceWatch, ExpertMap, RankScorer, advise_experts, noise_floor, place_experts,
+        plan_migration, read_expert_load, rebalance_experts, simulate_expert_steps, simulate_ranks,
+    };
     #[pymodule_export]
     use crate::mounted::{Exchange, Mailbox, MountedGateway};
     #[pymodule_export]

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 from ports import PortRange
 from vllm_engine import EngineConfig, Installation, VllmEngine
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def importable(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A PYTHONPATH on which the package is as if it were installed, entry points included."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    folder = tmp_path_factory.mktemp("installed")
-    info = folder / "llmd_sched-0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llmd-sched\nVersion: 0\n")
-    lines = []
-    for group, points in project["entry-points"].items():
-        lines += [f"[{group}]", *(f"{name} = {where}" for name, where in points.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    return f"{ROOT / 'python'}{os.pathsep}{folder}"
 
 
 def inside(

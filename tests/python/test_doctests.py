@@ -6,7 +6,7 @@ import doctest
 
 import llmd_sched
 import pytest
-from llmd_sched import _core, _remote, asgi, kv, ray, sim
+from llmd_sched import _core, _remote, asgi, kv, moe, ray, sim
 from stub import declarations
 
 DOCSTRINGS = {
@@ -14,6 +14,7 @@ DOCSTRINGS = {
     "asgi.app": asgi.app.__doc__,
     "attach": _remote.attach.__doc__,
     "kv": kv.__doc__,
+    "moe": moe.__doc__,
     "serve": llmd_sched.serve.__doc__,
     "ray.Settings": ray.Settings.__doc__,
     "sim": sim.__doc__,
@@ -38,4 +39,5 @@ def test_example(example: doctest.DocTest) -> None:
 def test_the_main_classes_have_examples() -> None:
     shown = {test.name for test in EXAMPLES}
     assert {"llmd_sched", "Router", "Router.route", "Decision", "Explanation"} <= shown
+    assert {"moe", "ExpertMap", "place_experts", "advise_experts", "RankScorer"} <= shown
     assert {"sim", "sim.run", "sim.sweep", "sim.World", "sim.Table", "Workload"} <= shown

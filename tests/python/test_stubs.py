@@ -8,6 +8,7 @@ import inspect
 import llmd_sched
 import llmd_sched.asgi
 import llmd_sched.kv
+import llmd_sched.moe
 import llmd_sched.sim
 import pytest
 from llmd_sched import _core
@@ -98,7 +99,7 @@ def test_every_public_class_and_function_is_exported() -> None:
     internal = {"explain_body", "run_cli", "errand_run", "simulate", "capacity_requests_per_s"}
     internal |= {"Exchange", "Mailbox"}
     public = {it.name for it in DECLARED if it.owner is None and not it.name.startswith("_")}
-    modules = (llmd_sched, llmd_sched.asgi, llmd_sched.kv, llmd_sched.sim)
+    modules = (llmd_sched, llmd_sched.asgi, llmd_sched.kv, llmd_sched.moe, llmd_sched.sim)
     assert public - internal <= {name for module in modules for name in module.__all__}
     for module in modules:
         assert all(hasattr(module, name) for name in module.__all__)

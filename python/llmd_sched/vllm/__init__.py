@@ -7,6 +7,7 @@
   the wheel is installed, and it does nothing until somebody follows.
 - :class:`LlmdConnector`: ``--kv-transfer-config`` with it keeps KV blocks in a store that the
   engines of a node share.
+- :mod:`llmd_sched.vllm.eplb`: places experts where ``LLMD_EPLB`` asks for it.
 - :class:`SignalFeed`: takes in, in a router's process, what a :class:`StatLogger` publishes.
 
 Written for vLLM 0.32; parts of it are not vLLM's public interface, and another version that lacks

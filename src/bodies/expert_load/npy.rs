@@ -46,7 +46,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Array, String> {
         "<i4" => numbers(body, |it| f64::from(i32::from_le_bytes(it))),
         "<u4" => numbers(body, |it| f64::from(u32::from_le_bytes(it))),
         _ => {
-            return Err(format!("it is of dtype {dtype}: save integers or floats of 32 or 64 bits"));
+            return Err(format!(
+                "it is of dtype {dtype}: save integers or floats of 32 or 64 bits"
+            ));
         }
     };
     Ok(Array { shape, values })

@@ -13,12 +13,12 @@ fn gpus_are_even_where_pieces_allow() {
     let shapes = [(288, 32, 4), (288, 32, 8), (288, 72, 18)];
     for (physical, gpus, nodes) in shapes {
         let shape = Shape::new(256, physical, gpus, nodes).unwrap();
-        let load = lognormal(58, 256, 0.7, 1);
+        let load = lognormal(16, 256, 0.7, 1);
         let maps = placed(&load, &shape, Policy::Balanced, Sharing::Equal);
         assert!(mean_balance(&maps, &load, &shape) <= 1.005);
     }
     let shape = Shape::new(256, 288, 32, 4).unwrap();
-    let load = zipf(58, 256, 2);
+    let load = zipf(16, 256, 2);
     let maps = placed(&load, &shape, Policy::Balanced, Sharing::Equal);
     assert!(mean_balance(&maps, &load, &shape) <= 1.005);
 }
@@ -44,7 +44,7 @@ fn no_gpu_holds_an_expert_twice() {
 #[test]
 fn replicas_near_their_senders_save_what_can_be_saved() {
     let shape = Shape::new(256, 288, 32, 4).unwrap();
-    let load = lognormal(58, 256, 0.7, 1);
+    let load = lognormal(16, 256, 0.7, 1);
     let maps = placed(&load, &shape, Policy::Near, Sharing::Weighted);
     assert!(mean_balance(&maps, &load, &shape) <= 1.01);
     // Of 32 replicas each can keep at most a quarter of its expert's tokens on their node.
@@ -62,7 +62,7 @@ fn replicas_near_their_senders_save_what_can_be_saved() {
 #[test]
 fn groups_stay_on_a_node() {
     let shape = Shape::new(256, 288, 32, 4).unwrap().with_groups(8).unwrap();
-    let load = lognormal(58, 256, 0.7, 1);
+    let load = lognormal(16, 256, 0.7, 1);
     let maps = placed(&load, &shape, Policy::Grouped, Sharing::Equal);
     for map in &maps {
         let mut home = [None; 8];

@@ -31,7 +31,7 @@ pub struct RankCosts {
     /// who has it onto one rank.
     pub most_cached_tokens: f64,
     /// How far above the mean a rank is filled before others are asked, as a share of it. At 0 ranks
-    /// are too even for long prompts, from 0.1 on the level itself is what steps take.
+    /// are too even for long prompts, from 0.1 on the level itself is what steps take. At -1 the emptiest gets everything.
     pub level: f64,
 }
 
@@ -95,10 +95,10 @@ impl RankScorer {
             ("sequence_us", costs.sequence_us),
             ("prefill_token_us", costs.prefill_token_us),
             ("most_cached_tokens", costs.most_cached_tokens),
-            ("level", costs.level),
         ] {
             within(name, value, 0.0..=1e12, "0 to 1e12")?;
         }
+        within("level", costs.level, -1.0..=1e3, "-1 (always the emptiest) to 1000")?;
         Ok(Self { costs, ranks: vec![Rank::default(); ranks] })
     }
 

@@ -280,5 +280,11 @@ impl Chooser {
 }
 
 fn only(kv_token_us: f64, sequence_us: f64) -> RankCosts {
-    RankCosts { kv_token_us, sequence_us, prefill_token_us: 0.0, ..RankCosts::default() }
+    RankCosts {
+        kv_token_us,
+        sequence_us,
+        prefill_token_us: 0.0,
+        level: -1.0,
+        ..RankCosts::default()
+    }
 }

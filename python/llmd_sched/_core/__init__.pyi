@@ -20,9 +20,6 @@ from llmd_sched._core._internal import explain_body as explain_body
 from llmd_sched._core._internal import request_options as request_options
 from llmd_sched._core._internal import run_cli as run_cli
 from llmd_sched._core._kv_store import KvStore as KvStore
-from llmd_sched._core._mounted import Exchange as Exchange
-from llmd_sched._core._mounted import Mailbox as Mailbox
-from llmd_sched._core._mounted import MountedGateway as MountedGateway
 from llmd_sched._core._moe import BalanceWatch as BalanceWatch
 from llmd_sched._core._moe import ExpertMap as ExpertMap
 from llmd_sched._core._moe import RankScorer as RankScorer
@@ -34,6 +31,9 @@ from llmd_sched._core._moe import read_expert_load as read_expert_load
 from llmd_sched._core._moe import rebalance_experts as rebalance_experts
 from llmd_sched._core._moe import simulate_expert_steps as simulate_expert_steps
 from llmd_sched._core._moe import simulate_ranks as simulate_ranks
+from llmd_sched._core._mounted import Exchange as Exchange
+from llmd_sched._core._mounted import Mailbox as Mailbox
+from llmd_sched._core._mounted import MountedGateway as MountedGateway
 from llmd_sched._core._prompt import PromptKeys as PromptKeys
 from llmd_sched._core._prompt import block_keys as block_keys
 from llmd_sched._core._prompt import text_block_keys as text_block_keys

@@ -66,7 +66,7 @@ def test_every_promise_of_a_path_holds_by_rdma(machine: Path, suite: Path) -> No
     # Where the machine sees it: it has its own /run, /dev and /proc, and all else is the host's.
     script = suite.with_name("soft-rdma.sh")
     script.write_text(
-        f"export LLMD_REQUIRE=rdma LLMD_TRANSFERS={TRANSFERS} LLMD_FUZZ_SECONDS=0\n"
+        f"export LLMD_RDMA_DEVICE=rxe0 LLMD_TRANSFERS={TRANSFERS} LLMD_FUZZ_SECONDS=0\n"
         f"exec {suite} --nocapture --test-threads=2\n"
     )
     command = ["bash", MACHINE / "run.sh", machine, script, str(BUDGET_S)]

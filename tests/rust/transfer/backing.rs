@@ -3,16 +3,15 @@
 
 use llmd_data::transfer::{Memory, PathKind, Segment};
 
-/// The paths that this machine has: the suite runs on each. RDMA wants a device; LLMD_REQUIRE with
-/// `rdma` in it makes its absence a failure.
+/// The paths that this machine has: the suite runs on each. RDMA wants a device; where
+/// `LLMD_RDMA_DEVICE` says that there is one, its absence is a failure.
 pub fn paths() -> Vec<PathKind> {
     let mut paths = vec![PathKind::Shm, PathKind::Tcp];
-    let required = std::env::var("LLMD_REQUIRE").unwrap_or_default();
-    let required = required.split(',').any(|kind| kind == "rdma");
+    let is_required = std::env::var_os("LLMD_RDMA_DEVICE").is_some();
     match llmd_data::transfer::rdma::absent() {
         // Under an emulated processor only what is special there.
         None => paths = vec![PathKind::Rdma],
-        Some(why) => assert!(!required, "LLMD_REQUIRE names rdma, but: {why}"),
+        Some(why) => assert!(!is_required, "LLMD_RDMA_DEVICE is set, but: {why}"),
     }
     paths
 }

@@ -18,9 +18,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = ROOT / "tests" / "fakes" / "soft_rdma"
 PROGRAMS = ["qemu-system-x86_64", "busybox", "cpio", "depmod", "rdma", "apt-get", "dpkg-deb"]
-# The machine is given so long, and once more where it never got to the tests.
-BUDGET_S = 120
-NEVER_STARTED = 99
+# The machine is given so long, and once more where it never came to an end: alone it takes 40 s, and
+# several times that beside a compiler.
+BUDGET_S = 270
+NEVER_ENDED = 99
 # As many as the emulated processor does in a quarter of a minute.
 TRANSFERS = 100
 
@@ -61,7 +62,7 @@ def suite() -> Path:
     return Path(program)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(700)
 def test_every_promise_of_a_path_holds_by_rdma(machine: Path, suite: Path) -> None:
     # Where the machine sees it: it has its own /run, /dev and /proc, and all else is the host's.
     script = suite.with_name("soft-rdma.sh")
@@ -71,8 +72,8 @@ def test_every_promise_of_a_path_holds_by_rdma(machine: Path, suite: Path) -> No
     )
     command = ["bash", MACHINE / "run.sh", machine, script, str(BUDGET_S)]
     for _ in range(2):
-        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=2 * BUDGET_S)
-        if ran.returncode != NEVER_STARTED:
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=BUDGET_S + 30)
+        if ran.returncode != NEVER_ENDED:
             break
     assert ran.returncode == 0, ran.stdout[-6000:]
     assert "memory_is_registered_once ... ok" in ran.stdout

@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = ROOT / "tests" / "fakes" / "soft_rdma"
 PROGRAMS = ["qemu-system-x86_64", "busybox", "cpio", "depmod", "rdma", "apt-get", "dpkg-deb"]
-# The machine is given so long, and once more where it never came to an end: alone it takes 40 s, and
-# several times that beside a compiler.
+# The machine is given so long, and once more where it never came to an end: alone it takes 40 s,
+# and several times that beside a compiler.
 BUDGET_S = 270
 NEVER_ENDED = 99
 # As many as the emulated processor does in a quarter of a minute.

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmd_sched._core import KvStore
 from llmd_sched._errors import ConfigError
-from llmd_sched.vllm._borrowed import borrowed
+from llmd_sched.vllm._borrowed import borrowed, lacks
 from llmd_sched.vllm._connector.announcing import Announcer
 from llmd_sched.vllm._connector.groups import fingerprint, model_of
 from llmd_sched.vllm._connector.moving import Mover
@@ -17,6 +17,10 @@ _BASE = "vllm.distributed.kv_transfer.kv_connector.v1.base"
 [_Base, _Metadata, _Role, _SupportsHMA] = borrowed(
     _BASE, "KVConnectorBase_V1", "KVConnectorMetadata", "KVConnectorRole", "SupportsHMA"
 )
+
+# Where it is not called, blocks would be saved while others write to them.
+if not hasattr(_Base, "handle_preemptions"):
+    raise lacks("KVConnectorBase_V1.handle_preemptions", _BASE)
 
 
 class LlmdMetadata(_Metadata):  # type: ignore[misc, valid-type]  # vLLM's
@@ -120,9 +124,11 @@ class LlmdConnector(_Base, _SupportsHMA):  # type: ignore[misc, valid-type]  # v
         stores, threads = self._stores(rank()), self._settings.threads
         self._mover = Mover(self._model, stores, kv_caches, self._num_blocks, threads)
 
-    def bind_connector_metadata(self, connector_metadata: Any) -> None:
-        """A step begins: blocks may be overwritten from here on."""
-        super().bind_connector_metadata(connector_metadata)
+    def handle_preemptions(self, kv_connector_metadata: Any) -> None:
+        """A step begins: blocks that were freed may be overwritten from here on.
+
+        Not first when its metadata is bound: vLLM has zeroed the step's new blocks by then.
+        """
         if self._mover is not None:
             self._mover.wait_for_saves()
 
